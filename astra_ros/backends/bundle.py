@@ -1,0 +1,121 @@
+"""A bundle: a folder with manifest.json, one ONNX graph per stage, one weight file and golden vectors.
+
+Loading verifies that every file is exactly the one that was exported. Nothing in a bundle is executed as code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from astra_ros.backends.manifest import BundleError, FileSpec, Manifest
+
+__all__ = [
+    "MANIFEST_FILE",
+    "Bundle",
+    "BundleError",
+    "Manifest",
+    "describe_file",
+    "load_bundle",
+    "shipped_bundle",
+    "write_manifest",
+]
+
+MANIFEST_FILE = "manifest.json"
+_MAX_MANIFEST_BYTES = 1 << 20
+_FIX = "restore it (git checkout -- FOLDER) or export it again: python -m export.to_onnx CHECKPOINT --out"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    root: real folder of the files. sha256: digest of manifest.json, which holds the digests of all the others.
+    """
+
+    root: Path
+    manifest: Manifest
+    sha256: str
+
+    def file(self, name: str) -> Path:
+        """A verified file by its name in the manifest."""
+        return self.root / name
+
+    def graph(self, name: str) -> Path:
+        """The ONNX file of a stage."""
+        return self.file(self.manifest.graphs[name])
+
+
+def shipped_bundle(name: str = "tiny") -> Path:
+    """Folder of a bundle that is installed with the package."""
+    return Path(str(files("astra_ros") / "bundles" / name))
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read the manifest and verify presence, size and sha256 of every file.
+
+    The folder may be linked file by file (colcon build --symlink-install): the real folder is the manifest's.
+    Raises BundleError.
+    """
+    folder = Path(path)
+    try:
+        raw, root = _read_manifest(folder)
+        manifest = Manifest.from_json(raw.decode())
+        for name, spec in manifest.files.items():
+            _verify(root / name, spec)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: cannot be read ({error}); make it readable or {_FIX} {folder}"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{folder}: {error}; {_FIX} {folder}") from error
+    return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def describe_file(path: Path) -> FileSpec:
+    """The manifest's entry for a file that was just written."""
+    return FileSpec(_sha256(path), path.stat().st_size)
+
+
+def write_manifest(root: Path, manifest: Manifest) -> Bundle:
+    """Complete a bundle whose other files are in place, then load it as a robot would."""
+    (root / MANIFEST_FILE).write_text(manifest.to_json())
+    return load_bundle(root)
+
+
+def _read_manifest(folder: Path) -> tuple[bytes, Path]:
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise BundleError(f"expected a bundle folder with {MANIFEST_FILE}, found {_what_is(folder)}")
+    size = path.stat().st_size
+    if size > _MAX_MANIFEST_BYTES:
+        raise BundleError(f"{MANIFEST_FILE}: expected at most {_MAX_MANIFEST_BYTES} bytes, found {size}")
+    return path.read_bytes(), path.resolve().parent
+
+
+def _what_is(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    return "a folder without it" if folder.is_dir() else "a file"
+
+
+def _verify(path: Path, spec: FileSpec) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise BundleError(f"{path.name}: expected {spec.bytes} bytes, found no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path.name}: expected a plain file, found a link, folder or device")
+    if status.st_size != spec.bytes:
+        raise BundleError(f"{path.name}: expected {spec.bytes} bytes, found {status.st_size}")
+    found = _sha256(path)
+    if found != spec.sha256:
+        raise BundleError(f"{path.name}: expected sha256 {spec.sha256[:12]}…, found {found[:12]}…")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

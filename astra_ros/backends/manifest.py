@@ -1,0 +1,210 @@
+"""manifest.json: everything a robot must know about a model before it runs it.
+
+Plain data: reading it executes nothing, and every malformed one ends in a BundleError that names the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.backends import schema
+from astra_ros.denoiser.io import ModelDims, graph_specs
+
+SCHEMA_VERSION = 1
+
+_PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_COUNT = 1 << 20
+
+
+class BundleError(ValueError):
+    """A bundle that must not be run. One line: what is wrong, and the command that fixes it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """Pictures the model was trained on: height and width in pixels, encoding, and how others are made to fit."""
+
+    height: int
+    width: int
+    encoding: str = "rgb8"
+    fit: str = "center_crop"
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "height", "width")
+        if (self.encoding, self.fit) != ("rgb8", "center_crop"):
+            found = f"{self.encoding[:80]!r} with {self.fit[:80]!r}"
+            raise ValueError(f"encoding, fit: expected 'rgb8' with 'center_crop', found {found}")
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Shape of one latent frame."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "channels", "height", "width")
+
+
+@dataclass(frozen=True)
+class HistorySpec:
+    """num_slots: frames of history the network takes, the observation included."""
+
+    num_slots: int
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "num_slots")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The sizes behind the history's keys and values: layers, heads, width of a head, tokens of a frame."""
+
+    depth: int
+    num_heads: int
+    head_dim: int
+    tokens_per_frame: int
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "depth", "num_heads", "head_dim", "tokens_per_frame")
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """What a file of the bundle must be."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"sha256: expected 64 lower-case hex digits, found {self.sha256[:80]!r}")
+        if self.bytes < 0:
+            raise ValueError(f"bytes: expected 0 or more, found {self.bytes}")
+
+
+@dataclass(frozen=True)
+class GoldenSpec:
+    """Known answers of the network, and how far a backend on another machine may be from them.
+
+    file: npz of inputs and expected outputs (backends/golden.py).
+    latents_tolerance: largest absolute difference, in latent units.
+    pixels_tolerance: largest absolute difference, in grey levels of 255.
+    """
+
+    file: str
+    latents_tolerance: float
+    pixels_tolerance: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.latents_tolerance <= 1:
+            raise ValueError(
+                f"latents_tolerance: expected 0 < tolerance <= 1, found {self.latents_tolerance}"
+            )
+        if not 0 <= self.pixels_tolerance <= 16:
+            raise ValueError(f"pixels_tolerance: expected 0..16 grey levels, found {self.pixels_tolerance}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contract between an exported model and a robot.
+
+    chunk_len: frames per denoising. max_horizon: frames that may be rolled out.
+    sigmas: K + 1 noise levels, strictly falling, last 0; step k goes from sigmas[k] to sigmas[k + 1].
+    precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
+    graphs: file of each stage (denoiser/io.py). files: every file but this one.
+    provenance: command, versions, data and measured quality; for people.
+    """
+
+    schema_version: int
+    model_id: str
+    preset: str
+    camera: CameraSpec
+    action: ActionSpec
+    latents: LatentSpec
+    history: HistorySpec
+    network: NetworkSpec
+    chunk_len: int
+    max_horizon: int
+    sigmas: tuple[float, ...]
+    precision: str
+    weights_dtype: str
+    opset: int
+    graphs: dict[str, str]
+    files: dict[str, FileSpec]
+    golden: GoldenSpec
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "chunk_len", "max_horizon", "opset")
+        _require_sigmas(self.sigmas)
+        schema.require_names("graphs", set(self.graphs), set(graph_specs(self.dims, self.num_steps)))
+        _require_files(self)
+
+    @property
+    def num_steps(self) -> int:
+        """K, the denoising steps of one chunk."""
+        return len(self.sigmas) - 1
+
+    @property
+    def dims(self) -> ModelDims:
+        """The sizes that fix every tensor of the bundle (denoiser/io.py)."""
+        return ModelDims(
+            image_height=self.camera.height,
+            image_width=self.camera.width,
+            latent_channels=self.latents.channels,
+            latent_height=self.latents.height,
+            latent_width=self.latents.width,
+            history_slots=self.history.num_slots,
+            chunk_len=self.chunk_len,
+            num_features=self.action.num_features,
+            **asdict(self.network),
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse and check. Raises BundleError."""
+        try:
+            document = schema.parse(text)
+            if document.get("schema_version") != SCHEMA_VERSION:
+                found = str(document.get("schema_version"))[:80]
+                raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, found {found}")
+            return schema.decode(cls, document)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
+
+
+def _require_counts(spec: Any, *names: str) -> None:
+    for name in names:
+        if not 1 <= getattr(spec, name) <= _MAX_COUNT:
+            raise ValueError(f"{name}: expected 1..{_MAX_COUNT}, found {getattr(spec, name)}")
+
+
+def _require_sigmas(sigmas: tuple[float, ...]) -> None:
+    falls = all(high > low for high, low in pairwise(sigmas))
+    if len(sigmas) < 2 or not falls or sigmas[-1] != 0 or sigmas[0] > 1:
+        raise ValueError(f"sigmas: expected numbers falling from at most 1 to 0, found {list(sigmas)[:9]}")
+
+
+def _require_files(manifest: Manifest) -> None:
+    for name in manifest.files:
+        if not _PLAIN_FILE_NAME.fullmatch(name) or name == "manifest.json":
+            raise ValueError(f"files: expected plain names of files inside the bundle, found {name[:80]!r}")
+    named = {f"graphs.{graph}": file for graph, file in manifest.graphs.items()}
+    for field, name in {**named, "golden.file": manifest.golden.file}.items():
+        if name not in manifest.files:
+            raise ValueError(f"{field}: expected one of the bundle's files, found {name[:80]!r}")

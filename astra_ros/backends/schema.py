@@ -1,0 +1,91 @@
+"""Strict JSON → frozen dataclasses: every field present, none unknown, each of the annotated type.
+
+Every problem is a ValueError that names the field, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+_T = TypeVar("_T")
+_JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "an integer", (int, float): "a number"}
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A JSON object; a repeated key, NaN, infinity or bottomless nesting is an error."""
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except RecursionError as error:
+        raise ValueError("expected a JSON object, found one nested too deep") from error
+    return dict(_expect(dict, document, ""))
+
+
+def decode(kind: type[_T], document: dict[str, Any]) -> _T:
+    """Fill the dataclass `kind`, nested ones included. Integers are accepted where floats are declared."""
+    result: _T = _decode(kind, document, "")
+    return result
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if origin is tuple:
+        items = _expect(list, value, where)
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is dict:
+        entries = _expect(dict, value, where)
+        return {key: _decode(arguments[1], item, f"{where}.{key[:80]}") for key, item in entries.items()}
+    if kind is float:
+        return _decode_float(value, where)
+    return value if kind is Any else _expect(kind, value, where)
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    document = _expect(dict, value, where)
+    hints = get_type_hints(kind)
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    require_names(where or "fields", set(document) | (set(hints) - required), set(hints))
+    prefix = f"{where}." if where else ""
+    arguments = {name: _decode(hints[name], item, prefix + name) for name, item in document.items()}
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _decode_float(value: Any, where: str) -> float:
+    try:
+        number = float(_expect((int, float), value, where))
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: expected a number, found one beyond float64")
+    return number
+
+
+def _expect(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where or 'document'}: expected {_JSON_NAMES[kind]}, found {str(value)[:80]!r}")
+    return value
+
+
+def require_names(where: str, found: set[str], expected: set[str]) -> None:
+    """Raise ValueError unless both sets are equal, naming what is missing and what is unknown."""
+    if found != expected:
+        missing, unknown = sorted(expected - found), sorted(name[:80] for name in found - expected)
+        raise ValueError(f"{where}: expected {sorted(expected)}; missing {missing}, unknown {unknown}")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("expected each field once, found the same field twice in one object")
+    return entries
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"expected JSON numbers, found {name}")

@@ -1,0 +1,65 @@
+"""The program `astra`: one subcommand per module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import astra_ros
+
+# Modules with `add_parser(subparsers)`, which sets the default `run`: Callable[[argparse.Namespace], int].
+# They import what is heavy or optional (rclpy, torch, the simulator) inside `run`.
+SUBCOMMANDS = (
+    "demo",
+    "replay",
+    "record",
+    "doctor",
+    "simulate",
+    "train",
+    "evaluate",
+)
+
+DESCRIPTION = "astra: a world model that answers what your robot's camera will see if it does this."
+EPILOG = """exit codes: 0 done, 1 failed (one line on stderr says what and how to fix it), 2 wrong usage, 130 interrupted
+example: astra demo --out out"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole program."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "astra", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter
+    )
+    parser.add_argument("--version", action="version", version=f"astra_ros {astra_ros.__version__}")
+    subparsers = parser.add_subparsers(title="subcommands", metavar="", required=True, dest="subcommand")
+    for name in SUBCOMMANDS:
+        importlib.import_module(f"astra_ros.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Returns its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except ModuleNotFoundError as error:
+        return _fail(
+            parsed.subcommand,
+            f"needs the Python module {error.name}, which is not installed here; see README.md",
+        )
+    except (ValueError, OSError) as error:
+        return _fail(parsed.subcommand, str(error))
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _fail(subcommand: str, line: str) -> int:
+    print(f"astra {subcommand}: {line}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

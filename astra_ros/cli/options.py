@@ -1,0 +1,54 @@
+"""Options that several subcommands have, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+_UNITS = ("_s", "_hz")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json FILE`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write what `--json` asked for; nothing when it was not given."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def add_config(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """One option per field of a config dataclass that has a default, named like the field less its unit."""
+    for field in fields(config):
+        if field.default is MISSING:
+            continue
+        name, description = "--" + _option(field.name), field.metadata["description"]
+        if isinstance(field.default, bool):
+            parser.add_argument(name, dest=field.name, action="store_true", help=description)
+        elif isinstance(field.default, tuple):
+            parser.add_argument(
+                name, dest=field.name, nargs="+", default=(), metavar="NAME", help=description
+            )
+        else:
+            metavar = "HZ" if field.name.endswith("_hz") else "S" if field.name.endswith("_s") else "X"
+            description += " (default: %(default)g)"
+            parser.add_argument(
+                name, dest=field.name, type=float, default=field.default, metavar=metavar, help=description
+            )
+
+
+def config_from(arguments: argparse.Namespace, config: type[Any], **values: Any) -> Any:
+    """The config whose options `add_config` added; `values` are the fields without a default."""
+    optional = {f.name: getattr(arguments, f.name) for f in fields(config) if f.default is not MISSING}
+    return config(**values, **{name: tuple(v) if isinstance(v, list) else v for name, v in optional.items()})
+
+
+def _option(field_name: str) -> str:
+    for unit in _UNITS:
+        field_name = field_name.removesuffix(unit)
+    return field_name.replace("_", "-")

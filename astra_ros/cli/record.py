@@ -1,0 +1,115 @@
+"""`astra record`: record topics into a rosbag2 folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astra_ros.cli.options import add_json, write_json
+from astra_ros.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from astra_ros.ros.bag_recorder import Recorded
+
+CAMERA_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
+JOINT_TYPE = "sensor_msgs/msg/JointState"
+PLAN_TYPE = "astra_ros/msg/ActionSequence"
+
+DESCRIPTION = """Record topics into a rosbag2 folder (MCAP), with the QoS that their publishers offer.
+
+Give topics by name, --all, or --contract BUNDLE for what that model learns from: cameras, joint states and action
+sequences; its joints are then checked in what was recorded. Ctrl-C ends the recording; the bag is whole."""
+EXAMPLE = "example: astra record --out runs/monday /camera/image_raw/compressed /joint_states --duration 60"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `astra record`."""
+    parser = subparsers.add_parser(
+        "record",
+        help="record topics into a rosbag2 folder",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help="topics to record")
+    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    parser.add_argument("--all", action="store_true", help="record every topic")
+    parser.add_argument(
+        "--contract", type=Path, metavar="BUNDLE", help="record what the model of this bundle learns from"
+    )
+    parser.add_argument(
+        "--duration", type=float, default=0.0, metavar="S", help="stop after this; 0 goes on until Ctrl-C"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run, usage=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record. Exit code 1 when something asked for did not come."""
+    if sum(map(bool, (arguments.topics, arguments.all, arguments.contract))) != 1:
+        arguments.usage("expected topics, --all or --contract BUNDLE, exactly one of the three")
+    joints = _contract_joints(arguments.contract) if arguments.contract else ()
+    from astra_ros.ros.bag_recorder import RecorderConfig, record_bag
+
+    types = (*CAMERA_TYPES, JOINT_TYPE, PLAN_TYPE) if arguments.contract else ()
+    config = RecorderConfig(arguments.out, tuple(arguments.topics), types, arguments.duration)
+    line = ProgressLine()
+    recorded = record_bag(config, lambda r: line.update(_text(r)))
+    line.done(_text(recorded))
+    _print_topics(recorded)
+    lacking = [f"{topic}: nothing came; check its name with `ros2 topic list`" for topic in recorded.missing]
+    if arguments.contract:
+        lacking += _lacks_of_contract(arguments.out, recorded, joints)
+    for text in lacking:
+        print(f"astra record: {text}", file=sys.stderr)
+    write_json(arguments.json, {**asdict(recorded), "lacking": lacking})
+    return 1 if lacking else 0
+
+
+def _contract_joints(bundle: Path) -> tuple[str, ...]:
+    from astra_ros.backends.bundle import load_bundle
+
+    return load_bundle(bundle).manifest.action.names
+
+
+def _lacks_of_contract(bag: Path, recorded: Recorded, joints: tuple[str, ...]) -> list[str]:
+    seen_types = {tally.type for tally in recorded.tallies.values() if tally.messages}
+    lacks = []
+    if seen_types.isdisjoint(CAMERA_TYPES):
+        lacks.append(
+            "no camera: expected a topic of type Image or CompressedImage, found none; start the driver"
+        )
+    if missing := set(joints) - _recorded_joints(bag):
+        names = ", ".join(sorted(missing))
+        lacks.append(
+            f"joint states lack {names}, which the model needs; start joint_state_broadcaster for them"
+        )
+    return lacks
+
+
+def _recorded_joints(bag: Path) -> set[str]:
+    """Names in the first message of each JointState topic."""
+    from astra_ros.data.bag import BagReader
+
+    joints: set[str] = set()
+    with BagReader(bag) as reader:
+        for topic in (t for t in reader.topics.values() if t.type == JOINT_TYPE and t.count):
+            joints.update(reader.deserialize(next(reader.messages([topic.name]))).name)
+    return joints
+
+
+def _text(recorded: Recorded) -> str:
+    tallies = recorded.tallies.values()
+    megabytes = sum(tally.bytes for tally in tallies) / 1e6
+    waiting = f"   waiting for {', '.join(recorded.missing)}" if recorded.missing else ""
+    return f"{recorded.seconds:6.1f} s   {sum(t.messages for t in tallies)} messages   {megabytes:.1f} MB{waiting}"
+
+
+def _print_topics(recorded: Recorded) -> None:
+    for topic, tally in sorted(recorded.tallies.items()):
+        print(
+            f"{tally.messages:8d}  {tally.rate_hz:7.1f} Hz  {tally.bytes / 1e6:9.2f} MB  {topic}  {tally.type}"
+        )

@@ -1,0 +1,32 @@
+"""Recorded frames through a codec in training and evaluation (torch; the robot uses `frames` and a backend)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astra_ros.codec.autoencoder import Codec
+from astra_ros.types import ByteArray, FloatArray
+
+
+def to_pixels(frames: ByteArray) -> Tensor:
+    """(b, H, W, 3) uint8 -> (b, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+@torch.inference_mode()
+def encode_episode(codec: Codec, pixels: ByteArray) -> FloatArray:
+    """(t, H, W, 3) uint8 -> (t, c, h, w) float16 latents."""
+    return (
+        torch.cat([codec.encode(to_pixels(part)) for part in np.array_split(pixels, -(-len(pixels) // 64))])
+        .half()
+        .numpy()
+    )
+
+
+@torch.inference_mode()
+def decode_latents(codec: Codec, latents: Tensor) -> ByteArray:
+    """(t, c, h, w) -> (t, H, W, 3) uint8."""
+    pixels = codec.decode(latents)
+    return ((pixels + 1.0) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,105 @@
+"""Record episodes of the simulated robot straight to rosbag2, on the topics a real robot would have."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from astra_ros.data.bag import BagWriter, message_type
+from astra_ros.data.panda_sim import CAMERA_FRAME, CONTROL_HZ, JOINT_NAMES, PandaSim
+from astra_ros.data.scripted import ScriptedPilot
+from astra_ros.types import NANOSECONDS, ByteArray
+
+CAMERA_TOPIC = "/camera/image_raw/compressed"
+JOINT_STATES_TOPIC = "/joint_states"
+JOINT_COMMANDS_TOPIC = "/joint_commands"
+PLAN_TOPIC = "/action_sequence"
+CAMERA_HZ, PLAN_HZ = 10, 5
+PLAN_STEPS, PLAN_STEP_S = 10, 0.2
+JPEG_QUALITY = 92
+EPISODE_START_NS = 1_700_000_000 * NANOSECONDS
+
+
+def record_episode(folder: Path, seed: int, duration_s: float) -> None:
+    """Simulate one episode and write it to `folder` (rosbag2, MCAP). The same seed writes the same messages."""
+    sim = PandaSim(seed)
+    commands = ScriptedPilot(sim, seed).commands()
+    images: dict[int, ByteArray] = {}
+    measured, commanded = [], []
+    for tick in range(round(duration_s * CONTROL_HZ)):
+        if tick % (CONTROL_HZ // CAMERA_HZ) == 0:
+            images[tick] = sim.render()
+        measured.append(sim.state.positions)
+        commanded.append(next(commands))
+        sim.step(commanded[-1])
+    sim.close()
+    with BagWriter(folder) as bag:
+        _write(bag, images, np.array(measured), np.array(commanded))
+
+
+def _write(bag: BagWriter, images: dict[int, ByteArray], measured: np.ndarray, commanded: np.ndarray) -> None:
+    for tick in range(len(measured)):
+        stamp_ns = EPISODE_START_NS + tick * NANOSECONDS // CONTROL_HZ
+        bag.write(JOINT_STATES_TOPIC, _joint_state(stamp_ns, measured[tick]), stamp_ns)
+        bag.write(JOINT_COMMANDS_TOPIC, _joint_state(stamp_ns, commanded[tick]), stamp_ns)
+        if tick % (CONTROL_HZ // PLAN_HZ) == 0:
+            bag.write(PLAN_TOPIC, _plan(stamp_ns, commanded[tick:]), stamp_ns)
+        if tick in images:
+            bag.write(CAMERA_TOPIC, _jpeg(stamp_ns, images[tick]), stamp_ns)
+
+
+def _header(stamp_ns: int, frame_id: str = "") -> Any:
+    time = message_type("builtin_interfaces/msg/Time")(
+        sec=stamp_ns // NANOSECONDS, nanosec=stamp_ns % NANOSECONDS
+    )
+    return message_type("std_msgs/msg/Header")(stamp=time, frame_id=frame_id)
+
+
+def _joint_state(stamp_ns: int, positions: np.ndarray) -> Any:
+    empty = np.zeros(0)
+    return message_type("sensor_msgs/msg/JointState")(
+        header=_header(stamp_ns),
+        name=list(JOINT_NAMES),
+        position=positions.astype(float),
+        velocity=empty,
+        effort=empty,
+    )
+
+
+def _jpeg(stamp_ns: int, pixels: ByteArray) -> Any:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    data = np.frombuffer(stream.getvalue(), np.uint8)
+    return message_type("sensor_msgs/msg/CompressedImage")(
+        header=_header(stamp_ns, CAMERA_FRAME), format="rgb8; jpeg compressed bgr8", data=data
+    )
+
+
+def _plan(stamp_ns: int, upcoming: np.ndarray) -> Any:
+    """The commands of the next PLAN_STEPS model steps, as a planner would have announced them.
+
+    Row k is the last command sent within step k, the one that rules where the arm is at its end.
+    """
+    ticks_per_step = round(PLAN_STEP_S * CONTROL_HZ)
+    last_tick = np.arange(1, PLAN_STEPS + 1) * ticks_per_step - 1
+    rows = upcoming[np.minimum(last_tick, len(upcoming) - 1)]
+    plan = message_type("astra_ros/msg/ActionSequence")
+    duration = message_type("builtin_interfaces/msg/Duration")(
+        sec=0, nanosec=round(PLAN_STEP_S * NANOSECONDS)
+    )
+    uuid = message_type("unique_identifier_msgs/msg/UUID")(
+        uuid=np.frombuffer(stamp_ns.to_bytes(16, "big"), np.uint8)
+    )
+    return plan(
+        header=_header(stamp_ns),
+        id=uuid,
+        representation=plan.REPRESENTATION_JOINT_POSITION,
+        step_dt=duration,
+        horizon=PLAN_STEPS,
+        names=list(JOINT_NAMES),
+        data=rows.astype(np.float32).ravel(),
+    )

@@ -1,0 +1,146 @@
+"""How well a bundle predicts recordings that it was not trained on, through the run-time path that a robot uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.evaluation.machine import describe_machine
+from astra_ros.evaluation.metrics import psnr
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import FloatArray, Observation
+
+SERIES = ("predicted", "other_actions", "copy_last", "ceiling")
+BOOTSTRAP_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """horizon: frames. every: camera frames between two predictions. seed: of the model's noise and the resampling."""
+
+    horizon: int = 10
+    every: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over episodes with a 95 % bootstrap interval (episodes resampled), dB."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class HeldOutQuality:
+    """PSNR per horizon step against what really happened.
+
+    other_actions: predicted for the actions of another moment; the further below `predicted`, the more the actions
+    are obeyed. ceiling: what happened, after the codec alone.
+    """
+
+    model_id: str
+    step_dt: float
+    episodes: tuple[str, ...]
+    predictions: int
+    predicted: tuple[Interval, ...]
+    other_actions: tuple[Interval, ...]
+    copy_last: tuple[Interval, ...]
+    ceiling: tuple[Interval, ...]
+    gain: tuple[Interval, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """With the machine it was measured on."""
+        return {**asdict(self), "machine": describe_machine()}
+
+    def table(self) -> str:
+        """Markdown."""
+        lines = [
+            "| horizon | predicted | copy last | gain | other actions | codec ceiling |",
+            "|---|---|---|---|---|---|",
+        ]
+        rows = zip(self.predicted, self.copy_last, self.gain, self.other_actions, self.ceiling, strict=True)
+        for k, (predicted, copy, gain, other, ceiling) in enumerate(rows, 1):
+            lines.append(
+                f"| +{k * self.step_dt:.1f} s | {predicted.mean:.2f} dB | {copy.mean:.2f} dB "
+                f"| **{gain.mean:+.2f}** ({gain.low:+.2f} … {gain.high:+.2f}) | {other.mean:.2f} dB "
+                f"| {ceiling.mean:.2f} dB |"
+            )
+        return "\n".join(lines)
+
+
+def evaluate(
+    world_model: WorldModel,
+    episodes: Sequence[Episode],
+    config: EvaluationConfig,
+    on_episode: Callable[[str], None] = lambda name: None,
+) -> HeldOutQuality:
+    """Predict from many moments of every episode. Raises ValueError for episodes that are too short for the horizon."""
+    tables = []
+    for episode in episodes:
+        tables.append(_evaluate_episode(world_model, episode, config))
+        on_episode(episode.name)
+    means = {name: np.array([table[name].mean(axis=0) for table in tables]) for name in SERIES}
+    means["gain"] = means["predicted"] - means["copy_last"]
+    rng = np.random.default_rng(config.seed)
+    return HeldOutQuality(
+        model_id=world_model.manifest.model_id,
+        step_dt=world_model.manifest.action.step_dt,
+        episodes=tuple(episode.name for episode in episodes),
+        predictions=sum(len(table["predicted"]) for table in tables),
+        **{name: _intervals(values, rng) for name, values in means.items()},
+    )
+
+
+def _evaluate_episode(
+    world_model: WorldModel, episode: Episode, config: EvaluationConfig
+) -> dict[str, FloatArray]:
+    """(predictions, horizon) PSNR of each series."""
+    stride = frame_stride(episode, world_model.manifest.action.step_dt)
+    first = (world_model.manifest.history.num_slots - 1) * stride
+    moments = np.arange(first, len(episode.pixels) - config.horizon * stride, config.every)
+    if not len(moments):
+        raise ValueError(
+            f"{episode.name}: expected an episode longer than history and horizon, found too short a one"
+        )
+    ahead = stride * np.arange(1, config.horizon + 1)
+    world_model.reset()
+    rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
+    for now, observation in enumerate(_observations(episode)):
+        world_model.observe(observation)
+        if now not in moments:
+            continue
+        other = moments[(np.searchsorted(moments, now) + len(moments) // 2) % len(moments)]
+        happened = episode.pixels[now + ahead]
+        pictures = {
+            "predicted": world_model.predict(
+                observation.stamp_ns, episode.commanded[now + ahead], config.seed
+            ).frames,
+            "other_actions": world_model.predict(
+                observation.stamp_ns, episode.commanded[other + ahead], config.seed
+            ).frames,
+            "copy_last": np.broadcast_to(episode.pixels[now], happened.shape),
+            "ceiling": world_model.reconstruct(happened),
+        }
+        for name, frames in pictures.items():
+            rows[name].append(psnr(frames, happened))
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _observations(episode: Episode) -> list[Observation]:
+    moments = zip(episode.stamps_ns, episode.pixels, episode.measured, strict=True)
+    return [Observation(int(stamp), pixels, positions) for stamp, pixels, positions in moments]
+
+
+def _intervals(values: npt.NDArray[np.float64], rng: np.random.Generator) -> tuple[Interval, ...]:
+    """values (episodes, horizon)."""
+    chosen = rng.integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
+    low, high = np.percentile(values[chosen].mean(axis=1), (2.5, 97.5), axis=0)
+    columns = zip(values.mean(axis=0), low, high, strict=True)
+    return tuple(Interval(*(round(float(x), 3) for x in column)) for column in columns)

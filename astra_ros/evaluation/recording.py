@@ -1,0 +1,113 @@
+"""What a run of the node left in a bag: the camera's frames and the futures predicted from them, on one clock."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from astra_ros.data.bag import BagReader
+from astra_ros.frames.preprocess import fit
+from astra_ros.types import NANOSECONDS, ByteArray
+
+
+@dataclass(frozen=True)
+class Future:
+    """One PredictedFuture. frames: (t, h, w, 3); frame k belongs to stamp_ns + (k + 1) * step_dt_ns.
+
+    is_hold_still: predicted without a plan, for a robot that does not move.
+    """
+
+    stamp_ns: int
+    step_dt_ns: int
+    frames: ByteArray
+    is_hold_still: bool
+    inference_time_s: float
+    model_id: str
+
+    def stamps_ns(self) -> list[int]:
+        """Stamps of the frames."""
+        return [self.stamp_ns + (k + 1) * self.step_dt_ns for k in range(len(self.frames))]
+
+
+class CameraTrack:
+    """What the camera saw. stamps_ns: (n,) ascending; frames: (n, h, w, 3) uint8."""
+
+    def __init__(self, stamps_ns: npt.NDArray[np.int64], frames: ByteArray) -> None:
+        self.stamps_ns = stamps_ns
+        self.frames = frames
+        # A frame stands for an instant when it is nearer to it than half a camera period.
+        self._tolerance_ns = int(np.median(np.diff(stamps_ns))) // 2 if len(stamps_ns) > 1 else 0
+
+    def at(self, stamp_ns: int) -> ByteArray | None:
+        """The (h, w, 3) frame taken at that instant; None when there was none."""
+        if not len(self.stamps_ns):
+            return None
+        nearest = int(np.argmin(np.abs(self.stamps_ns - stamp_ns)))
+        if abs(int(self.stamps_ns[nearest]) - stamp_ns) > self._tolerance_ns:
+            return None
+        frame: ByteArray = self.frames[nearest]
+        return frame
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The camera's frames, fitted to the model's size, and the futures in the order of their observations."""
+
+    camera: CameraTrack
+    futures: list[Future]
+
+
+def read_recording(bag: Path, image_topic: str, future_topic: str) -> Recording:
+    """Read CompressedImage and PredictedFuture messages of one bag.
+
+    Raises BagError when a topic is missing, ValueError when nothing was predicted.
+    """
+    with BagReader(bag) as reader:
+        futures = [_future(reader.deserialize(m)) for m in reader.messages([future_topic])]
+        if not futures:
+            raise ValueError(f"{bag}: no message on {future_topic}: the node predicted nothing; see its log")
+        height, width = futures[0].frames.shape[1:3]
+        images = (reader.deserialize(m) for m in reader.messages([image_topic]))
+        stamped = sorted(
+            ((_nanoseconds(i.header.stamp), fit(_decode(i), height, width)) for i in images),
+            key=lambda s: s[0],
+        )
+    stamps_ns = np.array([stamp for stamp, _ in stamped], np.int64)
+    camera = CameraTrack(stamps_ns, np.array([frame for _, frame in stamped], np.uint8))
+    return Recording(camera, sorted(futures, key=lambda future: future.stamp_ns))
+
+
+def _future(message: Any) -> Future:
+    return Future(
+        stamp_ns=_nanoseconds(message.header.stamp),
+        step_dt_ns=_nanoseconds(message.step_dt),
+        frames=np.stack(list(_frames(message))),
+        is_hold_still=bool(message.flags & message.FLAG_HOLD_STILL),
+        inference_time_s=_nanoseconds(message.inference_time) / NANOSECONDS,
+        model_id=message.model_id,
+    )
+
+
+def _frames(message: Any) -> Iterator[ByteArray]:
+    for image in message.compressed_frames:
+        yield _decode(image)
+    for image in message.frames:
+        yield image.data.reshape(image.height, image.step)[:, : 3 * image.width].reshape(
+            image.height, image.width, 3
+        )
+
+
+def _decode(image: Any) -> ByteArray:
+    """CompressedImage message → (h, w, 3) uint8 RGB."""
+    return np.asarray(Image.open(io.BytesIO(image.data)).convert("RGB"), np.uint8)
+
+
+def _nanoseconds(time: Any) -> int:
+    return int(time.sec) * NANOSECONDS + int(time.nanosec)

@@ -1,0 +1,41 @@
+"""The training objective: rectified flow on the target chunk (paper: A.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SigmaSamplerConfig:
+    """Training noise levels: a shifted logit-normal, and a share drawn on the levels that will be served."""
+
+    shift: float = 3.0
+    served: tuple[float, ...] = (1.0, 0.75)
+    served_share: float = 0.5
+
+
+def sample_sigmas(batch: int, config: SigmaSamplerConfig, generator: torch.Generator) -> Tensor:
+    """(b,) noise levels in (0, 1]."""
+    u = torch.sigmoid(torch.randn(batch, generator=generator))
+    spread = config.shift * u / (1.0 + (config.shift - 1.0) * u)
+    served = torch.tensor(config.served)[torch.randint(len(config.served), (batch,), generator=generator)]
+    on_grid = torch.rand(batch, generator=generator) < config.served_share
+    return torch.where(on_grid, served, spread)
+
+
+def add_noise(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """noisy = (1 - sigma) * latents + sigma * noise; sigma (b,) broadcasts over the rest."""
+    sigma = sigma.view(-1, *[1] * (latents.dim() - 1))
+    return (1.0 - sigma) * latents + sigma * noise
+
+
+def flow_loss(predicted: Tensor, latents: Tensor, sigma: Tensor, *, floor: float = 0.25) -> Tensor:
+    """Mean squared error of the velocity when the network predicts clean latents.
+
+    velocity error = clean error / sigma; the weight is bounded below sigma = floor, where it would explode.
+    """
+    weight = sigma.clamp(min=floor).pow(-2).view(-1, *[1] * (latents.dim() - 1))
+    return (weight * (predicted - latents).square()).mean()

@@ -1,0 +1,62 @@
+"""Camera picture ⇄ network pixels: the first and the last stage of the flow.
+
+A picture is (h, w, 3) uint8 RGB; the network sees (1, 3, h, w) float32 in [-1, 1].
+Training and run time call the same functions, so a model never meets another resize filter than its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from astra_ros.types import ByteArray, FloatArray
+
+_HALF_RANGE = np.float32(127.5)
+
+
+def fit(rgb: ByteArray, height: int, width: int) -> ByteArray:
+    """Centre crop to the target's aspect ratio, then average over areas down to its size.
+
+    rgb: (H, W, 3) uint8. Returns (height, width, 3) uint8; a picture of that size already comes back as it is.
+    Raises ValueError for any other dtype or shape.
+    """
+    _require_picture(rgb)
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    box = centre_crop(rgb.shape[0], rgb.shape[1], height, width)
+    resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BOX, box=box)
+    return np.asarray(resized, np.uint8)
+
+
+def centre_crop(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int, int, int]:
+    """Largest centred (left, top, right, bottom) of a picture with the target's aspect ratio.
+
+    Whole pixels, so that cropping alone never blurs.
+    """
+    crop_width = min(width, max(1, round(height * target_width / target_height)))
+    crop_height = min(height, max(1, round(width * target_height / target_width)))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def to_network(rgb: ByteArray) -> FloatArray:
+    """(h, w, 3) uint8 → (1, 3, h, w) float32 in [-1, 1], contiguous."""
+    _require_picture(rgb)
+    pixels = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)
+    pixels /= _HALF_RANGE
+    pixels -= 1
+    return pixels
+
+
+def from_network(pixels: FloatArray) -> ByteArray:
+    """(1, 3, h, w) float32 → (h, w, 3) uint8, contiguous; values beyond [-1, 1] saturate."""
+    scaled = np.rint((pixels[0] + 1) * _HALF_RANGE)
+    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _require_picture(rgb: ByteArray) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise ValueError(
+            f"picture: expected (height, width, 3) uint8 RGB, found {rgb.shape} {rgb.dtype};"
+            " convert it with astra_ros.ros.conversions or PIL.Image.convert('RGB')"
+        )

@@ -1,0 +1,122 @@
+"""The whole flow on one screen: observations in, a predicted future out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from astra_ros.backends.base import Backend
+from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.factory import open_backend
+from astra_ros.backends.manifest import Manifest
+from astra_ros.history.memory import HistoryMemory
+from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
+
+# Share of step_dt by which a frame may miss its slot's time: a 10 Hz camera with 10 ms of jitter always finds one
+# for the steps of 0.2 s, and a dropped frame leaves its slot empty rather than at a wrong speed.
+SLOT_TOLERANCE = 0.3
+
+
+class WorldModel:
+    """A loaded world model with its memory. Single-threaded: the thread that calls it owns it."""
+
+    def __init__(self, backend: Backend) -> None:
+        """backend: loaded; the world model closes it."""
+        self._backend = backend
+        step_dt = self.manifest.action.step_dt
+        self.memory = HistoryMemory(self.manifest.history.num_slots, step_dt, SLOT_TOLERANCE * step_dt)
+
+    @classmethod
+    def load(cls, bundle_dir: Path | str, backend: str = "auto", num_threads: int = 2) -> WorldModel:
+        """Verify a bundle, open it and warm up. Raises BundleError or BackendError."""
+        opened = open_backend(load_bundle(bundle_dir), backend, num_threads)
+        opened.warmup()
+        return cls(opened)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._backend.manifest
+
+    @property
+    def backend(self) -> Backend:
+        return self._backend
+
+    def observe(self, observation: Observation) -> None:
+        """Remember what the robot sensed. Every camera frame belongs here, also those nobody predicts from."""
+        self.memory.push(observation)
+
+    def predict(self, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
+        """What the camera will see if the plan is executed.
+
+        t0_ns: stamp of a remembered observation. plan: (horizon, a) commanded joint positions in the order and units
+        of `manifest.action`, row k the position at the end of step k. They are taken as they are: whoever can tell the
+        user limits them to the trained range first (`manifest.action.clip`).
+        The same observations, plan, seed and bundle give the same bytes. Raises ValueError, and LookupError when t0
+        is not in memory.
+        """
+        started = perf_counter()
+        plan = self._checked(plan)
+        slots = self.memory.slots(t0_ns, self._backend.encode)
+        noise = np.random.default_rng(seed)
+        frames: list[ByteArray] = []
+        for actions in self._chunks(plan):
+            self._backend.remember(slots)
+            latents = self._sample(noise, actions)
+            frames.append(self._backend.decode(latents[: len(plan) - len(frames) * len(actions)]))
+            slots = slots.append(latents, actions)
+        return Prediction(np.concatenate(frames), seed, perf_counter() - started)
+
+    def reconstruct(self, frames: ByteArray) -> ByteArray:
+        """What the codec alone leaves of frames (t, h, w, 3): the ceiling of any prediction's quality."""
+        return self._backend.decode(np.stack([self._backend.encode(frame) for frame in frames]))
+
+    def reset(self) -> None:
+        """Forget every observation."""
+        self.memory.reset()
+
+    def close(self) -> None:
+        """Forget everything and release the backend; may be called twice."""
+        self.memory.reset()
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sample(self, noise: np.random.Generator, actions: FloatArray) -> FloatArray:
+        """One chunk of latents (t, c, h, w), from noise down to sigma 0."""
+        shape = self.manifest.latents
+        size = (self.manifest.chunk_len, shape.channels, shape.height, shape.width)
+        latents: FloatArray = noise.standard_normal(size, np.float32)
+        for k in range(self.manifest.num_steps):
+            latents = self._backend.denoise(k, latents, actions)
+        return latents
+
+    def _chunks(self, plan: FloatArray) -> Iterator[FloatArray]:
+        """The plan in rows of chunk_len; the last chunk holds still beyond the plan's end."""
+        length = self.manifest.chunk_len
+        padding = np.repeat(plan[-1:], -len(plan) % length, axis=0)
+        return iter(np.concatenate([plan, padding]).reshape(-1, length, plan.shape[1]))
+
+    def _checked(self, plan: FloatArray) -> FloatArray:
+        expected, limit = self.manifest.action.dim, self.manifest.max_horizon
+        if plan.ndim != 2 or plan.shape[1] != expected or not len(plan):
+            names = ", ".join(self.manifest.action.names)
+            raise ValueError(f"plan: expected (horizon, {expected}) positions of {names}; found {plan.shape}")
+        if len(plan) > limit:
+            raise ValueError(
+                f"plan: expected a horizon of at most {limit} frames (manifest.max_horizon), found {len(plan)};"
+                f" send the first {limit} rows"
+            )
+        if not np.isfinite(plan).all():
+            raise ValueError(f"plan: expected finite positions, found {plan[~np.isfinite(plan)][0]}")
+        return np.ascontiguousarray(plan, np.float32)

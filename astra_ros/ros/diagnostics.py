@@ -1,0 +1,53 @@
+"""/diagnostics: one status with everything the node knows about itself, once a second and on every change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+from astra_ros.ros.health import Health
+
+PERIOD_S = 1.0
+
+
+class Diagnostics:
+    """Publishes in every lifecycle state, so that a failed transition can be seen.
+
+    check: called before each periodic publishing; may report problems. facts: state and model, for the key-values.
+    """
+
+    def __init__(
+        self, node: Node, check: Callable[[], None], facts: Callable[[], dict[str, str]]
+    ) -> None:  # fmt: skip
+        self.health = Health(log=node.get_logger().warning, on_change=self.publish)
+        self._node = node
+        self._check = check
+        self._facts = facts
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Not the node's clock: a paused simulation still wants to be diagnosed.
+        node.create_timer(PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def publish(self) -> None:
+        """From any thread."""
+        snapshot, facts = self.health.snapshot(), self._facts()
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.OK,
+            name=f"{self._node.get_fully_qualified_name()}: world model",
+            message=facts["state"],
+            hardware_id=facts.get("model_id", ""),
+            values=[KeyValue(key=key, value=value) for key, value in {**facts, **snapshot.values}.items()],
+        )
+        if snapshot.problem:
+            status.level = DiagnosticStatus.ERROR if snapshot.problem.is_error else DiagnosticStatus.WARN
+            status.message = snapshot.problem.line
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _tick(self) -> None:
+        self._check()
+        self.publish()

@@ -1,0 +1,154 @@
+"""The node's topics in: check, convert, hand to the worker. Nothing here waits for the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from astra_ros.backends.manifest import Manifest
+from astra_ros.frames.preprocess import fit
+from astra_ros.msg import ActionSequence
+from astra_ros.ros import qos
+from astra_ros.ros.conversions import decompress, to_rgb
+from astra_ros.ros.health import Health
+from astra_ros.ros.parameters import NodeConfig, resolve_horizon
+from astra_ros.ros.plans import read_plan
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
+from astra_ros.ros.sync import JointReader, joint_stamp_ns
+from astra_ros.ros.worker import Frame, Worker
+from astra_ros.types import NANOSECONDS
+
+
+class Inputs:
+    """The subscriptions of one configuration. Messages pass only while a worker is connected."""
+
+    def __init__(self, node: LifecycleNode, manifest: Manifest, config: NodeConfig, health: Health) -> None:
+        self._node = node
+        self._manifest = manifest
+        self.config = config
+        self._health = health
+        self._joint_reader = JointReader(manifest.action.names)
+        self._worker: Worker | None = None
+        self._newest_image_ns = 0
+        self._inputs = [
+            self._subscribe_image(config.image_transport),
+            self._subscribe(
+                "joint_states", JointState, "joint_states", self._on_joint_state, qos.sensor(depth=10)
+            ),
+            self._subscribe(
+                "action_sequence", ActionSequence, "action_sequence", self._on_plan, qos.newest()
+            ),
+        ]
+
+    @property
+    def image_topic(self) -> str:
+        return self._inputs[0].topic_name
+
+    def connect(self, worker: Worker) -> None:
+        """Open the gate: rclpy calls subscriptions in every lifecycle state."""
+        self._newest_image_ns = 0
+        self._worker = worker
+
+    def disconnect(self) -> None:
+        self._worker = None
+
+    def forget(self) -> None:
+        """What came so far belongs to another time."""
+        self._newest_image_ns = 0
+        if self._worker:
+            self._worker.forget()
+
+    def destroy(self) -> None:
+        for subscription in self._inputs:
+            self._node.destroy_subscription(subscription)
+
+    def _on_image(self, message: Image | CompressedImage, worker: Worker) -> None:
+        received_s = time.monotonic()
+        stamp_ns = to_ns(message.header.stamp)
+        config = self.config
+        require_recent(stamp_ns, self._now_ns(), config.max_observation_age_s, config.future_tolerance_s)
+        self._require_in_order(stamp_ns)
+        rgb = to_rgb(message) if isinstance(message, Image) else decompress(message)
+        camera = self._manifest.camera
+        pixels = fit(rgb, camera.height, camera.width)
+        frame_id = message.header.frame_id
+        worker.add_frame(Frame(stamp_ns, frame_id, pixels, received_s, time.monotonic() - received_s))
+        self._newest_image_ns = stamp_ns
+
+    def _on_joint_state(self, message: JointState, worker: Worker) -> None:
+        worker.add_joint_positions(joint_stamp_ns(message), self._joint_reader.read(message))
+
+    def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
+        spec = self._manifest.action
+        horizon_s = resolve_horizon(self.config, self._manifest) * spec.step_dt
+        worker.set_plan(read_plan(message, spec, horizon_s, self._now_ns()))
+
+    def _require_in_order(self, stamp_ns: int) -> None:
+        behind_ns = self._newest_image_ns - stamp_ns
+        if behind_ns >= TIME_RESET_NS:
+            self.forget()
+        elif behind_ns >= 0:
+            raise Refusal(
+                Drop.OUT_OF_ORDER,
+                "header.stamp: expected every picture to be newer than the one before, found one"
+                f" {behind_ns / NANOSECONDS:.3f} s older; only one camera may publish on this topic",
+            )
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def _subscribe_image(self, transport: str) -> Subscription:
+        if transport == "raw":
+            return self._subscribe("image", Image, "image", self._on_image, qos.sensor())
+        # As image_transport does: a remapping of the base topic carries over to the compressed one.
+        topic = self._node.resolve_topic_name("image") + "/compressed"
+        return self._subscribe("image", CompressedImage, topic, self._on_image, qos.sensor())
+
+    def _subscribe(
+        self,
+        source: str,
+        message_type: type,
+        topic: str,
+        handle: Callable[[Any, Worker], None],
+        profile: QoSProfile,
+    ) -> Subscription:
+        full_topic = self._node.resolve_topic_name(topic)
+
+        def on_message(message: Any) -> None:
+            worker = self._worker
+            if worker is None:
+                self._health.count(Drop.NOT_ACTIVE)
+                return
+            try:
+                handle(message, worker)
+            except Refusal as refusal:
+                self._health.refuse(source, Refusal(refusal.cause, f"{full_topic}: {refusal}"))
+            else:
+                self._health.accept(source)
+
+        def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            line = (
+                f"{full_topic}: expected a publisher whose QoS matches, found one whose {policy} policy does not, so that"
+                f" nothing arrives; set the parameter qos_overrides.{full_topic}.subscription.{policy.lower()}, or change"
+                " the publisher"
+            )
+            self._health.report(source, "incompatible_qos", line)
+
+        return self._node.create_subscription(
+            message_type,
+            topic,
+            on_message,
+            profile,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )

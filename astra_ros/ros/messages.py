@@ -1,0 +1,115 @@
+"""What the node publishes, built from the model's values. Stamps: docs/ros_interface.md."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+from std_msgs.msg import Header
+from unique_identifier_msgs.msg import UUID
+
+from astra_ros.backends.base import Backend
+from astra_ros.backends.manifest import Manifest
+from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
+from astra_ros.ros.conversions import to_image, to_jpeg
+from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.plans import REPRESENTATIONS, Commands
+from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.worker import Forecast
+from astra_ros.types import NANOSECONDS, ByteArray
+
+
+def predicted_future(forecast: Forecast, backend: Backend, config: NodeConfig) -> PredictedFuture:
+    """The message but for total_latency, which ends when it is sent."""
+    manifest, timing, commands = backend.manifest, forecast.timing, forecast.commands
+    step_dt = to_duration(manifest.action.step_dt)
+    message = PredictedFuture(
+        header=_header(forecast, 0),
+        id=_uuid(commands.plan_id),
+        actions=_action_sequence(forecast, manifest),
+        step_dt=step_dt,
+        score=float("nan"),
+        uncertainty=float("nan"),
+        flags=commands.flags | _stale_flag(forecast, config),
+        model_id=manifest.model_id,
+        bundle_sha256=backend.bundle_sha256,
+        denoising_steps=manifest.num_steps,
+        seed=forecast.prediction.seed,
+        observation_age=to_duration(max(timing.observation_age, 0.0)),
+        preprocess_time=to_duration(timing.preprocess),
+        inference_time=to_duration(timing.inference),
+    )
+    step_ns = round(manifest.action.step_dt * NANOSECONDS)
+    headers = [_header(forecast, (k + 1) * step_ns) for k in range(len(forecast.prediction.frames))]
+    _fill_frames(message, forecast.prediction.frames, headers, config)
+    return message
+
+
+def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
+    """What is loaded and what it expects. stamp_ns: when it was loaded."""
+    manifest = backend.manifest
+    camera, action = manifest.camera, manifest.action
+    return ModelInfo(
+        header=Header(stamp=to_time(stamp_ns)),
+        model_id=manifest.model_id,
+        preset=manifest.preset,
+        bundle_sha256=backend.bundle_sha256,
+        backend=backend.name,
+        backend_version=backend.version,
+        precision=backend.precision,
+        device=backend.device,
+        image_height=camera.height,
+        image_width=camera.width,
+        image_encoding=camera.encoding,
+        image_fit=camera.fit,
+        step_dt=to_duration(action.step_dt),
+        num_history_slots=manifest.history.num_slots,
+        chunk_len=manifest.chunk_len,
+        max_horizon=manifest.max_horizon,
+        max_batch=1,
+        action_modality=action.modality,
+        action_representation=REPRESENTATIONS[action.representation],
+        action_names=list(action.names),
+        action_units=list(action.units),
+        action_lower=array("f", action.lower),
+        action_upper=array("f", action.upper),
+        denoising_steps=array("I", [manifest.num_steps]),
+    )
+
+
+def _header(forecast: Forecast, offset_ns: int) -> Header:
+    return Header(stamp=to_time(forecast.frame.stamp_ns + offset_ns), frame_id=forecast.frame.frame_id)
+
+
+def _uuid(plan_id: Sequence[int]) -> UUID:
+    return UUID(uuid=np.array(plan_id, np.uint8))
+
+
+def _action_sequence(forecast: Forecast, manifest: Manifest) -> ActionSequence:
+    commands: Commands = forecast.commands
+    return ActionSequence(
+        header=Header(stamp=to_time(forecast.frame.stamp_ns)),
+        id=_uuid(commands.plan_id),
+        representation=REPRESENTATIONS[manifest.action.representation],
+        step_dt=to_duration(manifest.action.step_dt),
+        horizon=len(commands.rows),
+        names=list(manifest.action.names),
+        data=array("f", commands.rows.ravel()),
+    )
+
+
+def _stale_flag(forecast: Forecast, config: NodeConfig) -> int:
+    is_stale = forecast.timing.observation_age > config.max_observation_age_s
+    return int(PredictedFuture.FLAG_STALE_OBSERVATION) if is_stale else 0
+
+
+def _fill_frames(
+    message: PredictedFuture, frames: ByteArray, headers: Sequence[Header], config: NodeConfig
+) -> None:  # fmt: skip
+    if config.compress_frames:
+        message.compressed_frames = [
+            to_jpeg(frame, header, config.jpeg_quality) for frame, header in zip(frames, headers, strict=True)
+        ]
+    else:
+        message.frames = [to_image(frame, header) for frame, header in zip(frames, headers, strict=True)]

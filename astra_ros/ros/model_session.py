@@ -1,0 +1,117 @@
+"""Everything that one configuration of the node holds: the model, and the topics and services that its contract shapes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from rclpy.lifecycle import LifecycleNode
+
+from astra_ros.backends.bundle import shipped_bundle
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.health import Health
+from astra_ros.ros.inputs import Inputs
+from astra_ros.ros.outputs import Outputs
+from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon
+from astra_ros.ros.services import Services
+from astra_ros.ros.worker import Ports, Worker
+
+# Far longer than a prediction takes; a model that is stuck is given up.
+_STOP_TIMEOUT_S = 10.0
+
+
+class ModelSession:
+    """From configure to cleanup. The model belongs to the worker while active, to the transitions' thread otherwise."""
+
+    def __init__(self, node: LifecycleNode, config: NodeConfig, model: WorldModel, health: Health) -> None:
+        self.config = config
+        self._node = node
+        self._model = model
+        self._health = health
+        self._worker: Worker | None = None
+        with ExitStack() as undo:
+            self._inputs = Inputs(node, model.manifest, config, health)
+            undo.callback(self._inputs.destroy)
+            self._outputs = Outputs(node, model.backend)
+            undo.callback(self._outputs.destroy)
+            services = Services(node, self.forget, lambda: self.is_active)
+            undo.callback(services.destroy)
+            self._entities = undo.pop_all()
+
+    @classmethod
+    def open(cls, node: LifecycleNode, config: NodeConfig, health: Health) -> ModelSession:
+        """Load, verify and warm up, then create the entities. Leaves nothing behind when it raises.
+
+        Raises BundleError, BackendError or ConfigError for what the user can fix.
+        """
+        bundle = config.bundle or shipped_bundle()
+        model = WorldModel.load(bundle, config.backend, config.num_threads)
+        try:
+            resolve_horizon(config, model.manifest)
+            return cls(node, config, model, health)
+        except BaseException:
+            model.close()
+            raise
+
+    @property
+    def is_active(self) -> bool:
+        return self._worker is not None
+
+    @property
+    def image_topic(self) -> str:
+        return self._inputs.image_topic
+
+    def activate(self) -> None:
+        """Hand the model to a new worker and open the gates."""
+        ports = Ports(
+            now_ns=lambda: self._node.get_clock().now().nanoseconds,
+            publish=self._outputs.publish,
+            log_error=self._node.get_logger().error,
+            is_up=self._node.context.ok,
+        )
+        self._worker = Worker(self._model, self.config, self._health, ports)
+        self._worker.start()
+        self._inputs.connect(self._worker)
+
+    def deactivate(self) -> None:
+        """Close the gates, take the model back and forget. Raises RuntimeError when the worker is stuck."""
+        self._inputs.disconnect()
+        worker, self._worker = self._worker, None
+        if worker and not worker.stop(_STOP_TIMEOUT_S):
+            raise RuntimeError(f"a prediction did not end within {_STOP_TIMEOUT_S:g} s; restart the node")
+        self._model.reset()
+
+    def forget(self) -> bool:
+        """Drop the history and the plan; True when there can be any."""
+        self._inputs.forget()
+        return self.is_active
+
+    def require_applicable(self, config: NodeConfig) -> None:
+        """Raises ConfigError for a change that this session cannot make."""
+        require_live(self.config, config)
+        resolve_horizon(config, self._model.manifest)
+
+    def apply(self, config: NodeConfig) -> None:
+        """From the next message and prediction on."""
+        self.config = self._inputs.config = config
+        if self._worker:
+            self._worker.configure(config)
+
+    def close(self) -> None:
+        """Free everything, from any state."""
+        with ExitStack() as last:
+            last.callback(self._model.close)
+            last.callback(self._entities.close)
+            self.deactivate()
+
+    def facts(self) -> dict[str, str]:
+        """State and model, for the diagnostics."""
+        model, backend = self._model, self._model.backend
+        return {
+            "state": "active" if self.is_active else "inactive",
+            "model_id": model.manifest.model_id,
+            "bundle_sha256": backend.bundle_sha256,
+            "backend": backend.name,
+            "backend_version": backend.version,
+            "precision": backend.precision,
+            "device": backend.device,
+        }

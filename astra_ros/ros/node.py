@@ -1,0 +1,198 @@
+"""The lifecycle node `world_model`: camera and joints in, predicted futures out.
+
+configure loads, verifies and warms up the model; activate opens the gates; deactivate closes them and forgets the
+history; cleanup frees everything; an error frees everything too and leads back to unconfigured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.utilities import try_shutdown
+
+from astra_ros.backends.base import BackendError
+from astra_ros.backends.manifest import BundleError
+from astra_ros.ros.diagnostics import Diagnostics
+from astra_ros.ros.model_session import ModelSession
+from astra_ros.ros.parameters import ConfigError, declare_parameters, read_config
+
+# A camera that is silent for longer is reported.
+_SILENCE_S = 2.0
+
+_Transition = Callable[["WorldModelNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _visible(transition: _Transition) -> _Transition:
+    """rclpy turns an exception in a transition into ERROR without a word: say what happened first.
+
+    What the user can fix in the parameters fails the transition with one line; anything else is an error.
+    """
+
+    @wraps(transition)
+    def run(node: WorldModelNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except (BundleError, BackendError, ConfigError) as error:
+            node.report_failure(f"{transition.__name__[3:]} failed: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # noqa: BLE001
+            node.get_logger().error(traceback.format_exc())  # type: ignore[no-untyped-call]
+            node.report_failure(
+                f"{transition.__name__[3:]} failed: {type(error).__name__}: {error}; the traceback is in the node's log"
+            )
+            return TransitionCallbackReturn.ERROR
+
+    return run
+
+
+class WorldModelNode(LifecycleNode):
+    """Thin: everything that a configuration needs lives in its ModelSession.
+
+    options: of rclpy's Node: namespace, context, parameter_overrides, cli_args, …
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("world_model", enable_logger_service=True, **options)
+        self._session: ModelSession | None = None
+        self._active_since_s = 0.0
+        self._diagnostics = Diagnostics(self, self._check_inputs, self._facts)
+        declare_parameters(self)
+        self.add_on_set_parameters_callback(self._validate_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        backwards = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_time_jump)
+
+    @_visible
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._session = ModelSession.open(self, read_config(self), self._diagnostics.health)
+        self._diagnostics.health.resolve_all()
+        return super().on_configure(state)
+
+    @_visible
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._configured().activate()
+        self._active_since_s = time.monotonic()
+        return result
+
+    @_visible
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._configured().deactivate()
+        self._diagnostics.health.resolve_all()
+        return super().on_deactivate(state)
+
+    @_visible
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.release()
+        return super().on_cleanup(state)
+
+    @_visible
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.release()
+        return super().on_shutdown(state)
+
+    @_visible
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.release()
+        return super().on_error(state)
+
+    def _LifecycleNodeMixin__on_change_state(  # noqa: N802
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """rclpy's handler, whose exception for a transition that the state does not have would end the process."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except RuntimeError as error:
+            self.get_logger().warning(f"transition refused: {error}")  # type: ignore[no-untyped-call]
+            response.success = False
+            return response
+
+    def release(self) -> None:
+        """Free everything that configure acquired; may be called in any state."""
+        session, self._session = self._session, None
+        if session:
+            session.close()
+
+    def destroy_node(self) -> None:
+        self.release()
+        self._jump_handle.unregister()
+        super().destroy_node()  # type: ignore[no-untyped-call]
+
+    def report_failure(self, line: str) -> None:
+        """A transition failed."""
+        self._diagnostics.health.report("transition", "failed", line, is_error=True)
+
+    def _configured(self) -> ModelSession:
+        assert self._session, "the state machine lets only a configured node get here"
+        return self._session
+
+    def _facts(self) -> dict[str, str]:
+        # Read once: the worker publishes diagnostics too.
+        session = self._session
+        return session.facts() if session else {"state": "unconfigured"}
+
+    def _check_inputs(self) -> None:
+        session, health = self._session, self._diagnostics.health
+        if not session or not session.is_active:
+            return
+        health.expire("action_sequence", session.config.plan_timeout_s)
+        silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
+        if silence_s > _SILENCE_S and not health.has_problem("image"):
+            topic = session.image_topic
+            line = (
+                f"{topic}: expected pictures, found none for {silence_s:.1f} s and {self.count_publishers(topic)} publishers;"
+                " start the camera, or remap image:= and set image_transport to what it publishes"
+            )
+            health.report("image", "silent", line)
+
+    def _on_time_jump(self, _jump: TimeJump) -> None:
+        if self._session:
+            self._session.forget()
+
+    def _validate_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            config = read_config(self, changes)
+            if self._session:
+                self._session.require_applicable(config)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, _changes: Sequence[Parameter]) -> None:
+        if self._session:
+            self._session.apply(read_config(self))
+
+
+def main() -> None:
+    """`ros2 run astra_ros world_model`. Ends with exit code 0 on SIGINT and SIGTERM."""
+    rclpy.init()
+    try:
+        node = WorldModelNode()
+    except ParameterException as error:
+        try_shutdown()
+        sys.exit(f"world_model: {error}")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        try_shutdown()

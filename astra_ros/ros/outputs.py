@@ -1,0 +1,71 @@
+"""The node's topics out. Created at configure, silent until active; published to from the worker's thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from astra_ros.backends.base import Backend
+from astra_ros.msg import ModelInfo, PredictedFuture
+from astra_ros.ros import qos
+from astra_ros.ros.conversions import to_image
+from astra_ros.ros.health import Timing
+from astra_ros.ros.messages import model_info, predicted_future
+from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.preview import Caption, contact_sheet
+from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.worker import Forecast
+
+
+class Outputs:
+    """The publishers of one configuration."""
+
+    def __init__(self, node: LifecycleNode, backend: Backend) -> None:
+        self._node = node
+        self._backend = backend
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._future = node.create_lifecycle_publisher(
+            PredictedFuture, "~/predicted_future", qos.newest(), qos_overriding_options=overridable
+        )
+        self._preview = node.create_lifecycle_publisher(
+            Image, "~/preview/image", qos.newest(), qos_overriding_options=overridable
+        )
+        # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
+        self._info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
+        self._info.publish(model_info(backend, node.get_clock().now().nanoseconds))
+
+    def publish(self, forecast: Forecast, config: NodeConfig) -> Timing:
+        """Send a prediction, then its picture if somebody looks at it. Returns the final timing."""
+        message = predicted_future(forecast, self._backend, config)
+        timing = replace(forecast.timing, latency=time.monotonic() - forecast.frame.received_s)
+        message.total_latency = to_duration(timing.latency)
+        self._future.publish(message)
+        if config.preview_always_on or self._preview.get_subscription_count():
+            self._publish_preview(forecast, config)
+        return timing
+
+    def destroy(self) -> None:
+        self._node.destroy_lifecycle_publisher(self._future)
+        self._node.destroy_lifecycle_publisher(self._preview)
+        self._node.destroy_publisher(self._info)
+
+    def _publish_preview(self, forecast: Forecast, config: NodeConfig) -> None:
+        manifest = self._backend.manifest
+        is_hold_still = forecast.commands.is_hold_still
+        caption = Caption(
+            title="if the robot holds still (no plan)" if is_hold_still else "if the robot follows its plan",
+            details=f"{manifest.model_id}, {1e3 * forecast.timing.latency:.0f} ms",
+            is_warning=is_hold_still,
+        )
+        frames = forecast.prediction.frames
+        sheet = contact_sheet(
+            forecast.frame.pixels, frames, manifest.action.step_dt, caption, config.preview_scale
+        )
+        # The observation's stamp, not a future one: viewers ask tf for the camera at this time.
+        header = Header(stamp=to_time(forecast.frame.stamp_ns), frame_id=forecast.frame.frame_id)
+        self._preview.publish(to_image(sheet, header))

@@ -1,0 +1,172 @@
+"""ActionSequence → the commanded joint positions of every predicted frame.
+
+Row k of a plan is the position at its stamp + (k + 1) * its step_dt; frame k of a prediction wants the position at
+t0 + (k + 1) * the model's step_dt. Between two rows a joint moves linearly; from t0 to the first row that has not
+elapsed it moves from where it was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.msg import ActionSequence, PredictedFuture
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.stamps import to_ns
+from astra_ros.types import NANOSECONDS, FloatArray
+
+NO_PLAN_ID = (0,) * 16
+REPRESENTATIONS = {"joint_position": ActionSequence.REPRESENTATION_JOINT_POSITION}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the robot is going to be told.
+
+    plan_id: (16,) the sender's id. stamp_ns: start; 0 = the observation that a prediction starts from.
+    rows: (n, a) positions in the model's order and units. received_ns: on the node's clock.
+    """
+
+    plan_id: tuple[int, ...]
+    stamp_ns: int
+    step_ns: int
+    rows: FloatArray
+    received_ns: int
+
+    def is_usable(self, t0_ns: int, now_ns: int, timeout_s: float) -> bool:
+        """Not too long ago received, and not wholly in the past of t0."""
+        is_recent = now_ns - self.received_ns <= timeout_s * NANOSECONDS
+        return is_recent and (not self.stamp_ns or self.stamp_ns + len(self.rows) * self.step_ns > t0_ns)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What a prediction is made for.
+
+    rows: (horizon, a) inside the range seen in training. plan_id: (16,), zeros without a plan.
+    flags: PredictedFuture.FLAG_* about the actions.
+    """
+
+    rows: FloatArray
+    plan_id: tuple[int, ...]
+    flags: int
+
+    @property
+    def is_hold_still(self) -> bool:
+        return bool(self.flags & PredictedFuture.FLAG_HOLD_STILL)
+
+
+def read_plan(message: ActionSequence, spec: ActionSpec, horizon_s: float, now_ns: int) -> Plan:
+    """Raises Refusal. horizon_s: a plan that starts later than this after now says nothing about a prediction."""
+    columns = _find_columns(message, spec)
+    rows = _rows(message)[:, columns]
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise _refusal(
+            f"data: expected finite positions, found {rows[row, column]} for {spec.names[column]!r} in row {row};"
+            " check the planner"
+        )
+    plan = Plan(
+        plan_id=tuple(int(byte) for byte in message.id.uuid),
+        stamp_ns=to_ns(message.header.stamp),
+        step_ns=to_ns(message.step_dt),
+        rows=rows,
+        received_ns=now_ns,
+    )
+    _require_overlap(plan, horizon_s, now_ns)
+    return plan
+
+
+def commands_for(
+    plan: Plan | None, t0_ns: int, measured: FloatArray, horizon: int, spec: ActionSpec
+) -> Commands:
+    """Positions for every frame of a prediction from t0.
+
+    plan: None = hold still. measured: (a,) positions at t0. Returns horizon rows.
+    """
+    if plan is None:
+        rows, flags = np.tile(measured, (horizon, 1)), int(PredictedFuture.FLAG_HOLD_STILL)
+    else:
+        rows, flags = _resample(plan, t0_ns, measured, horizon, round(spec.step_dt * NANOSECONDS))
+    clipped = spec.clip(rows)
+    if not np.array_equal(clipped, rows):
+        flags |= PredictedFuture.FLAG_ACTION_CLIPPED
+    return Commands(clipped, plan.plan_id if plan else NO_PLAN_ID, flags)
+
+
+def _resample(
+    plan: Plan, t0_ns: int, measured: FloatArray, horizon: int, step_ns: int
+) -> tuple[FloatArray, int]:  # fmt: skip
+    start_ns = plan.stamp_ns - t0_ns if plan.stamp_ns else 0
+    row_ns = start_ns + plan.step_ns * np.arange(1, len(plan.rows) + 1)
+    ahead = row_ns > 0
+    # A plan that starts later than t0 leaves the robot where it is until then.
+    still_ns = [0, start_ns] if start_ns > 0 else [0]
+    knots_ns = np.concatenate([still_ns, row_ns[ahead]])
+    knots = np.concatenate([np.tile(measured, (len(still_ns), 1)), plan.rows[ahead]])
+    wanted_ns = step_ns * np.arange(1, horizon + 1)
+    rows = np.stack([np.interp(wanted_ns, knots_ns, joint) for joint in knots.T], axis=1).astype(np.float32)
+    return rows, _length_flags(int(row_ns[-1]), int(wanted_ns[-1]))
+
+
+def _length_flags(plan_end_ns: int, horizon_end_ns: int) -> int:
+    if plan_end_ns > horizon_end_ns:
+        return int(PredictedFuture.FLAG_HORIZON_CLIPPED)
+    return int(PredictedFuture.FLAG_PLAN_EXTENDED) if plan_end_ns < horizon_end_ns else 0
+
+
+def _find_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
+    expected = REPRESENTATIONS[spec.representation]
+    if message.representation != expected:
+        raise _refusal(
+            f"representation: expected {expected} ({spec.representation}, as the model was trained), found"
+            f" {message.representation}; convert the plan to joint positions"
+        )
+    names: Sequence[str] = message.names
+    missing = [name for name in spec.names if name not in names]
+    if missing or len(set(names)) != len(names):
+        raise _refusal(
+            f"names: expected {', '.join(spec.names)}, each once and in any order; missing"
+            f" {', '.join(missing) or 'none'}, found {', '.join(names) or 'none'}; name the columns as ~/model_info does"
+        )
+    return [list(names).index(name) for name in spec.names]
+
+
+def _rows(message: ActionSequence) -> FloatArray:
+    if message.horizon < 1:
+        raise _refusal("horizon: expected at least 1 row, found 0; send nothing to hold still")
+    if to_ns(message.step_dt) <= 0:
+        raise _refusal("step_dt: expected a duration above 0, found 0; set the time between two rows")
+    expected = message.horizon * len(message.names)
+    if len(message.data) != expected:
+        raise _refusal(
+            f"data: expected horizon * len(names) = {message.horizon} * {len(message.names)} = {expected} values, found"
+            f" {len(message.data)}; send row-major (horizon, names)"
+        )
+    return np.array(message.data, np.float32).reshape(message.horizon, len(message.names))
+
+
+def _require_overlap(plan: Plan, horizon_s: float, now_ns: int) -> None:
+    if not plan.stamp_ns:
+        return
+    end_ns = plan.stamp_ns + len(plan.rows) * plan.step_ns
+    fix = (
+        "stamp it with its start, or with 0 for 'from the observation on'; check use_sim_time and the clocks"
+    )
+    if end_ns <= now_ns:
+        raise _refusal(
+            f"header.stamp: expected a plan that is not over, found one that ended"
+            f" {(now_ns - end_ns) / NANOSECONDS:.3f} s ago; {fix}"
+        )
+    if plan.stamp_ns - now_ns > horizon_s * NANOSECONDS:
+        raise _refusal(
+            f"header.stamp: expected a start within the horizon of {horizon_s:g} s, found one"
+            f" {(plan.stamp_ns - now_ns) / NANOSECONDS:.3f} s from now; {fix}"
+        )
+
+
+def _refusal(line: str) -> Refusal:
+    return Refusal(Drop.BAD_PLAN, line)

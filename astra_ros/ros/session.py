@@ -1,0 +1,38 @@
+"""rclpy for the length of a program, stopped by Ctrl-C at a place of the program's choosing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+
+
+@contextmanager
+def ros_session(args: Sequence[str] = ()) -> Iterator[threading.Event]:
+    """Initialise rclpy; yields an event that SIGINT and SIGTERM set. A second signal raises KeyboardInterrupt.
+
+    rclpy's own handlers would raise in the middle of whatever runs, writing a record of a bag for example.
+    args: a command line, for example ("bag_player", "--ros-args", "-r", "image:=/camera/image_raw").
+    """
+    stop = threading.Event()
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, request_stop) for number in signals}
+    rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield stop
+    finally:
+        try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,147 @@
+"""Joint positions at the instant a picture was taken, matched by joint name and by stamp."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+from sensor_msgs.msg import JointState
+
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.stamps import TIME_RESET_NS, to_ns
+from astra_ros.types import NANOSECONDS, FloatArray
+
+# Joint states older than this, against the newest one, can no longer belong to a picture on its way.
+_KEPT_NS = 3 * NANOSECONDS
+
+
+class JointReader:
+    """JointState → positions in the model's order; the order found in one message is expected in the next.
+
+    names: joints of the model. Messages may have them in any order and among others.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._seen_names: list[str] | None = None
+        self._columns: list[int] = []
+
+    def read(self, message: JointState) -> FloatArray:
+        """(a,) positions. Raises Refusal."""
+        if len(message.position) != len(message.name):
+            raise Refusal(
+                Drop.BAD_JOINT_STATE,
+                f"position: expected {len(message.name)} values (one per name), found {len(message.position)};"
+                " publish the position interface of every joint (joint_state_broadcaster: interfaces: [position])",
+            )
+        if message.name != self._seen_names:
+            self._columns = self._find_columns(message.name)
+            self._seen_names = list(message.name)
+        positions = np.asarray(message.position)[self._columns].astype(np.float32)
+        if not np.isfinite(positions).all():
+            joint = self._names[int(np.argmin(np.isfinite(positions)))]
+            raise Refusal(
+                Drop.BAD_JOINT_STATE,
+                f"position: expected finite numbers, found {positions[self._names.index(joint)]} for {joint!r},"
+                " whose position is unknown to its publisher; check that joint's driver",
+            )
+        return positions
+
+    def _find_columns(self, names: Sequence[str]) -> list[int]:
+        missing = [name for name in self._names if name not in names]
+        if missing:
+            raise Refusal(
+                Drop.BAD_JOINT_STATE,
+                f"name: expected {', '.join(self._names)}; missing {', '.join(missing)}, found"
+                f" {', '.join(names) or 'none'}; remap joint_states:= to a topic that has all of them"
+                " (joint_state_publisher's source_list joins several)",
+            )
+        twice = [name for name in self._names if list(names).count(name) > 1]
+        if twice:
+            raise Refusal(
+                Drop.BAD_JOINT_STATE,
+                f"name: expected every joint once, found {', '.join(twice)} twice; fix its publisher",
+            )
+        return [list(names).index(name) for name in self._names]
+
+
+class JointBuffer:
+    """The joint positions of the last seconds."""
+
+    def __init__(self) -> None:
+        self._stamps_ns: list[int] = []
+        self._positions: list[FloatArray] = []
+
+    def push(self, stamp_ns: int, positions: FloatArray) -> None:
+        """A stamp far before the newest means that time was reset: what is older is forgotten. Raises Refusal."""
+        if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
+            if self._stamps_ns[-1] - stamp_ns < TIME_RESET_NS:
+                raise Refusal(
+                    Drop.OUT_OF_ORDER,
+                    "header.stamp: expected each joint state to be newer than the one before, found one"
+                    f" {(self._stamps_ns[-1] - stamp_ns) / NANOSECONDS:.3f} s older; only one publisher may use the topic",
+                )
+            self.clear()
+        self._stamps_ns.append(stamp_ns)
+        self._positions.append(positions)
+        expired = bisect_left(self._stamps_ns, stamp_ns - _KEPT_NS)
+        del self._stamps_ns[:expired], self._positions[:expired]
+
+    def clear(self) -> None:
+        self._stamps_ns.clear()
+        self._positions.clear()
+
+    def covers(self, stamp_ns: int) -> bool:
+        """Waiting for more joint states cannot improve the positions at this stamp."""
+        return bool(self._stamps_ns) and self._stamps_ns[-1] >= stamp_ns
+
+    def at(self, stamp_ns: int, slop_ns: int) -> tuple[FloatArray, int]:
+        """Positions (a,) at a stamp, linear between the two joint states around it, and the distance [ns] to the nearer.
+
+        Raises Refusal when the nearer is further than slop_ns away.
+        """
+        after = bisect_left(self._stamps_ns, stamp_ns)
+        around = range(max(after - 1, 0), min(after + 1, len(self._stamps_ns)))
+        skew_ns = min((abs(self._stamps_ns[i] - stamp_ns) for i in around), default=None)
+        if skew_ns is None or skew_ns > slop_ns:
+            raise Refusal(Drop.NO_JOINT_STATE, self._why_no_match(stamp_ns, slop_ns))
+        if len(around) == 1:
+            return self._positions[around[0]], skew_ns
+        return self._between(stamp_ns, after), skew_ns
+
+    def _between(self, stamp_ns: int, after: int) -> FloatArray:
+        start_ns, end_ns = self._stamps_ns[after - 1 : after + 1]
+        share = np.float32((stamp_ns - start_ns) / (end_ns - start_ns))
+        start, end = self._positions[after - 1 : after + 1]
+        return start + share * (end - start)
+
+    def _why_no_match(self, stamp_ns: int, slop_ns: int) -> str:
+        if not self._stamps_ns:
+            return "no joint state received: expected one per picture; start its publisher or remap joint_states:="
+        expected = f"expected a joint state within {slop_ns / NANOSECONDS:g} s (sync_slop_s) of the picture"
+        late_ns, early_ns = stamp_ns - self._stamps_ns[-1], self._stamps_ns[0] - stamp_ns
+        if late_ns > 0:
+            return (
+                f"{expected}, found the newest {late_ns / NANOSECONDS:.3f} s older: its publisher stopped, is slow, or has"
+                " another clock than the camera; check `ros2 topic hz`, synchronise the clocks"
+            )
+        if early_ns > 0:
+            return (
+                f"{expected}, found the oldest {early_ns / NANOSECONDS:.3f} s newer: pictures arrive late or the camera has"
+                " another clock than the joints; synchronise the clocks"
+            )
+        after = bisect_left(self._stamps_ns, stamp_ns)
+        gap_s = (self._stamps_ns[after] - self._stamps_ns[after - 1]) / NANOSECONDS
+        return f"{expected}, found a gap of {gap_s:.3f} s around it; publish faster, or set sync_slop_s:={gap_s / 2:.3f}"
+
+
+def joint_stamp_ns(message: JointState) -> int:
+    """Raises Refusal when the message has no stamp."""
+    stamp_ns = to_ns(message.header.stamp)
+    if not stamp_ns:
+        raise Refusal(
+            Drop.BAD_JOINT_STATE,
+            "header.stamp: expected the time of measurement, found 0; make the publisher stamp it",
+        )
+    return stamp_ns

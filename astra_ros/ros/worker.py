@@ -1,0 +1,228 @@
+"""The thread that owns the world model: the newest observation wins, and what it overtakes is counted.
+
+The callbacks only leave things here; decoding a picture is theirs, predicting is the worker's, so a slow model delays
+neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
+a prediction runs; only the newest of them is predicted from.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.health import Health, Timing
+from astra_ros.ros.parameters import NodeConfig, resolve_horizon
+from astra_ros.ros.plans import Commands, Plan, commands_for
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.sync import JointBuffer
+from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation, Prediction
+
+# More pictures than this come during one prediction only from a camera that is far too fast for the history.
+_MAX_WAITING = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture on its way to the model.
+
+    pixels: (h, w, 3) uint8 RGB at the model's size. received_s: monotonic time of arrival. preprocess_s: decode and fit.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    pixels: ByteArray
+    received_s: float
+    preprocess_s: float
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A picture in the history. positions: (a,) at its stamp. skew_ns: distance to the nearest joint state."""
+
+    frame: Frame
+    positions: FloatArray
+    skew_ns: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A prediction and what it was made from. timing.latency still lacks making and sending the message."""
+
+    frame: Frame
+    commands: Commands
+    prediction: Prediction
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the worker needs of the node; called from the worker's thread.
+
+    now_ns: node's clock. publish: sends a forecast, returns its final timing. log_error: several lines.
+    is_up: False once the context is shut down, when nothing can be published any more.
+    """
+
+    now_ns: Callable[[], int]
+    publish: Callable[[Forecast, NodeConfig], Timing]
+    log_error: Callable[[str], None]
+    is_up: Callable[[], bool]
+
+
+class Worker:
+    """Owns the model from start to stop; before and after, the thread that made the worker does."""
+
+    def __init__(self, model: WorldModel, config: NodeConfig, health: Health, ports: Ports) -> None:
+        self._model = model
+        self._config = config
+        self._health = health
+        self._ports = ports
+        # Everything below is shared and guarded by _changed.
+        self._changed = Condition()
+        self._waiting: deque[Frame] = deque()
+        self._joints = JointBuffer()
+        self._plan: Plan | None = None
+        self._must_forget = False
+        self._is_stopping = False
+        self._thread = Thread(target=self._run, name="world_model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """True when the thread has ended and the model is free again."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def configure(self, config: NodeConfig) -> None:
+        """Takes effect at the next prediction."""
+        with self._changed:
+            self._config = config
+
+    def add_frame(self, frame: Frame) -> None:
+        with self._changed:
+            if len(self._waiting) == _MAX_WAITING:
+                self._waiting.popleft()
+                self._health.count(Drop.SUPERSEDED)
+            self._waiting.append(frame)
+            self._changed.notify_all()
+
+    def add_joint_positions(self, stamp_ns: int, positions: FloatArray) -> None:
+        """Raises Refusal for a stamp out of order."""
+        with self._changed:
+            self._joints.push(stamp_ns, positions)
+            self._changed.notify_all()
+
+    def set_plan(self, plan: Plan) -> None:
+        with self._changed:
+            self._plan = plan
+
+    def forget(self) -> None:
+        """No later prediction uses anything that came before this call."""
+        with self._changed:
+            self._waiting.clear()
+            self._joints.clear()
+            self._plan = None
+            self._must_forget = True
+
+    def _run(self) -> None:
+        while (frames := self._next_frames()) is not None:
+            try:
+                self._serve(frames)
+            # Whatever went wrong with these pictures, the next ones are served.
+            except Exception as error:  # noqa: BLE001
+                if not self._ports.is_up():
+                    return
+                self._ports.log_error(traceback.format_exc())
+                self._health.count(Drop.PREDICTION_FAILED)
+                line = (
+                    f"prediction failed: {type(error).__name__}: {error}; the traceback is in the node's log"
+                )
+                self._health.report("prediction", Drop.PREDICTION_FAILED, line, is_error=True)
+
+    def _serve(self, frames: list[Frame]) -> None:
+        started_s = time.monotonic()
+        matches = [match for frame in frames if (match := self._observe(frame))]
+        if not matches:
+            return
+        self._health.count(Drop.SUPERSEDED, len(matches) - 1)
+        forecast, config = self._predict(matches[-1], started_s)
+        if self._was_told_to_forget():
+            self._health.count(Drop.SUPERSEDED)
+            return
+        timing = self._ports.publish(forecast, config)
+        self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
+
+    def _next_frames(self) -> list[Frame] | None:
+        """Wait for pictures whose joint positions are as good as they get. None: stop."""
+        with self._changed:
+            while not self._is_stopping:
+                if frames := self._ready_frames():
+                    if self._must_forget:
+                        self._model.reset()
+                        self._must_forget = False
+                    return frames
+                self._changed.wait(self._patience_s())
+        return None
+
+    def _ready_frames(self) -> list[Frame]:
+        """Pictures with a joint state on the far side of their stamp, or that have waited the slop for one."""
+        now_s = time.monotonic()
+        ready = []
+        while self._waiting and (
+            self._joints.covers(self._waiting[0].stamp_ns) or now_s >= self._deadline_s(self._waiting[0])
+        ):
+            ready.append(self._waiting.popleft())
+        return ready
+
+    def _patience_s(self) -> float | None:
+        return max(self._deadline_s(self._waiting[0]) - time.monotonic(), 0.0) if self._waiting else None
+
+    def _deadline_s(self, frame: Frame) -> float:
+        return frame.received_s + self._config.sync_slop_s
+
+    def _was_told_to_forget(self) -> bool:
+        with self._changed:
+            return self._must_forget
+
+    def _observe(self, frame: Frame) -> _Match | None:
+        """Into the history, with the joint positions at its stamp. None: it has none."""
+        try:
+            with self._changed:
+                if self._must_forget:
+                    return None
+                slop_ns = round(self._config.sync_slop_s * NANOSECONDS)
+                positions, skew_ns = self._joints.at(frame.stamp_ns, slop_ns)
+        except Refusal as refusal:
+            self._health.refuse("sync", refusal, consequence_of="joint_states")
+            return None
+        self._health.resolve("sync")
+        self._model.observe(Observation(frame.stamp_ns, frame.pixels, positions))
+        return _Match(frame, positions, skew_ns)
+
+    def _predict(self, match: _Match, started_s: float) -> tuple[Forecast, NodeConfig]:
+        with self._changed:
+            plan, config = self._plan, self._config
+        frame, now_ns = match.frame, self._ports.now_ns()
+        if plan and not plan.is_usable(frame.stamp_ns, now_ns, config.plan_timeout_s):
+            plan = None
+        manifest = self._model.manifest
+        horizon = resolve_horizon(config, manifest)
+        commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)
+        preprocess_s = frame.preprocess_s + time.monotonic() - started_s
+        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed)
+        timing = Timing(
+            observation_age=(now_ns - frame.stamp_ns) / NANOSECONDS,
+            preprocess=preprocess_s,
+            inference=prediction.inference_time_s,
+            latency=time.monotonic() - frame.received_s,
+            joint_skew=match.skew_ns / NANOSECONDS,
+        )
+        return Forecast(frame, commands, prediction, timing), config

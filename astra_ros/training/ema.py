@@ -1,0 +1,26 @@
+"""Exponential moving average of a model's weights: what is evaluated and shipped."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Ema(Generic[Model]):
+    """Averages over the last 1 / (1 - decay) steps, fewer at the start."""
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self._decay, self._steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: Model) -> None:
+        self._steps += 1
+        keep = min(self._decay, self._steps / (self._steps + 10))
+        for own, new in zip(self.model.parameters(), model.parameters(), strict=True):
+            own.lerp_(new, 1.0 - keep)

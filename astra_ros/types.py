@@ -1,0 +1,44 @@
+"""Values that cross stages. Standard library and numpy only.
+
+Dimension letters: b batch, t frames, c channels, h w grid, n tokens, d width, a action dims, f action
+features, k heads, l layers, s history slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sensed at one instant, already in the model's terms.
+
+    stamp_ns: capture time of the image, nanoseconds of the ROS clock.
+    pixels:   (h, w, 3) uint8 RGB at the model's size.
+    positions: (a,) joint positions at the stamp, in the action contract's order and units.
+    """
+
+    stamp_ns: int
+    pixels: ByteArray
+    positions: FloatArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted future.
+
+    frames: (t, h, w, 3) uint8 RGB; frame k belongs to observation stamp + (k + 1) * step_dt.
+    inference_time_s: seconds spent in the backend, encode and decode included.
+    """
+
+    frames: ByteArray
+    seed: int
+    inference_time_s: float

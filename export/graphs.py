@@ -1,0 +1,126 @@
+"""The stages of a bundle as modules with static shapes, in which everything that depends on sigma is a constant."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from astra_ros.codec.autoencoder import Codec
+from astra_ros.denoiser.blocks import Modulation
+from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.denoiser.dit import Denoiser, NoiseLevelEmbedder
+from astra_ros.flow.schedule import euler_weights
+
+# The robot's history is what the codec made of real frames: the network is told that it is clean.
+HISTORY_SIGMA = 0.0
+
+
+def build_graphs(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    """One module per graph of denoiser/io.py, inputs in its order."""
+    sigmas = checkpoint.config.sigmas
+    steps = {
+        f"step_{k}": Step(checkpoint.denoiser, sigma, sigma_next)
+        for k, (sigma, sigma_next) in enumerate(pairwise(sigmas))
+    }
+    graphs = {
+        "encode": Encode(checkpoint.codec),
+        "remember": Remember(checkpoint.denoiser),
+        **steps,
+        "decode": Decode(checkpoint.codec),
+    }
+    return {name: graph.eval().requires_grad_(requires_grad=False) for name, graph in graphs.items()}
+
+
+class Encode(nn.Module):
+    """Pixels → latents."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.codec.encode(pixels)
+
+
+class Decode(nn.Module):
+    """Latents → pixels."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.codec.decode(latents)
+
+
+class FixedNoiseLevel(nn.Module):
+    """What a NoiseLevelEmbedder answers at one sigma, as constants."""
+
+    def __init__(self, embedder: NoiseLevelEmbedder, sigma: float) -> None:
+        super().__init__()
+        with torch.no_grad():
+            blocks, head = embedder(torch.tensor([sigma]))
+        self.num_blocks = len(blocks)
+        # A buffer each, so that the exporter meets plain constants and folds them into the norms.
+        for layer, values in enumerate([*blocks, head]):
+            for index, value in enumerate(values):
+                self.register_buffer(f"constant_{layer}_{index}", value)
+
+    def forward(self, _: Tensor) -> tuple[list[Modulation], tuple[Tensor, Tensor]]:
+        blocks = [Modulation(*self._constants(layer, 6)) for layer in range(self.num_blocks)]
+        shift, scale = self._constants(self.num_blocks, 2)
+        return blocks, (shift, scale)
+
+    def _constants(self, layer: int, count: int) -> list[Tensor]:
+        return [self.get_buffer(f"constant_{layer}_{index}") for index in range(count)]
+
+
+class Remember(nn.Module):
+    """History → keys, values and bias, once per chunk."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = _at(denoiser, HISTORY_SIGMA)
+        self.register_buffer("sigma", torch.tensor([HISTORY_SIGMA]), persistent=False)
+
+    sigma: Tensor
+
+    def forward(
+        self, history_latents: Tensor, history_actions: Tensor, history_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.denoiser.remember(history_latents, history_actions, history_mask, self.sigma)
+
+
+class Step(nn.Module):
+    """Denoising step sigma → sigma_next, the Euler update included."""
+
+    def __init__(self, denoiser: Denoiser, sigma: float, sigma_next: float) -> None:
+        super().__init__()
+        self.denoiser = _at(denoiser, sigma)
+        self.register_buffer("sigma", torch.tensor([sigma]), persistent=False)
+        self.keep, self.take = euler_weights(sigma, sigma_next)
+
+    sigma: Tensor
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        last_latents: Tensor,
+        actions: Tensor,
+        history_keys: Tensor,
+        history_values: Tensor,
+        history_bias: Tensor,
+    ) -> Tensor:
+        clean = self.denoiser.denoise(
+            noisy_latents, last_latents, actions, self.sigma, history_keys, history_values, history_bias
+        )
+        return self.keep * noisy_latents + self.take * clean if self.keep else clean
+
+
+def _at(denoiser: Denoiser, sigma: float) -> Denoiser:
+    fixed = copy.deepcopy(denoiser)
+    fixed.noise_level = FixedNoiseLevel(denoiser.noise_level, sigma)  # type: ignore[assignment]
+    return fixed

@@ -1,0 +1,163 @@
+"""Checkpoint → bundle: one ONNX graph per stage and denoising step, shared weights, golden vectors, manifest.
+
+Run as `python -m export.to_onnx runs/tiny/checkpoint --out astra_ros/bundles/tiny`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import onnx
+import torch
+from torch import nn
+
+from astra_ros.backends import golden
+from astra_ros.backends.bundle import MANIFEST_FILE, Bundle, describe_file, load_bundle, write_manifest
+from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.backends.ort import OrtBackend
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
+from astra_ros.denoiser.io import GraphSpec, graph_specs
+from export.contract import GOLDEN_FILE, OPSET, WEIGHTS_FILE, ExportConfig, draft_manifest
+from export.graphs import build_graphs
+from export.reference import TorchReference, golden_inputs
+from export.weights import WeightFile, round_to_float16
+
+# How far ONNX Runtime may be from torch on the exporting machine; robots accept a little more.
+EXPORT_TOLERANCE = 1e-4
+
+
+def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bundle:
+    """Write the bundle `out`, replacing one that is there.
+
+    Rounds the checkpoint's weights in place when they are stored as float16. When ONNX Runtime does not agree with
+    torch nothing is left behind and BundleError is raised.
+    """
+    if out.exists() and not (out / MANIFEST_FILE).is_file():
+        raise FileExistsError(
+            f"{out}: expected a bundle to replace or nothing, found something else; choose another --out"
+        )
+    draft = draft_manifest(checkpoint, config)
+    if draft.weights_dtype == "float16":
+        round_to_float16(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        root = Path(temporary) / out.name
+        root.mkdir()
+        _write_graphs(build_graphs(checkpoint), draft, root)
+        reference = TorchReference(checkpoint, draft)
+        _write_golden(reference, root / GOLDEN_FILE, config.seed)
+        _verify(write_manifest(root, _with_files(draft, root)))
+        if out.exists():
+            shutil.rmtree(out)
+        root.rename(out)
+    return _report(load_bundle(out))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export; 0 on success, else 1 and one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.to_onnx",
+        description="Turn a checkpoint into a bundle that a robot runs without torch.",
+        epilog="example: python -m export.to_onnx runs/tiny/checkpoint --out astra_ros/bundles/tiny",
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder with config.json and weights.safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument("--chunks", type=int, default=ExportConfig.chunks, help="chunks a rollout may have")
+    parser.add_argument("--seed", type=int, default=ExportConfig.seed, help="seed of the golden inputs")
+    options = parser.parse_args(arguments)
+    numbers = f"--chunks {options.chunks} --seed {options.seed}"
+    command = f"{parser.prog} CHECKPOINT --out {options.out.name} {numbers}"
+    config = ExportConfig(options.chunks, options.seed, command)
+    try:
+        export_bundle(load_checkpoint(options.checkpoint), options.out, config)
+    except (OSError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _with_files(draft: Manifest, root: Path) -> Manifest:
+    return replace(draft, files={name: describe_file(root / name) for name in draft.files})
+
+
+def _write_graphs(graphs: dict[str, nn.Module], manifest: Manifest, root: Path) -> None:
+    specs = graph_specs(manifest.dims, manifest.num_steps)
+    with WeightFile(root / WEIGHTS_FILE, manifest.weights_dtype) as weights:
+        for number, (name, graph) in enumerate(graphs.items(), start=1):
+            started = perf_counter()
+            model = _to_onnx(graph, specs[name])
+            weights.move_from(model)
+            (root / manifest.graphs[name]).write_bytes(model.SerializeToString(deterministic=True))
+            nodes, seconds = len(model.graph.node), perf_counter() - started
+            print(f"[{number}/{len(graphs)}] {name}: {nodes} nodes, {seconds:.1f} s", flush=True)
+
+
+def _to_onnx(graph: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            graph,
+            tuple(torch.zeros(shape) for shape in spec.inputs.values()),
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export: expected a program, found None")
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: they hold stack traces with paths of this machine."""
+    model.ClearField("metadata_props")
+    model.graph.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    for item in [*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output]:
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
+def _write_golden(reference: TorchReference, path: Path, seed: int) -> None:
+    inputs = golden_inputs(reference.manifest, seed)
+    with reference:
+        golden.save(path, inputs, golden.run_chunk(reference, inputs))
+
+
+def _verify(bundle: Bundle) -> None:
+    """Golden vectors within what an export must reach, which is stricter than what a robot accepts."""
+    inputs, expected = golden.load(bundle.file(GOLDEN_FILE), bundle.manifest)
+    with OrtBackend(bundle) as backend:
+        found = golden.deviation(golden.run_chunk(backend, inputs), expected)
+    print(f"largest difference to torch: latents {max(found.latents):.1e}, pixels {found.pixels} of 255")
+    if max(found.latents) > EXPORT_TOLERANCE:
+        raise BundleError(
+            f"parity: expected ONNX Runtime within {EXPORT_TOLERANCE:g} of torch, found {max(found.latents):g};"
+            " compare step by step with python -m export.check_parity"
+        )
+
+
+def _report(bundle: Bundle) -> Bundle:
+    for name, spec in bundle.manifest.files.items():
+        print(f"  {spec.bytes / 1e6:8.3f} MB  {name}")
+    total = sum(spec.bytes for spec in bundle.manifest.files.values())
+    print(
+        f"{bundle.manifest.model_id}: {total / 1e6:.1f} MB, weights stored as {bundle.manifest.weights_dtype}"
+    )
+    return bundle
+
+
+if __name__ == "__main__":
+    sys.exit(main())

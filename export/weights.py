@@ -1,0 +1,93 @@
+"""One weight file for all graphs of a bundle: equal tensors are stored once, each on a page of its own.
+
+The K denoising steps differ in a few constants only; sharing keeps a bundle at the size of one network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.types import FloatArray
+
+# Smaller tensors stay inside the graphs: the constants of a step, norms, biases.
+MIN_SHARED_BYTES = 16_384
+# A runtime maps a tensor into memory without a copy when it begins on a page.
+_PAGE_BYTES = 4096
+
+
+def round_to_float16(checkpoint: Checkpoint) -> None:
+    """Give every large weight the nearest float16 value, in place, so that storing it as float16 loses nothing."""
+    for module in (checkpoint.codec, checkpoint.denoiser):
+        for parameter in module.parameters():
+            if 4 * parameter.numel() >= MIN_SHARED_BYTES:
+                with torch.no_grad():
+                    parameter.copy_(parameter.half().float())
+
+
+class WeightFile:
+    """Writes the shared file. Single use, as a context manager.
+
+    dtype: "float32", or "float16": then a tensor whose every value float16 can hold is stored so and cast by its
+    graph; the arithmetic stays float32.
+    """
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._offsets: dict[bytes, int] = {}
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def move_from(self, model: onnx.ModelProto) -> None:
+        """Replace the large tensors of a graph by references to this file."""
+        for tensor in model.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and 4 * int(np.prod(tensor.dims)) >= MIN_SHARED_BYTES:
+                values = numpy_helper.to_array(tensor)
+                if self._dtype == "float16" and _fits_float16(values):
+                    values = values.astype(np.float16)
+                    _cast_in_graph(model.graph, tensor)
+                self._refer(tensor, values)
+
+    def _refer(self, tensor: TensorProto, values: FloatArray) -> None:
+        raw = values.tobytes()
+        offset = self._append_once(raw)
+        tensor.ClearField("float_data")
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self._path.name), ("offset", str(offset)), ("length", str(len(raw)))):
+            tensor.external_data.add(key=key, value=value)
+
+    def _append_once(self, raw: bytes) -> int:
+        digest = hashlib.sha256(raw).digest()
+        if digest not in self._offsets:
+            self._file.write(b"\0" * (-self._file.tell() % _PAGE_BYTES))
+            self._offsets[digest] = self._file.tell()
+            self._file.write(raw)
+        return self._offsets[digest]
+
+
+def _fits_float16(values: FloatArray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values, values.astype(np.float16).astype(np.float32)))
+
+
+def _cast_in_graph(graph: onnx.GraphProto, tensor: TensorProto) -> None:
+    """The initialiser becomes `name.float16`; a Cast gives back `name` as float32."""
+    name, tensor.name, tensor.data_type = tensor.name, f"{tensor.name}.float16", TensorProto.FLOAT16
+    graph.node.insert(0, helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))

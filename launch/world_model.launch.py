@@ -1,0 +1,167 @@
+"""Starts the world model: `ros2 launch astra_ros world_model.launch.py`, or with `demo:=true` beside a recorded robot.
+
+`ros2 launch astra_ros world_model.launch.py --show-args` lists what can be set.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    EqualsSubstitution,
+    IfElseSubstitution,
+    LaunchConfiguration,
+    NotSubstitution,
+    PathJoinSubstitution,
+)
+from launch_ros.actions import LifecycleNode, LifecycleTransition, Node
+from launch_ros.substitutions import FindPackageShare
+from lifecycle_msgs.msg import Transition
+
+from launch import LaunchDescription
+
+if TYPE_CHECKING:
+    from launch import Action, LaunchContext, SomeSubstitutionsType
+
+FASTDDS_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"  # environment variable
+
+
+def shared(*parts: str) -> PathJoinSubstitution:
+    """Path of a file that is installed with the package."""
+    return PathJoinSubstitution([FindPackageShare("astra_ros"), *parts])
+
+
+# Name, default, description.
+ARGUMENTS = (
+    ("namespace", "", "Namespace of all nodes: the robot's name."),
+    ("image", "image", "Topic of the camera, without /compressed."),
+    ("joint_states", "joint_states", "Topic of the joint states."),
+    ("action_sequence", "action_sequence", "Topic of the planned actions."),
+    (
+        "params_file",
+        shared("config", "world_model.yaml"),
+        "Parameters of the node world_model, under the key /**.",
+    ),
+    ("bundle", "", "Folder of the model; empty: as in params_file, which by default says the bundled one."),
+    ("backend", "", "What runs the network; empty: as in params_file, which by default says the fastest."),
+    (
+        "image_transport",
+        "",
+        "raw, or compressed: the camera's topic with /compressed; empty: as in params_file.",
+    ),
+    ("use_sim_time", "false", "Take the time from /clock."),
+    ("autostart", "true", "Configure and activate the node."),
+    ("log_level", "info", "debug, info, warn, error or fatal."),
+    (
+        "fastdds_profile",
+        os.environ.get(FASTDDS_PROFILE) or shared("config", "fastdds_shm.xml"),
+        "Fast DDS profile; the shipped one makes room for large images in shared memory.",
+    ),
+    ("demo", "false", "Play a recording, compressed unless image_transport says raw, and open rviz."),
+    (
+        "bag",
+        shared("examples", "demo_bag"),
+        "Recording that the demo plays: a rosbag2 folder with the shipped one's topics.",
+    ),
+    ("rate", "1.0", "Speed of the demo's recording; 1 is real time."),
+    ("rviz", LaunchConfiguration("demo"), "Open rviz on the preview."),
+)
+SWITCHES = ("use_sim_time", "autostart", "demo", "rviz")
+# These override the parameter of the same name when they are given.
+OVERRIDES = ("bundle", "backend", "image_transport")
+
+
+def declare(name: str, default: SomeSubstitutionsType, description: str) -> DeclareLaunchArgument:
+    choices = ["true", "false"] if name in SWITCHES else None
+    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+
+
+def world_model(context: LaunchContext) -> list[Action]:
+    """The node, and what configures and activates it. Only values that were given may override the parameter file."""
+    wanted = ("namespace", "autostart", "demo", *OVERRIDES)
+    values = {name: LaunchConfiguration(name).perform(context) for name in wanted}
+    if values["demo"] == "true":
+        values["image_transport"] = values["image_transport"] or "compressed"  # as recorded
+    node = LifecycleNode(
+        package="astra_ros",
+        executable="world_model",
+        name="world_model",
+        namespace=values["namespace"],
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {name: values[name] for name in OVERRIDES if values[name]},
+            {"use_sim_time": LaunchConfiguration("use_sim_time")},
+        ],
+        remappings=[
+            (topic, LaunchConfiguration(topic)) for topic in ("image", "joint_states", "action_sequence")
+        ],
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        additional_env={FASTDDS_PROFILE: LaunchConfiguration("fastdds_profile")},
+        output="screen",
+    )
+    start = LifecycleTransition(
+        lifecycle_node_names=[f"{values['namespace']}/world_model"],
+        transition_ids=[Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE],
+    )
+    return [node, start] if values["autostart"] == "true" else [node]
+
+
+def bag_player() -> Node:
+    """The recorded robot, on the topics that the node listens to."""
+    recorded = {
+        "image": "/camera/image_raw",
+        "joint_states": "/joint_states",
+        "action_sequence": "/action_sequence",
+    }
+    use_sim_time = LaunchConfiguration("use_sim_time")
+    return Node(
+        package="astra_ros",
+        executable="bag_player",
+        name="bag_player",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            {
+                "bag": LaunchConfiguration("bag"),
+                "rate": LaunchConfiguration("rate"),
+                "loop": True,
+                "topics": ["/camera/image_raw/compressed", "/joint_states", "/action_sequence"],
+                "restamp": NotSubstitution(use_sim_time),
+                "clock_hz": IfElseSubstitution(use_sim_time, "100.0", "0.0"),
+                "decompress": EqualsSubstitution(LaunchConfiguration("image_transport"), "raw"),
+                "wait_s": 30.0,
+            }
+        ],
+        remappings=[
+            ("/camera/image_raw/compressed", [LaunchConfiguration("image"), "/compressed"]),
+            *((topic, LaunchConfiguration(argument)) for argument, topic in recorded.items()),
+        ],
+        additional_env={FASTDDS_PROFILE: LaunchConfiguration("fastdds_profile")},
+        condition=IfCondition(LaunchConfiguration("demo")),
+        output="screen",
+    )
+
+
+def rviz() -> Node:
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", shared("config", "world_model.rviz")],
+        remappings=[("/world_model/preview/image", "world_model/preview/image")],  # into the namespace
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(declare(*argument) for argument in ARGUMENTS),
+            OpaqueFunction(function=world_model),
+            bag_player(),
+            rviz(),
+        ]
+    )

@@ -1,0 +1,39 @@
+"""Fields, constants and defaults of every interface, as built. `python -m tests.package.interface_fields` rewrites the golden file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from astra_ros.action import PredictFutures
+from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture
+from astra_ros.srv import EvaluateActions
+
+GOLDEN = Path(__file__).with_name("interface_fields.json")
+PARTS: dict[str, type] = {
+    "msg/ActionSequence": ActionSequence,
+    "msg/Goal": Goal,
+    "msg/ModelInfo": ModelInfo,
+    "msg/PredictedFuture": PredictedFuture,
+    "srv/EvaluateActions request": EvaluateActions.Request,
+    "srv/EvaluateActions response": EvaluateActions.Response,
+    "action/PredictFutures goal": PredictFutures.Goal,
+    "action/PredictFutures result": PredictFutures.Result,
+    "action/PredictFutures feedback": PredictFutures.Feedback,
+}
+
+
+def describe(part: Any) -> dict[str, dict[str, Any]]:
+    return {
+        "fields": dict(part.get_fields_and_field_types()),
+        "constants and defaults": type(part).__prepare__("", ()),
+    }
+
+
+def main() -> None:
+    GOLDEN.write_text(json.dumps({name: describe(part) for name, part in PARTS.items()}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

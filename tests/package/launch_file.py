@@ -1,0 +1,83 @@
+"""Runs a launch file without ROS's own `launch`, which no registry has: play-launch's evaluator says what it would start.
+
+Its library is called by ctypes, which its authors do not document, hence the exact version in requirements/test.in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = ROOT / "launch" / "world_model.launch.py"
+C_ABI = 9
+_Include = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+_Free = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_NO_INCLUDES = ctypes.create_string_buffer(b'{"ok": false, "error": "includes are not evaluated"}')
+
+
+@functools.cache
+def _library() -> ctypes.PyDLL:
+    spec = importlib.util.find_spec("play_launch")
+    assert spec and spec.origin, "needs play-launch: pip install -r requirements/test.txt"
+    library = ctypes.PyDLL(str(Path(spec.origin).parent / "lib" / "libplay_launch_parser_pyexec.so"))
+    assert library.play_launch_py_abi_version() == C_ABI
+    library.play_launch_py_exec.argtypes = [ctypes.c_char_p, _Include, _Free, ctypes.c_void_p]
+    library.play_launch_py_exec.restype = ctypes.c_void_p
+    library.play_launch_py_free.argtypes = [ctypes.c_void_p]
+    return library
+
+
+def evaluate(**arguments: str) -> dict[str, Any]:
+    """`declared_arguments` and `nodes` of the launch file under these arguments. Raises ValueError."""
+    state = {
+        "configurations": arguments,
+        "namespace_stack": [],
+        "environment": {},
+        "current_file": str(LAUNCH_FILE),
+    }
+    request = json.dumps({"path": str(LAUNCH_FILE), "state": state}).encode()
+    include = _Include(lambda _data, _request: ctypes.addressof(_NO_INCLUDES))
+    free = _Free(lambda _data, _pointer: None)
+    pointer = _library().play_launch_py_exec(request, include, free, None)
+    answer = json.loads(ctypes.string_at(pointer))
+    _library().play_launch_py_free(pointer)
+    if not answer["ok"]:
+        raise ValueError(answer["error"])
+    produced: dict[str, Any] = answer["result"]["produced"]
+    return produced
+
+
+def start(node: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+    """Start a node as `ros2 launch` does. folder: for its parameter file."""
+    executable = Path(sys.prefix) / "lib" / node["package"] / node["executable"]
+    ros_arguments = [*node["ros_arguments"], "-r", f"__node:={node['name']}", "-r", f"__ns:={node['namespace'] or '/'}"]
+    for path in (*node["params_files"], _parameter_file(node, folder)):
+        ros_arguments += ["--params-file", str(path)]
+    for name, topic in node["remappings"]:
+        ros_arguments += ["-r", f"{name}:={topic}"]
+    return subprocess.Popen(
+        [sys.executable, str(executable), *node["arguments"], "--ros-args", *ros_arguments],
+        env={**os.environ, **dict(node["env_vars"])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _parameter_file(node: dict[str, Any], folder: Path) -> Path:
+    # As launch_ros does, a parameter's text is read as YAML.
+    parameters = {name: yaml.safe_load(text) for name, text in node["parameters"]}
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".yaml", delete=False) as file:
+        yaml.safe_dump({"/**": {"ros__parameters": parameters}}, file)
+    return Path(file.name)

@@ -1,0 +1,35 @@
+"""The bundle that travels with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import astra_ros
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import NANOSECONDS, Observation
+
+BUNDLE = Path(astra_ros.__file__).parent / "bundles" / "tiny"
+
+
+def test_it_is_small_enough_for_a_repository() -> None:
+    assert sum(path.stat().st_size for path in BUNDLE.iterdir()) <= 25_000_000
+
+
+def test_it_predicts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Loading checks hashes and golden vectors on this machine."""
+    rng = np.random.default_rng(0)
+    with WorldModel.load(BUNDLE) as world_model:
+        manifest = world_model.manifest
+        joints = np.asarray(manifest.action.mean, np.float32)
+        for slot in range(manifest.history.num_slots):
+            stamp = round(slot * manifest.action.step_dt * NANOSECONDS)
+            pixels = rng.integers(0, 256, (manifest.camera.height, manifest.camera.width, 3), np.uint8)
+            world_model.observe(Observation(stamp, pixels, joints))
+        plan = np.tile(joints, (manifest.max_horizon, 1))
+        prediction = world_model.predict(stamp, plan, seed=0)
+    assert prediction.frames.shape == (manifest.max_horizon, manifest.camera.height, manifest.camera.width, 3)
+    with capsys.disabled():
+        print(f"\n{manifest.model_id}: {len(plan)} frames in {1e3 * prediction.inference_time_s:.0f} ms")

@@ -1,0 +1,73 @@
+"""A synthetic robot's recording: what a test knows exactly, in real rosbag2 files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from astra_ros.data.bag import BagWriter, message_type
+from astra_ros.types import NANOSECONDS, ByteArray
+
+CAMERA, JOINTS, PLAN = "/camera/image_raw/compressed", "/joint_states", "/action_sequence"
+JOINT_NAMES = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
+START_NS = 1_700_000_000 * NANOSECONDS
+CAMERA_HZ, JOINT_HZ, PLAN_HZ = 10, 20, 5
+
+
+def write_recording(folder: Path, seconds: float, size_px: int = 64) -> Path:
+    """A square moves to the right; joint i holds i + time. Camera, joints and plans, in the order of their stamps."""
+    with BagWriter(folder) as bag:
+        for tick in range(round(seconds * JOINT_HZ)):
+            stamp_ns = START_NS + tick * NANOSECONDS // JOINT_HZ
+            bag.write(JOINTS, joint_state(stamp_ns), stamp_ns)
+            if tick % (JOINT_HZ // PLAN_HZ) == 0:
+                bag.write(PLAN, action_sequence(stamp_ns), stamp_ns)
+            if tick % (JOINT_HZ // CAMERA_HZ) == 0:
+                bag.write(CAMERA, jpeg(stamp_ns, picture(tick, size_px)), stamp_ns)
+    return folder
+
+
+def picture(tick: int, size_px: int) -> ByteArray:
+    rgb = np.full((size_px, size_px, 3), 80, np.uint8)
+    left = tick % (size_px - 16)
+    rgb[24:40, left : left + 16] = (220, 40, 40)
+    return rgb
+
+
+def header(stamp_ns: int, frame_id: str = "") -> Any:
+    time = message_type("builtin_interfaces/msg/Time")(*divmod(stamp_ns, NANOSECONDS))
+    return message_type("std_msgs/msg/Header")(stamp=time, frame_id=frame_id)
+
+
+def joint_state(stamp_ns: int, names: tuple[str, ...] = JOINT_NAMES) -> Any:
+    seconds = (stamp_ns - START_NS) / NANOSECONDS
+    position = np.arange(len(names)) + seconds
+    none = np.zeros(0)
+    return message_type("sensor_msgs/msg/JointState")(header(stamp_ns), list(names), position, none, none)
+
+
+def jpeg(stamp_ns: int, rgb: ByteArray) -> Any:
+    stream = io.BytesIO()
+    Image.fromarray(rgb).save(stream, "JPEG", quality=92)
+    data = np.frombuffer(stream.getvalue(), np.uint8)
+    return message_type("sensor_msgs/msg/CompressedImage")(
+        header(stamp_ns, "camera"), "rgb8; jpeg compressed bgr8", data
+    )
+
+
+def action_sequence(stamp_ns: int, horizon: int = 10) -> Any:
+    plan = message_type("astra_ros/msg/ActionSequence")
+    rows = np.arange(horizon * len(JOINT_NAMES), dtype=np.float32) / 100
+    return plan(
+        header=header(stamp_ns),
+        id=message_type("unique_identifier_msgs/msg/UUID")(np.arange(16, dtype=np.uint8)),
+        representation=plan.REPRESENTATION_JOINT_POSITION,
+        step_dt=message_type("builtin_interfaces/msg/Duration")(0, 200_000_000),
+        horizon=horizon,
+        names=list(JOINT_NAMES),
+        data=rows,
+    )

@@ -1,0 +1,149 @@
+"""ActionSequence → commanded positions per predicted frame."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.msg import ActionSequence, PredictedFuture
+from astra_ros.ros.plans import NO_PLAN_ID, Commands, commands_for, read_plan
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.stamps import to_duration, to_time
+
+S = 1_000_000_000
+NOW = 100 * S
+MEASURED = np.array([0.0, 1.0], np.float32)
+SPEC = ActionSpec(
+    modality="arm", representation="joint_position", names=("shoulder", "elbow"), units=("rad", "rad"), step_dt=0.2,
+    mean=(0.0, 0.0), std=(1.0, 1.0), delta_std=(1.0, 1.0), lower=(-2.0, -2.0), upper=(2.0, 2.0),
+)  # fmt: skip
+
+
+def sequence(rows: list[list[float]], *, step_dt: float = 0.2, stamp_ns: int = 0, **fields: Any) -> ActionSequence:
+    message = ActionSequence(
+        representation=ActionSequence.REPRESENTATION_JOINT_POSITION,
+        step_dt=to_duration(step_dt),
+        horizon=len(rows),
+        names=["shoulder", "elbow"],
+        data=array("f", [value for row in rows for value in row]),
+    )
+    message.id.uuid = np.full(16, 3, np.uint8)
+    message.header.stamp = to_time(stamp_ns)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def commands(message: ActionSequence, *, t0_ns: int = NOW, horizon: int = 4) -> Commands:
+    return commands_for(read_plan(message, SPEC, 0.8, NOW), t0_ns, MEASURED, horizon, SPEC)
+
+
+def test_without_a_plan_the_measured_positions_are_held() -> None:
+    held = commands_for(None, NOW, MEASURED, 3, SPEC)
+    np.testing.assert_array_equal(held.rows, [MEASURED] * 3)
+    assert held.plan_id == NO_PLAN_ID
+    assert held.flags == PredictedFuture.FLAG_HOLD_STILL
+    assert held.is_hold_still
+
+
+def test_a_plan_at_the_models_pace_is_taken_as_it_is() -> None:
+    rows = [[0.1, 1.1], [0.2, 1.2], [0.3, 1.3], [0.4, 1.4]]
+    found = commands(sequence(rows))
+    np.testing.assert_array_equal(found.rows, np.array(rows, np.float32))
+    assert found.plan_id == (3,) * 16
+    assert found.flags == 0
+
+
+def test_columns_are_found_by_name_among_others() -> None:
+    message = sequence([[9.0, 1.5, 0.5]] * 4, names=["gripper", "elbow", "shoulder"])
+    np.testing.assert_array_equal(commands(message).rows, [[0.5, 1.5]] * 4)
+
+
+def test_a_faster_plan_is_resampled() -> None:
+    rows = [[0.1 * k, 1.0] for k in range(1, 9)]
+    found = commands(sequence(rows, step_dt=0.1))
+    np.testing.assert_allclose(found.rows[:, 0], [0.2, 0.4, 0.6, 0.8], rtol=1e-6)
+    assert found.flags == 0
+
+
+def test_a_slower_plan_is_resampled_from_where_the_robot_is() -> None:
+    found = commands(sequence([[0.4, 1.0], [0.8, 1.0]], step_dt=0.4))
+    np.testing.assert_allclose(found.rows[:, 0], [0.2, 0.4, 0.6, 0.8], rtol=1e-6)
+
+
+def test_elapsed_rows_are_skipped() -> None:
+    rows = [[0.1 * k, 1.0] for k in range(1, 7)]
+    found = commands(sequence(rows, stamp_ns=NOW - S * 2 // 5))
+    np.testing.assert_allclose(found.rows[:, 0], [0.3, 0.4, 0.5, 0.6], rtol=1e-6)
+
+
+def test_between_two_rows_the_robot_is_on_its_way() -> None:
+    found = commands(sequence([[0.2, 1.0], [0.4, 1.0]], stamp_ns=NOW - S // 10), horizon=1)
+    # Row 0 is due 0.1 s after t0, row 1 at 0.3 s, and the frame is at 0.2 s.
+    np.testing.assert_allclose(found.rows[:, 0], [0.3], rtol=1e-6)
+
+
+def test_until_a_plan_starts_the_robot_is_still() -> None:
+    found = commands(sequence([[1.0, 1.0]], stamp_ns=NOW + S * 2 // 5))
+    np.testing.assert_allclose(found.rows[:, 0], [0.0, 0.0, 1.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "flag"), [(3, "FLAG_PLAN_EXTENDED"), (4, None), (5, "FLAG_HORIZON_CLIPPED")]
+)  # fmt: skip
+def test_a_plan_of_another_length_is_flagged(num_rows: int, flag: str | None) -> None:
+    found = commands(sequence([[0.1 * k, 1.0] for k in range(1, num_rows + 1)]))
+    np.testing.assert_allclose(found.rows[:, 0], [0.1, 0.2, 0.3, min(0.4, 0.1 * num_rows)], rtol=1e-6)
+    assert found.flags == (getattr(PredictedFuture, flag) if flag else 0)
+
+
+def test_positions_beyond_the_trained_range_are_limited_and_flagged() -> None:
+    found = commands(sequence([[0.5, 5.0]] * 4))
+    np.testing.assert_array_equal(found.rows, [[0.5, 2.0]] * 4)
+    assert found.flags == PredictedFuture.FLAG_ACTION_CLIPPED
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"representation": ActionSequence.REPRESENTATION_EE_POSE}, ["representation", "expected 1", "found 4"]),
+        ({"representation": ActionSequence.REPRESENTATION_UNKNOWN}, ["representation", "found 0"]),
+        ({"names": ["shoulder"]}, ["names", "missing elbow", "found shoulder"]),
+        ({"names": []}, ["names", "found none"]),
+        ({"names": ["shoulder", "elbow", "elbow"]}, ["names", "each once"]),
+        ({"horizon": 0}, ["horizon", "found 0"]),
+        ({"horizon": 3}, ["data", "3 * 2 = 6 values", "found 4"]),
+        ({"data": array("f", [1.0, 2.0, 3.0])}, ["data", "2 * 2 = 4 values", "found 3"]),
+        ({"data": array("f", [0.0, 1.0, 2.0, math.nan])}, ["data", "nan", "'elbow'", "row 1"]),
+        ({"data": array("f", [math.inf, 1.0, 2.0, 3.0])}, ["data", "inf", "'shoulder'", "row 0"]),
+        ({"step_dt": 0.0}, ["step_dt", "above 0"]),
+        ({"stamp_ns": NOW - 2 * S}, ["header.stamp", "ended 1.600 s ago"]),
+        ({"stamp_ns": NOW + 2 * S}, ["header.stamp", "2.000 s from now", "0.8 s"]),
+    ],
+)
+def test_refused_plans(fields: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(Refusal) as caught:
+        read_plan(sequence([[0.1, 0.2], [0.3, 0.4]], **fields), SPEC, 0.8, NOW)
+    assert caught.value.cause is Drop.BAD_PLAN
+    assert "\n" not in str(caught.value)
+    for text in expected:
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stamp_ns", "t0_ns", "now_ns", "is_usable"),
+    [
+        (0, NOW, NOW + S, True),
+        (0, NOW + 3 * S, NOW + 3 * S, False),  # received too long ago
+        (NOW, NOW + S * 3 // 10, NOW + S, True),
+        (NOW, NOW + S * 4 // 10, NOW + S, False),  # over
+    ],
+)
+def test_a_plan_is_used_until_it_times_out_or_ends(stamp_ns: int, t0_ns: int, now_ns: int, is_usable: bool) -> None:
+    plan = read_plan(sequence([[0.1, 0.2], [0.3, 0.4]], stamp_ns=stamp_ns), SPEC, 0.8, NOW)
+    assert plan.is_usable(t0_ns, now_ns, timeout_s=2.0) is is_usable

@@ -1,0 +1,51 @@
+"""The action contract."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from astra_ros.actions.spec import ActionSpec
+
+SPEC = ActionSpec(
+    modality="arm",
+    representation="joint_position",
+    names=("a", "b"),
+    units=("rad", "m"),
+    step_dt=0.2,
+    mean=(1.0, 0.0),
+    std=(2.0, 1.0),
+    delta_std=(0.5, 1.0),
+    lower=(-1.0, -1.0),
+    upper=(3.0, 1.0),
+)
+
+
+def test_features_are_positions_changes_and_the_past_bit() -> None:
+    positions = np.array([[2.0, 0.0], [3.0, 1.0]], np.float32)
+    features = SPEC.features(positions, np.array([1.0, 0.0], np.float32), is_past=False)
+    expected = [[0.5, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0], [1.0, 1.0, 2.0, 1.0, 4.0, 1.0, 0.0]]
+    assert features.tolist() == expected
+    assert features.dtype == np.float32
+    assert features.shape[1] == SPEC.num_features
+    assert SPEC.features(positions, positions[0], is_past=True)[:, -1].tolist() == [1.0, 1.0]
+
+
+def test_clip_limits_to_the_trained_range() -> None:
+    assert SPEC.clip(np.array([[9.0, -9.0]], np.float32)).tolist() == [[3.0, -1.0]]
+
+
+def test_it_survives_json() -> None:
+    assert ActionSpec.from_json(json.loads(json.dumps(SPEC.to_json()))) == SPEC
+
+
+@pytest.mark.parametrize("field", ["units", "mean", "std", "delta_std", "lower", "upper"])
+def test_a_list_of_another_length_is_refused_by_name(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"action\.{field}: expected 2 entries .*found 1"):
+        ActionSpec.from_json({**SPEC.to_json(), field: (1.0,)})
+
+
+def test_a_step_without_duration_is_refused() -> None:
+    with pytest.raises(ValueError, match="step_dt: expected seconds > 0, found 0"):
+        replace(SPEC, step_dt=0)

@@ -1,0 +1,206 @@
+"""Loading a bundle: altered, truncated, missing and linked files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from astra_ros.backends import golden
+from astra_ros.backends.bundle import BundleError, load_bundle
+from astra_ros.backends.ort import OrtBackend
+
+
+def flip_a_bit(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def extend(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def replace_by_link(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def accept(folder: Path, name: str) -> None:
+    """Make the manifest agree with a changed file: what is tested then is everything but the hash."""
+    document = json.loads((folder / "manifest.json").read_text())
+    raw = (folder / name).read_bytes()
+    document["files"][name] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+
+def test_loading_verifies_and_identifies(untrained_bundle: Path) -> None:
+    bundle = load_bundle(str(untrained_bundle))
+    assert bundle.sha256 == hashlib.sha256((untrained_bundle / "manifest.json").read_bytes()).hexdigest()
+    assert bundle.graph("step_1") == untrained_bundle / "step_1.onnx"
+    assert set(bundle.manifest.files) | {"manifest.json"} == {
+        path.name for path in untrained_bundle.iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "golden.npz", "encode.onnx", "step_1.onnx"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, "expected sha256 [0-9a-f]{12}…, found [0-9a-f]{12}…"),
+        (truncate, r"expected \d+ bytes, found \d+"),
+        (extend, r"expected \d+ bytes, found \d+"),
+        (Path.unlink, r"expected \d+ bytes, found no such file"),
+        (replace_by_link, "expected a plain file, found a link"),
+        (replace_by_folder, "expected a plain file, found a link, folder"),
+    ],
+)
+def test_every_file_is_verified(
+    bundle_copy: Path, name: str, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(bundle_copy / name)
+    with pytest.raises(BundleError, match=f"{name}: {message}") as refusal:
+        load_bundle(bundle_copy)
+    assert "python -m export.to_onnx CHECKPOINT --out" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_bundle_folder(tmp_path: Path) -> None:
+    for path, found in [
+        (tmp_path / "absent", "no such folder"),
+        (tmp_path, "a folder without it"),
+        (Path(__file__), "a file"),
+    ]:
+        with pytest.raises(BundleError, match=f"expected a bundle folder with manifest.json, found {found}"):
+            load_bundle(path)
+
+
+def test_an_oversized_manifest_is_not_read(bundle_copy: Path) -> None:
+    os.truncate(bundle_copy / "manifest.json", 1 << 30)
+    with pytest.raises(BundleError, match=r"manifest.json: expected at most"):
+        load_bundle(bundle_copy)
+
+
+def test_a_folder_linked_file_by_file_is_its_original(untrained_bundle: Path, tmp_path: Path) -> None:
+    """As `colcon build --symlink-install` installs it."""
+    for path in untrained_bundle.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    bundle = load_bundle(tmp_path)
+    assert bundle.root == untrained_bundle
+    with OrtBackend(bundle):
+        pass
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def test_a_pickle_in_the_golden_vectors_is_refused_unread(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for payload in (np.array([Payload()], dtype=object), pickle.dumps(Payload())):
+        path = bundle_copy / "golden.npz"
+        if isinstance(payload, bytes):
+            path.write_bytes(payload)
+        else:
+            np.savez(path, pixels=payload)
+        accept(bundle_copy, "golden.npz")
+        with pytest.raises(BundleError, match=r"golden.npz: expected an npz of arrays"):
+            OrtBackend(load_bundle(bundle_copy)).load()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_golden_arrays_of_another_shape_are_refused(bundle_copy: Path) -> None:
+    path = bundle_copy / "golden.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    for wrong in ({**arrays, "noise": arrays["noise"][:1]}, {**arrays, "more": arrays["noise"]}, {}):
+        np.savez(path, **wrong)
+        accept(bundle_copy, "golden.npz")
+        with pytest.raises(BundleError, match=r"golden.npz: expected {'pixels'"):
+            OrtBackend(load_bundle(bundle_copy)).load()
+
+
+def test_a_damaged_archive_is_refused(bundle_copy: Path) -> None:
+    path = bundle_copy / "golden.npz"
+    with zipfile.ZipFile(path) as archive:
+        name = archive.infolist()[0]
+    raw = bytearray(path.read_bytes())
+    raw[name.header_offset + 60 : name.header_offset + 90] = bytes(30)
+    path.write_bytes(raw)
+    accept(bundle_copy, "golden.npz")
+    with pytest.raises(BundleError, match=r"golden.npz"):
+        OrtBackend(load_bundle(bundle_copy)).load()
+
+
+@pytest.mark.parametrize("array", ["history", "steps", "frames"])
+def test_other_answers_than_the_golden_ones_are_refused(bundle_copy: Path, array: str) -> None:
+    path = bundle_copy / "golden.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays[array].flat[-1] += 3
+    np.savez(path, **arrays)
+    accept(bundle_copy, "golden.npz")
+    with pytest.raises(
+        BundleError, match=r"golden vectors: expected at most 0.001 in latents and 2 grey levels, found"
+    ):
+        OrtBackend(load_bundle(bundle_copy)).load()
+
+
+def test_other_weights_than_the_exported_ones_do_not_pass_the_golden_check(bundle_copy: Path) -> None:
+    raw = np.fromfile(bundle_copy / "weights.bin", np.float32)
+    (raw * np.float32(1.01)).tofile(bundle_copy / "weights.bin")
+    accept(bundle_copy, "weights.bin")
+    with pytest.raises(BundleError, match=r"golden vectors: expected at most"):
+        OrtBackend(load_bundle(bundle_copy)).load()
+
+
+def test_a_graph_cannot_reach_outside_the_bundle(bundle_copy: Path) -> None:
+    (bundle_copy.parent / "outside.bin").write_bytes((bundle_copy / "weights.bin").read_bytes())
+    model = onnx.load(bundle_copy / "step_0.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../outside.bin"
+    (bundle_copy / "step_0.onnx").write_bytes(model.SerializeToString())
+    accept(bundle_copy, "step_0.onnx")
+    with pytest.raises(BundleError, match=r"step_0.onnx: onnxruntime .* cannot open it"):
+        OrtBackend(load_bundle(bundle_copy)).load()
+
+
+def test_a_graph_with_another_signature_is_refused(bundle_copy: Path) -> None:
+    (bundle_copy / "step_0.onnx").write_bytes((bundle_copy / "decode.onnx").read_bytes())
+    accept(bundle_copy, "step_0.onnx")
+    with pytest.raises(BundleError, match=r"step_0 inputs: expected float32 {'noisy_latents'"):
+        OrtBackend(load_bundle(bundle_copy)).load()
+
+
+def test_golden_inputs_exercise_every_input(untrained_bundle: Path) -> None:
+    """Each input, changed, must change the answer: else the golden check could not see it."""
+    bundle = load_bundle(untrained_bundle)
+    inputs, expected = golden.load(bundle.file("golden.npz"), bundle.manifest)
+    with OrtBackend(bundle) as backend:
+        for name in ("pixels", "positions", "mask", "noise", "plan"):
+            array = getattr(inputs, name).copy()
+            array[-1] = 255 - array[-1] if array.dtype == np.uint8 else array[-1] - 0.5
+            found = golden.run_chunk(backend, golden.ChunkInputs(**{**vars(inputs), name: array}))
+            assert max(golden.deviation(found, expected).latents) > 0.01, name

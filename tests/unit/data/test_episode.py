@@ -1,0 +1,114 @@
+"""From a recording to arrays: synchronisation, commands and what is refused."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from astra_ros.data.bag import BagError, BagWriter, message_type
+from astra_ros.data.episode import Episode, fit_action_spec, frame_stride, joint_names, read_episode
+from astra_ros.types import NANOSECONDS
+
+IMAGE, STATES, COMMANDS = "/camera/image_raw/compressed", "/joint_states", "/joint_commands"
+PERIOD_NS = NANOSECONDS // 10
+
+
+def header(stamp_ns: int) -> Any:
+    time = message_type("builtin_interfaces/msg/Time")(
+        sec=stamp_ns // NANOSECONDS, nanosec=stamp_ns % NANOSECONDS
+    )
+    return message_type("std_msgs/msg/Header")(stamp=time, frame_id="")
+
+
+def joints(stamp_ns: int, **positions: float) -> Any:
+    empty = np.zeros(0)
+    return message_type("sensor_msgs/msg/JointState")(
+        header=header(stamp_ns),
+        name=list(positions),
+        position=np.array(list(positions.values())),
+        velocity=empty,
+        effort=empty,
+    )
+
+
+def picture(stamp_ns: int, level: int) -> Any:
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32), (level, level, level)).save(stream, "PNG")
+    data = np.frombuffer(stream.getvalue(), np.uint8)
+    return message_type("sensor_msgs/msg/CompressedImage")(header=header(stamp_ns), format="png", data=data)
+
+
+def write(folder: Path, *, with_commands: bool = True, num_frames: int = 6) -> Path:
+    """Joint a is ten times the time in seconds; its command is one more; states come 30 ms off the frames."""
+    with BagWriter(folder) as bag:
+        for k in range(num_frames):
+            now = NANOSECONDS + k * PERIOD_NS
+            bag.write(IMAGE, picture(now, 10 * k), now)
+            for shifted in (now - 30_000_000, now + 20_000_000):
+                bag.write(STATES, joints(shifted, b=-1.0, a=10 * shifted / NANOSECONDS), shifted)
+            if with_commands:
+                bag.write(COMMANDS, joints(now, a=10 * now / NANOSECONDS + 1, b=0.0), now)
+    return folder
+
+
+def test_joints_are_interpolated_to_the_frames_and_put_in_order(tmp_path: Path) -> None:
+    episode = read_episode(write(tmp_path / "bag"), ("a", "b"), 16)
+    assert episode.pixels.shape == (6, 16, 16, 3)
+    assert [int(frame.mean()) for frame in episode.pixels] == [0, 10, 20, 30, 40, 50]
+    assert np.allclose(episode.measured[:, 0], 10 + np.arange(6), atol=1e-4)
+    assert np.allclose(episode.measured[:, 1], -1.0)
+
+
+def test_the_command_of_a_frame_is_the_last_one_before_it(tmp_path: Path) -> None:
+    episode = read_episode(write(tmp_path / "bag"), ("a", "b"), 16)
+    assert np.allclose(episode.commanded[1:, 0], 10 + np.arange(5) + 1, atol=1e-4)
+
+
+def test_without_commands_what_the_joints_did_stands_for_them(tmp_path: Path) -> None:
+    episode = read_episode(write(tmp_path / "bag", with_commands=False), ("a", "b"), 16)
+    assert np.array_equal(episode.commanded, episode.measured)
+
+
+def test_the_order_of_joints_can_be_read_from_the_recording(tmp_path: Path) -> None:
+    assert joint_names(write(tmp_path / "bag")) == ("b", "a")
+
+
+def test_a_joint_that_was_not_recorded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match=r"joints \['elbow'\] not recorded; it holds \['b', 'a'\]"):
+        read_episode(write(tmp_path / "bag"), ("a", "elbow"), 16)
+
+
+def test_a_missing_camera_topic_is_named(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write(STATES, joints(NANOSECONDS, a=0.0), NANOSECONDS)
+    with pytest.raises(BagError, match=f"expected topic {IMAGE}, found {STATES}"):
+        read_episode(tmp_path / "bag", ("a",), 16)
+
+
+def moving_episode(period_s: float = 0.1, num_frames: int = 40) -> Episode:
+    stamps = (np.arange(num_frames) * period_s * NANOSECONDS).astype(np.int64)
+    measured = np.stack([np.sin(stamps / NANOSECONDS), np.zeros(num_frames)], axis=1).astype(np.float32)
+    return Episode("moving", stamps, np.zeros((num_frames, 8, 8, 3), np.uint8), measured, measured + 0.1)
+
+
+def test_normalisation_and_range_come_from_the_recording() -> None:
+    episode = moving_episode()
+    spec = fit_action_spec([episode], ("a", "b"), ("rad", "m"), 0.2)
+    both = np.concatenate([episode.measured, episode.commanded])
+    assert np.allclose(spec.mean, both.mean(0), atol=1e-4)
+    assert np.allclose(spec.std, both.std(0), atol=1e-4)
+    assert spec.lower[0] < both[:, 0].min() < both[:, 0].max() < spec.upper[0]
+    assert np.isfinite(spec.features(episode.measured, episode.measured[0], is_past=True)).all()
+
+
+@pytest.mark.parametrize(("period_s", "stride"), [(0.1, 2), (0.2, 1), (1 / 30, 6)])
+def test_camera_rates_that_divide_the_step(period_s: float, stride: int) -> None:
+    assert frame_stride(moving_episode(period_s), 0.2) == stride
+
+
+def test_a_camera_rate_that_does_not_divide_the_step_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"camera period 0\.140 s does not divide step_dt 0\.2 s"):
+        frame_stride(moving_episode(0.14), 0.2)
