@@ -104,7 +104,7 @@ $(VENV_MADE): | system
 
 .venv/stamps/package: $(PACKAGE_SOURCES) .venv/stamps/demo | system
 	@echo "Building the interfaces and installing astra_ros (about half a minute)"
-	@$(RUN)python -m pip install --quiet --no-input --no-build-isolation --no-deps --editable .
+	@$(RUN)python -m pip install -qq --no-input --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(SIM_MADE): | system-sim

@@ -14,7 +14,6 @@ from launch.substitutions import (
     EqualsSubstitution,
     IfElseSubstitution,
     LaunchConfiguration,
-    NotSubstitution,
     PathJoinSubstitution,
 )
 from launch_ros.actions import LifecycleNode, LifecycleTransition, Node
@@ -128,7 +127,7 @@ def bag_player() -> Node:
                 "rate": LaunchConfiguration("rate"),
                 "loop": True,
                 "topics": ["/camera/image_raw/compressed", "/joint_states", "/action_sequence"],
-                "restamp": NotSubstitution(use_sim_time),
+                "restamp": IfElseSubstitution(use_sim_time, "false", "true"),
                 "clock_hz": IfElseSubstitution(use_sim_time, "100.0", "0.0"),
                 "decompress": EqualsSubstitution(LaunchConfiguration("image_transport"), "raw"),
                 "wait_s": 30.0,

@@ -178,7 +178,7 @@ def _subtitle(report: Report) -> str:
     if step is None:
         return f"{report.predictions} predictions"
     return (
-        f"{report.predictions} predictions of {report.bag.rsplit('/', 1)[-1]} · PSNR at +{step.seconds:.1f} s:"
+        f"{report.predictions} predictions on {report.bag.rsplit('/', 1)[-1]} · PSNR at +{step.seconds:.1f} s:"
         f" {step.model_db:.1f} dB, repeating the observed frame {step.copy_db:.1f} dB"
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from astra_ros.cli.options import add_json, write_json
 
 if TYPE_CHECKING:
-    from astra_ros.ros.inspection import Inspection, TopicFacts
+    from astra_ros.ros.gates import Inspection, TopicFacts
 
 DESCRIPTION = """Look at a running world model from outside: its lifecycle state, its topics with the QoS of both ends, their
 rates and ages, its diagnostics, and the first condition that is not met with the line that mends it.

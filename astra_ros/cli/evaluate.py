@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from astra_ros.cli.options import add_json, write_json
+from astra_ros.cli.options import add_json, add_topics, topics_from, write_json
 
 EXAMPLE = "example: astra evaluate --heldout runs/heldout --json benchmarks/results/held_out.json"
 
@@ -22,6 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--every", type=int, default=5, help="camera frames between two predictions (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the model's noise (default: %(default)s)")
+    add_topics(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -38,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--heldout {arguments.heldout}: expected rosbag2 folders, found none")
     with WorldModel.load(arguments.bundle or shipped_bundle()) as world_model:
         manifest = world_model.manifest
-        episodes = [read_episode(bag, manifest.action.names, manifest.camera.height) for bag in bags]
+        topics = topics_from(arguments)
+        episodes = [read_episode(bag, manifest.action.names, manifest.camera.height, topics) for bag in bags]
         config = EvaluationConfig(arguments.horizon, arguments.every, arguments.seed)
         quality = evaluate(world_model, episodes, config, lambda name: print(f"  {name}", flush=True))
     print(

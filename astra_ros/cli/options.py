@@ -8,12 +8,27 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from astra_ros.data.episode import EpisodeTopics
+
 _UNITS = ("_s", "_hz")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json FILE`."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def add_topics(parser: argparse.ArgumentParser) -> None:
+    """Where the recordings keep camera, joint states and commands."""
+    for field in fields(EpisodeTopics):
+        option = "--" + field.name.replace("_", "-")
+        help_text = "topic in the recordings (default: %(default)s)"
+        parser.add_argument(option, default=field.default, metavar="TOPIC", help=help_text)
+
+
+def topics_from(arguments: argparse.Namespace) -> EpisodeTopics:
+    """What `add_topics` parsed."""
+    return EpisodeTopics(**{field.name: getattr(arguments, field.name) for field in fields(EpisodeTopics)})
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:

@@ -6,15 +6,17 @@ and `BagWriter.write` convert when the content is wanted.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, Qos
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, Nodetype, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -48,7 +50,11 @@ def typestore() -> Typestore:
 
 
 def message_type(name: str) -> Any:
-    """The dataclass of a message type, for example "sensor_msgs/msg/JointState"."""
+    """The dataclass of a message type, for example "sensor_msgs/msg/JointState".
+
+    Raises BagError for a type that is neither Jazzy's, nor this package's, nor of an installed package.
+    """
+    _learn(name)
     return typestore().types[name]
 
 
@@ -158,9 +164,8 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def add_topic(self, topic: str, type_name: str, qos: Sequence[Qos] = ()) -> None:
-        """Announce a topic with the profiles its publishers offered. Raises BagError for an unknown message type."""
-        if type_name not in typestore().types:
-            raise BagError(f"{topic}: the definition of {type_name} is not known; leave the topic out")
+        """Announce a topic with the profiles its publishers offered. Raises BagError for an unknown type."""
+        _learn(type_name)
         self._connections[topic] = self._writer.add_connection(
             topic, type_name, typestore=typestore(), offered_qos_profiles=qos
         )
@@ -185,6 +190,25 @@ class BagWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
+
+
+def _learn(type_name: str) -> None:
+    """Make a type known from the .msg files of installed packages, and before it the types of its fields."""
+    if type_name in typestore().types:
+        return
+    package, _, name = type_name.partition("/msg/")
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    paths = (Path(prefix) / "share" / package / "msg" / f"{name}.msg" for prefix in prefixes)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise BagError(f"the definition of {type_name} is not installed; source the workspace of {package}")
+    definitions = get_types_from_msg(path.read_text(), type_name)
+    for _, description in definitions[type_name][1]:
+        is_array = description[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+        kind, content = cast("tuple[Nodetype, Any]", description[1][0] if is_array else description)
+        if kind == Nodetype.NAME:
+            _learn(content)
+    typestore().register(definitions)
 
 
 def _storage(path: Path) -> Path:

@@ -29,7 +29,7 @@ class DenoiserConfig:
     num_features: action features per frame.
     """
 
-    latent_channels: int = 8
+    latent_channels: int = 12
     latent_size: int = 16
     patch: int = 2
     width: int = 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astra_ros.actions.spec import ActionSpec
-from astra_ros.codec.autoencoder import Codec
 from astra_ros.codec.pictures import decode_latents, encode_episode
 from astra_ros.data.episode import Episode, frame_stride
-from astra_ros.denoiser.dit import Denoiser
+from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.flow.schedule import euler_weights
 from astra_ros.types import ByteArray, FloatArray
@@ -43,9 +41,7 @@ class HeldOutRollout:
 
 @torch.inference_mode()
 def rollout(
-    denoiser: Denoiser,
-    sigmas: Sequence[float],
-    spec: ActionSpec,
+    checkpoint: Checkpoint,
     history: Tensor,
     positions: FloatArray,
     plan: FloatArray,
@@ -56,6 +52,7 @@ def rollout(
     history (s, c, h, w), positions (s, a), plan (horizon, a); horizon is a
     multiple of the chunk length.
     """
+    denoiser, spec = checkpoint.denoiser, checkpoint.action
     slots, chunk_len = denoiser.config.history_slots, denoiser.config.chunk_len
     mask, clean = torch.ones(1, slots), torch.zeros(1)
     chunks = []
@@ -64,7 +61,7 @@ def rollout(
         target = torch.from_numpy(spec.features(actions, positions[-1], is_past=False))[None]
         cache = denoiser.remember(history[None], past, mask, clean)
         sample = torch.randn(1, chunk_len, *history.shape[1:], generator=generator)
-        for sigma, sigma_next in pairwise(sigmas):
+        for sigma, sigma_next in pairwise(checkpoint.config.sigmas):
             predicted = denoiser.denoise(sample, history[None, -1], target, torch.tensor([sigma]), *cache)
             keep, move = euler_weights(sigma, sigma_next)
             sample = keep * sample + move * predicted
@@ -75,43 +72,32 @@ def rollout(
 
 
 def held_out_rollouts(
-    codec: Codec,
-    denoiser: Denoiser,
-    sigmas: Sequence[float],
-    spec: ActionSpec,
-    episodes: Sequence[Episode],
-    horizon: int,
-    every: int,
+    checkpoint: Checkpoint, episodes: Sequence[Episode], horizon: int, every: int
 ) -> list[HeldOutRollout]:
     """Predict from every `every`-th possible moment of each episode."""
-    results = []
-    slots = denoiser.config.history_slots
-    for episode in episodes:
-        stride = frame_stride(episode, spec.step_dt)
-        latents = torch.from_numpy(encode_episode(codec, episode.pixels)).float()
-        for now in range((slots - 1) * stride, len(latents) - horizon * stride, every):
-            past = now + stride * np.arange(1 - slots, 1)
-            target = now + stride * np.arange(1, horizon + 1)
-            generator = torch.Generator().manual_seed(now)
-            predicted = rollout(
-                denoiser,
-                sigmas,
-                spec,
-                latents[past],
-                episode.measured[past],
-                episode.commanded[target],
-                generator,
-            )
-            results.append(
-                HeldOutRollout(
-                    f"{episode.name}@{now}",
-                    episode.pixels[now],
-                    decode_latents(codec, predicted),
-                    episode.pixels[target],
-                    decode_latents(codec, latents[target]),
-                )
-            )
-    return results
+    return [one for episode in episodes for one in _episode_rollouts(checkpoint, episode, horizon, every)]
+
+
+def _episode_rollouts(
+    checkpoint: Checkpoint, episode: Episode, horizon: int, every: int
+) -> Iterator[HeldOutRollout]:
+    codec, spec, slots = checkpoint.codec, checkpoint.action, checkpoint.config.denoiser.history_slots
+    stride = frame_stride(episode, spec.step_dt)
+    latents = torch.from_numpy(encode_episode(codec, episode.pixels)).float()
+    for now in range((slots - 1) * stride, len(latents) - horizon * stride, every):
+        past = now + stride * np.arange(1 - slots, 1)
+        target = now + stride * np.arange(1, horizon + 1)
+        generator = torch.Generator().manual_seed(now)
+        predicted = rollout(
+            checkpoint, latents[past], episode.measured[past], episode.commanded[target], generator
+        )
+        yield HeldOutRollout(
+            f"{episode.name}@{now}",
+            episode.pixels[now],
+            decode_latents(codec, predicted),
+            episode.pixels[target],
+            decode_latents(codec, latents[target]),
+        )
 
 
 def summarise(rollouts: Sequence[HeldOutRollout]) -> dict[str, list[float]]:

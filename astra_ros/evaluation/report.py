@@ -50,7 +50,7 @@ class Report:
             f"  of it in the network  {_milliseconds(self.inference_ms)}",
             "",
             "PSNR against what really happened",
-            "  horizon     model   copy last      gain   compared",
+            "  horizon     model   copy last       gain   compared",
             *(_row(step) for step in self.psnr),
         ]
         return "\n".join(lines)
@@ -61,4 +61,4 @@ def _milliseconds(values: Percentiles) -> str:
 
 
 def _row(step: StepQuality) -> str:
-    return f"  +{step.seconds:.1f} s  {step.model_db:6.2f} dB  {step.copy_db:6.2f} dB  {step.gain_db:+5.2f} dB  {step.count:9d}"
+    return f"  +{step.seconds:.1f} s  {step.model_db:6.2f} dB  {step.copy_db:6.2f} dB  {step.gain_db:+6.2f} dB  {step.count:9d}"

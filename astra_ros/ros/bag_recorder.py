@@ -196,10 +196,17 @@ def _record(
 
 
 def subscription_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
-    """The strongest profile that matches every publisher: one best-effort publisher makes it best effort."""
+    """The strongest profile that matches every publisher: one best-effort publisher makes it best effort.
+
+    Best effort and volatile, which matches any, while there is no publisher.
+    """
     profiles = [publisher.qos_profile for publisher in publishers]
-    reliable = all(profile.reliability is QoSReliabilityPolicy.RELIABLE for profile in profiles)
-    latched = all(profile.durability is QoSDurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
+    reliable = bool(profiles) and all(
+        profile.reliability is QoSReliabilityPolicy.RELIABLE for profile in profiles
+    )
+    latched = bool(profiles) and all(
+        profile.durability is QoSDurabilityPolicy.TRANSIENT_LOCAL for profile in profiles
+    )
     return QoSProfile(
         depth=_QUEUE_DEPTH,
         reliability=QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT,

@@ -59,7 +59,7 @@ def to_image(rgb: ByteArray, header: Header) -> Image:
     height, width, _ = rgb.shape
     return Image(
         header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=_byte_array(rgb)
-    )  # fmt: skip
+    )
 
 
 def to_jpeg(rgb: ByteArray, header: Header, quality: int) -> CompressedImage:
@@ -68,7 +68,7 @@ def to_jpeg(rgb: ByteArray, header: Header, quality: int) -> CompressedImage:
     PIL.Image.fromarray(rgb).save(stream, "JPEG", quality=quality)
     return CompressedImage(
         header=header, format="rgb8; jpeg compressed bgr8", data=array("B", stream.getvalue())
-    )  # fmt: skip
+    )
 
 
 def _pixels(message: Image, dtype: np.dtype[np.uint8 | np.uint16], num_channels: int) -> _Picture:

@@ -9,7 +9,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from astra_ros.ros.health import Health
+from astra_ros.ros.health import Health, Problem
 
 PERIOD_S = 1.0
 
@@ -20,10 +20,8 @@ class Diagnostics:
     check: called before each periodic publishing; may report problems. facts: state and model, for the key-values.
     """
 
-    def __init__(
-        self, node: Node, check: Callable[[], None], facts: Callable[[], dict[str, str]]
-    ) -> None:  # fmt: skip
-        self.health = Health(log=node.get_logger().warning, on_change=self.publish)
+    def __init__(self, node: Node, check: Callable[[], None], facts: Callable[[], dict[str, str]]) -> None:
+        self.health = Health(log=self._log, on_change=self.publish)
         self._node = node
         self._check = check
         self._facts = facts
@@ -47,6 +45,12 @@ class Diagnostics:
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def _log(self, problem: Problem) -> None:
+        if problem.is_error:
+            self._node.get_logger().error(problem.line)
+        else:
+            self._node.get_logger().warning(problem.line)
 
     def _tick(self) -> None:
         self._check()

@@ -67,9 +67,9 @@ class _Input:
 
 
 class Health:
-    """log: writes one warning. on_change: called after a problem came, changed its cause, or went."""
+    """log: writes one line of the log. on_change: called after a problem came, changed its cause, or went."""
 
-    def __init__(self, log: Callable[[str], None], on_change: Callable[[], None]) -> None:
+    def __init__(self, log: Callable[[Problem], None], on_change: Callable[[], None]) -> None:
         self._log = log
         self._on_change = on_change
         self._lock = Lock()
@@ -102,12 +102,12 @@ class Health:
         now_s = time.monotonic()
         with self._lock:
             before = self._problems.get(source)
-            self._problems[source] = Problem(cause, line, is_error, now_s)
+            problem = self._problems[source] = Problem(cause, line, is_error, now_s)
             must_log = now_s - self._logged_s.get((source, cause), -LOG_PERIOD_S) >= LOG_PERIOD_S
             if must_log:
                 self._logged_s[source, cause] = now_s
         if must_log:
-            self._log(line)
+            self._log(problem)
         if before is None or before.cause != cause:
             self._on_change()
 

@@ -12,6 +12,7 @@ from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Header
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.frames.preprocess import fit
@@ -23,7 +24,7 @@ from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
-from astra_ros.ros.sync import JointReader, joint_stamp_ns
+from astra_ros.ros.sync import JointReader
 from astra_ros.ros.worker import Frame, Worker
 from astra_ros.types import NANOSECONDS
 
@@ -73,9 +74,7 @@ class Inputs:
 
     def _on_image(self, message: Image | CompressedImage, worker: Worker) -> None:
         received_s = time.monotonic()
-        stamp_ns = to_ns(message.header.stamp)
-        config = self.config
-        require_recent(stamp_ns, self._now_ns(), config.max_observation_age_s, config.future_tolerance_s)
+        stamp_ns = self._recent_stamp_ns(message.header)
         self._require_in_order(stamp_ns)
         rgb = to_rgb(message) if isinstance(message, Image) else decompress(message)
         camera = self._manifest.camera
@@ -85,12 +84,18 @@ class Inputs:
         self._newest_image_ns = stamp_ns
 
     def _on_joint_state(self, message: JointState, worker: Worker) -> None:
-        worker.add_joint_positions(joint_stamp_ns(message), self._joint_reader.read(message))
+        stamp_ns = self._recent_stamp_ns(message.header)
+        worker.add_joint_positions(stamp_ns, self._joint_reader.read(message))
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         spec = self._manifest.action
         horizon_s = resolve_horizon(self.config, self._manifest) * spec.step_dt
         worker.set_plan(read_plan(message, spec, horizon_s, self._now_ns()))
+
+    def _recent_stamp_ns(self, header: Header) -> int:
+        stamp_ns, config = to_ns(header.stamp), self.config
+        require_recent(stamp_ns, self._now_ns(), config.max_observation_age_s, config.future_tolerance_s)
+        return stamp_ns
 
     def _require_in_order(self, stamp_ns: int) -> None:
         behind_ns = self._newest_image_ns - stamp_ns

@@ -106,7 +106,7 @@ def _stale_flag(forecast: Forecast, config: NodeConfig) -> int:
 
 def _fill_frames(
     message: PredictedFuture, frames: ByteArray, headers: Sequence[Header], config: NodeConfig
-) -> None:  # fmt: skip
+) -> None:
     if config.compress_frames:
         message.compressed_frames = [
             to_jpeg(frame, header, config.jpeg_quality) for frame, header in zip(frames, headers, strict=True)

@@ -68,9 +68,10 @@ class ModelSession:
             log_error=self._node.get_logger().error,
             is_up=self._node.context.ok,
         )
-        self._worker = Worker(self._model, self.config, self._health, ports)
-        self._worker.start()
-        self._inputs.connect(self._worker)
+        worker = Worker(self._model, self.config, self._health, ports)
+        worker.start()
+        self._worker = worker
+        self._inputs.connect(worker)
 
     def deactivate(self) -> None:
         """Close the gates, take the model back and forget. Raises RuntimeError when the worker is stuck."""

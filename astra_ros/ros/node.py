@@ -50,7 +50,7 @@ def _visible(transition: _Transition) -> _Transition:
             node.report_failure(f"{transition.__name__[3:]} failed: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:  # noqa: BLE001
-            node.get_logger().error(traceback.format_exc())  # type: ignore[no-untyped-call]
+            node.get_logger().error(traceback.format_exc())
             node.report_failure(
                 f"{transition.__name__[3:]} failed: {type(error).__name__}: {error}; the traceback is in the node's log"
             )
@@ -68,6 +68,7 @@ class WorldModelNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("world_model", enable_logger_service=True, **options)
         self._session: ModelSession | None = None
+        self._state_without_session = "unconfigured"
         self._active_since_s = 0.0
         self._diagnostics = Diagnostics(self, self._check_inputs, self._facts)
         declare_parameters(self)
@@ -105,6 +106,7 @@ class WorldModelNode(LifecycleNode):
     @_visible
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.release()
+        self._state_without_session = "finalized"
         return super().on_shutdown(state)
 
     @_visible
@@ -117,9 +119,9 @@ class WorldModelNode(LifecycleNode):
     ) -> ChangeState.Response:
         """rclpy's handler, whose exception for a transition that the state does not have would end the process."""
         try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
         except RuntimeError as error:
-            self.get_logger().warning(f"transition refused: {error}")  # type: ignore[no-untyped-call]
+            self.get_logger().warning(f"transition refused: {error}")
             response.success = False
             return response
 
@@ -132,7 +134,7 @@ class WorldModelNode(LifecycleNode):
     def destroy_node(self) -> None:
         self.release()
         self._jump_handle.unregister()
-        super().destroy_node()  # type: ignore[no-untyped-call]
+        super().destroy_node()
 
     def report_failure(self, line: str) -> None:
         """A transition failed."""
@@ -145,7 +147,7 @@ class WorldModelNode(LifecycleNode):
     def _facts(self) -> dict[str, str]:
         # Read once: the worker publishes diagnostics too.
         session = self._session
-        return session.facts() if session else {"state": "unconfigured"}
+        return session.facts() if session else {"state": self._state_without_session}
 
     def _check_inputs(self) -> None:
         session, health = self._session, self._diagnostics.health

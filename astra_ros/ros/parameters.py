@@ -60,7 +60,7 @@ class NodeConfig:
         "Frames to predict; 0: two chunks of the model, or its longest if that is shorter.",
         Limits(0, 1024),
     )
-    seed: int = _parameter(0, "Seed of the noise that every prediction starts from.", Limits(0, 2**63 - 1))
+    seed: int = _parameter(0, "Seed of the noise that every prediction starts from.", Limits(0, 2**31 - 1))
     max_observation_age_s: float = _parameter(
         0.5, "Pictures older than this on the node's clock are not used [s].", Limits(0.001, 3600.0)
     )
@@ -130,7 +130,7 @@ def describe(limits: Limits) -> str:
     """For people: what a parameter may be."""
     if limits.choices:
         return " or ".join(limits.choices)
-    return "" if limits.lowest is None else f"{limits.lowest:g} … {limits.highest:g}"
+    return "" if limits.lowest is None else f"{limits.lowest:.10g} … {limits.highest:.10g}"
 
 
 def _limits(parameter: DataclassField[Any]) -> Limits:

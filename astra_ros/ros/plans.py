@@ -99,7 +99,7 @@ def commands_for(
 
 def _resample(
     plan: Plan, t0_ns: int, measured: FloatArray, horizon: int, step_ns: int
-) -> tuple[FloatArray, int]:  # fmt: skip
+) -> tuple[FloatArray, int]:
     start_ns = plan.stamp_ns - t0_ns if plan.stamp_ns else 0
     row_ns = start_ns + plan.step_ns * np.arange(1, len(plan.rows) + 1)
     ahead = row_ns > 0

@@ -58,7 +58,7 @@ class Services:
 
     def _refusal(
         self, name: str, reply: type[EvaluateActions.Response | PredictFutures.Result]
-    ) -> tuple[int, str]:  # fmt: skip
+    ) -> tuple[int, str]:
         if not self._is_active():
             return reply.STATUS_NOT_ACTIVE, _NOT_ACTIVE
         future = self._node.resolve_topic_name("~/predicted_future")

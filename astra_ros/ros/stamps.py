@@ -36,7 +36,7 @@ def require_recent(stamp_ns: int, now_ns: int, max_age_s: float, future_toleranc
     if stamp_ns == 0:
         raise Refusal(
             Drop.STALE,
-            "header.stamp: expected the time of capture, found 0; make the driver stamp its messages",
+            "header.stamp: expected the time of the measurement, found 0; make the driver stamp its messages",
         )
     if now_ns == 0:
         raise Refusal(

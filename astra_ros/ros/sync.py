@@ -9,7 +9,7 @@ import numpy as np
 from sensor_msgs.msg import JointState
 
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.stamps import TIME_RESET_NS, to_ns
+from astra_ros.ros.stamps import TIME_RESET_NS
 from astra_ros.types import NANOSECONDS, FloatArray
 
 # Joint states older than this, against the newest one, can no longer belong to a picture on its way.
@@ -134,14 +134,3 @@ class JointBuffer:
         after = bisect_left(self._stamps_ns, stamp_ns)
         gap_s = (self._stamps_ns[after] - self._stamps_ns[after - 1]) / NANOSECONDS
         return f"{expected}, found a gap of {gap_s:.3f} s around it; publish faster, or set sync_slop_s:={gap_s / 2:.3f}"
-
-
-def joint_stamp_ns(message: JointState) -> int:
-    """Raises Refusal when the message has no stamp."""
-    stamp_ns = to_ns(message.header.stamp)
-    if not stamp_ns:
-        raise Refusal(
-            Drop.BAD_JOINT_STATE,
-            "header.stamp: expected the time of measurement, found 0; make the publisher stamp it",
-        )
-    return stamp_ns

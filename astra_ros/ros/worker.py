@@ -78,17 +78,17 @@ class Worker:
 
     def __init__(self, model: WorldModel, config: NodeConfig, health: Health, ports: Ports) -> None:
         self._model = model
-        self._config = config
         self._health = health
         self._ports = ports
+        self._thread = Thread(target=self._run, name="world_model", daemon=True)
         # Everything below is shared and guarded by _changed.
         self._changed = Condition()
+        self._config = config
         self._waiting: deque[Frame] = deque()
         self._joints = JointBuffer()
         self._plan: Plan | None = None
         self._must_forget = False
         self._is_stopping = False
-        self._thread = Thread(target=self._run, name="world_model", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

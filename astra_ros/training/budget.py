@@ -1,30 +1,43 @@
-"""A training run is given minutes, not steps: it always ends with a usable model."""
+"""How long a training run lasts, and the learning rate that follows."""
 
 from __future__ import annotations
 
 import math
 from time import monotonic
 
+WARMUP = 0.02
+
 
 class Budget:
-    """Wall-clock budget and the learning-rate schedule that follows it: short warm-up, cosine to zero."""
+    """Ends after so many minutes or so many optimiser steps, whichever comes first.
 
-    def __init__(self, minutes: float, warmup: float = 0.02) -> None:
-        self.seconds, self.warmup = 60.0 * minutes, warmup
-        self._started = monotonic()
+    The learning rate warms up briefly and falls to zero along a cosine, so that the end is always a usable model.
+    Minutes suit a machine that is given for a time; steps make a run repeatable.
+    """
+
+    def __init__(self, minutes: float, max_steps: int | None = None) -> None:
+        self._seconds, self._max_steps = 60.0 * minutes, max_steps
+        self._started, self._steps = monotonic(), 0
+
+    def step(self) -> None:
+        """One optimiser step is done."""
+        self._steps += 1
 
     @property
     def progress(self) -> float:
         """Share of the budget that is spent, 0 to 1."""
-        return min(1.0, (monotonic() - self._started) / self.seconds)
+        in_time = (monotonic() - self._started) / self._seconds
+        in_steps = self._steps / self._max_steps if self._max_steps else 0.0
+        return min(1.0, max(in_time, in_steps))
 
     @property
     def is_spent(self) -> bool:
+        """Nothing is left."""
         return self.progress >= 1.0
 
     def rate(self, peak: float) -> float:
         """Learning rate now."""
         done = self.progress
-        if done < self.warmup:
-            return peak * done / self.warmup + 1e-8
-        return peak * 0.5 * (1.0 + math.cos(math.pi * (done - self.warmup) / (1.0 - self.warmup)))
+        if done < WARMUP:
+            return peak * (done / WARMUP) + 1e-8
+        return peak * 0.5 * (1.0 + math.cos(math.pi * (done - WARMUP) / (1.0 - WARMUP)))

@@ -21,11 +21,12 @@ from astra_ros.training.progress import Progress
 class DenoiserTrainingConfig:
     """How the denoiser is trained.
 
-    history_noise: share of histories that are corrupted, by a level drawn up to max_history_sigma (paper: A.6).
+    minutes, max_steps: budget. history_noise: share of histories that are corrupted, by a level drawn up to max_history_sigma (paper: A.6).
     checkpoint_minutes: how often the averaged model is handed to `on_checkpoint`.
     """
 
     minutes: float = 60.0
+    max_steps: int | None = None
     batch: int = 8
     learning_rate: float = 2e-3
     ema_decay: float = 0.998
@@ -46,8 +47,9 @@ def train_denoiser(
     """Returns the averaged denoiser; `on_checkpoint(averaged, share of budget)` is called on the way."""
     rng, noise = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
     optimizers = _optimizers(denoiser)
-    ema, budget = Ema(denoiser, config.ema_decay), Budget(config.minutes)
-    next_checkpoint = config.checkpoint_minutes / config.minutes
+    ema, budget = Ema(denoiser, config.ema_decay), Budget(config.minutes, config.max_steps)
+    checkpoint_share = config.checkpoint_minutes / config.minutes
+    next_checkpoint = checkpoint_share
     denoiser.train()
     while not budget.is_spent:
         loss = _loss(denoiser, segments, config, rng, noise)
@@ -59,11 +61,12 @@ def train_denoiser(
                 group["lr"] = budget.rate(config.learning_rate)
             optimizer.step()
         ema.update(denoiser)
+        budget.step()
         progress.step(budget.progress, loss=loss.item(), gradient_norm=norm.item())
         if budget.progress >= next_checkpoint:
             on_checkpoint(ema.model, budget.progress)
-            next_checkpoint += config.checkpoint_minutes / config.minutes
-    return ema.model
+            next_checkpoint += checkpoint_share
+    return ema.model.requires_grad_(requires_grad=True)
 
 
 def _loss(

@@ -10,7 +10,17 @@ import pytest
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from astra_ros.data.bag import BagError, BagReader, BagWriter, message_type
-from tests.recordings import CAMERA, JOINT_NAMES, JOINTS, PLAN, START_NS, action_sequence, joint_state, write_recording
+from tests.recordings import (
+    CAMERA,
+    JOINT_NAMES,
+    JOINTS,
+    PLAN,
+    START_NS,
+    action_sequence,
+    header,
+    joint_state,
+    write_recording,
+)
 
 REAL_BAGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "ros2_bags"
 LATCHED = Qos(
@@ -70,8 +80,10 @@ def test_messages_are_in_order_and_selected(recording: Path) -> None:
 
 
 def test_unknown_topic_names_the_known_ones(recording: Path) -> None:
-    with BagReader(recording) as bag, pytest.raises(BagError, match=r"/nope was not recorded.*/joint_states"):
-        list(bag.messages(["/nope"]))
+    with BagReader(recording) as bag:
+        messages = bag.messages(["/nope"])
+        with pytest.raises(BagError, match=r"/nope was not recorded.*/joint_states"):
+            next(messages)
 
 
 def test_copying_raw_bytes_changes_nothing(recording: Path, tmp_path: Path) -> None:
@@ -95,10 +107,14 @@ def test_offered_qos_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_recording_is_whole(tmp_path: Path, interruption: type[BaseException]) -> None:
-    with pytest.raises(interruption), BagWriter(tmp_path / "bag") as bag:
-        for i in range(7):
-            bag.write(JOINTS, joint_state(START_NS + i), START_NS + i)
-        raise interruption
+    def record() -> None:
+        with BagWriter(tmp_path / "bag") as bag:
+            for i in range(7):
+                bag.write(JOINTS, joint_state(START_NS + i), START_NS + i)
+            raise interruption
+
+    with pytest.raises(interruption):
+        record()
     with BagReader(tmp_path / "bag") as reader:
         assert reader.topics[JOINTS].count == 7
 
@@ -138,8 +154,29 @@ def test_nothing_is_overwritten(recording: Path) -> None:
 
 
 def test_an_unknown_type_is_refused(tmp_path: Path) -> None:
-    with BagWriter(tmp_path / "bag") as bag, pytest.raises(BagError, match="definition of foo_msgs/msg/Bar is not known"):
-        bag.add_topic("/x", "foo_msgs/msg/Bar")
+    with (
+        BagWriter(tmp_path / "bag") as bag,
+        pytest.raises(BagError, match="definition of nope_msgs/msg/Bar is not installed"),
+    ):
+        bag.add_topic("/x", "nope_msgs/msg/Bar")
+
+
+def test_types_of_installed_packages_are_learnt_with_what_they_contain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interfaces = tmp_path / "share" / "robot_msgs" / "msg"
+    interfaces.mkdir(parents=True)
+    (interfaces / "Finger.msg").write_text("float32 width\n")
+    (interfaces / "Hand.msg").write_text(
+        "std_msgs/Header header\nFinger[] fingers\nrobot_msgs/Finger[2] thumbs\n"
+    )
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    hand, finger = message_type("robot_msgs/msg/Hand"), message_type("robot_msgs/msg/Finger")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/hand", hand(header(1), [finger(0.5)], [finger(1.0), finger(2.0)]), START_NS)
+    with BagReader(tmp_path / "bag") as reader:
+        read = reader.deserialize(next(reader.messages()))
+    assert [f.width for f in (*read.fingers, *read.thumbs)] == [0.5, 1.0, 2.0]
 
 
 def test_own_messages_have_their_constants() -> None:

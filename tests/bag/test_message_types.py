@@ -59,20 +59,30 @@ def test_a_header_in_a_nested_message_is_found() -> None:
     assert stamp_ns("geometry_msgs/msg/TransformStamped", bytes(serialize_message(TransformStamped()))) == 0
 
 
-@pytest.mark.parametrize(("type_name", "message"), [("std_msgs/msg/String", String(data="x")), ("sensor_msgs/msg/Image", Image())])
+@pytest.mark.parametrize(
+    ("type_name", "message"), [("std_msgs/msg/String", String(data="x")), ("sensor_msgs/msg/Image", Image())]
+)
 def test_without_a_stamp_nothing_changes(type_name: str, message: object) -> None:
     raw = bytes(serialize_message(message))
     assert restamp(type_name, raw, _later) == raw
 
 
 def test_big_endian_recordings_are_moved_in_their_own_order() -> None:
-    big = bytes(typestore().serialize_cdr(action_sequence(START_NS), "astra_ros/msg/ActionSequence", little_endian=False))
+    big = bytes(
+        typestore().serialize_cdr(
+            action_sequence(START_NS), "astra_ros/msg/ActionSequence", little_endian=False
+        )
+    )
     assert stamp_ns("astra_ros/msg/ActionSequence", big) == START_NS
-    moved = typestore().deserialize_cdr(restamp("astra_ros/msg/ActionSequence", big, _later), "astra_ros/msg/ActionSequence")
+    moved = typestore().deserialize_cdr(
+        restamp("astra_ros/msg/ActionSequence", big, _later), "astra_ros/msg/ActionSequence"
+    )
     assert moved.header.stamp.sec == START_NS // 10**9 + 100  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("type_name", ["foo_msgs/msg/Bar", "sensor_msgs/msg/Bar", "nonsense", "sensor_msgs/srv/SetCameraInfo"])
+@pytest.mark.parametrize(
+    "type_name", ["foo_msgs/msg/Bar", "sensor_msgs/msg/Bar", "nonsense", "sensor_msgs/srv/SetCameraInfo"]
+)
 def test_an_unknown_type_names_what_to_install(type_name: str) -> None:
     with pytest.raises(UnknownMessageTypeError, match="is not installed"):
         message_class(type_name)
@@ -91,5 +101,8 @@ def test_rclpy_reads_what_a_bag_holds(tmp_path: Path) -> None:
 def test_type_hashes_are_those_of_rosidl(name: str) -> None:
     """The hash decides whether two ROS programs accept each other's topic; other tools find it in our files."""
     description = Path(sysconfig.get_path("data")) / "share" / "astra_ros" / "msg" / f"{name}.json"
-    hashes = {entry["type_name"]: entry["hash_string"] for entry in json.loads(description.read_text())["type_hashes"]}
+    hashes = {
+        entry["type_name"]: entry["hash_string"]
+        for entry in json.loads(description.read_text())["type_hashes"]
+    }
     assert typestore().hash_rihs01(f"astra_ros/msg/{name}") == hashes[f"astra_ros/msg/{name}"]

@@ -22,7 +22,9 @@ BAG_PLAYER = [sys.executable, str(Path(__file__).resolve().parents[2] / "scripts
 
 
 def _start(ros: Ros, command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, env=ros.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=ros.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def _finish(ros: Ros, process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -38,7 +40,9 @@ def _publish_until_acknowledged(ros: Ros, publisher: Publisher, count: int) -> N
 
 
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_recording_is_whole_and_succeeds(ros: Ros, tmp_path: Path, interrupt: signal.Signals) -> None:
+def test_an_interrupted_recording_is_whole_and_succeeds(
+    ros: Ros, tmp_path: Path, interrupt: signal.Signals
+) -> None:
     publisher = ros.node("robot").create_publisher(String, "/words", 100)
     recorder = _start(ros, [*ASTRA, "record", "--out", str(tmp_path / "bag"), "/words"])
     _publish_until_acknowledged(ros, publisher, 20)
@@ -51,7 +55,17 @@ def test_an_interrupted_recording_is_whole_and_succeeds(ros: Ros, tmp_path: Path
 
 
 def test_a_topic_that_never_came_is_named(ros: Ros, tmp_path: Path) -> None:
-    command = [*ASTRA, "record", "--out", str(tmp_path / "bag"), "/never", "--duration", "0.5", "--json", str(tmp_path / "j")]
+    command = [
+        *ASTRA,
+        "record",
+        "--out",
+        str(tmp_path / "bag"),
+        "/never",
+        "--duration",
+        "0.5",
+        "--json",
+        str(tmp_path / "j"),
+    ]
     recorder = _start(ros, command)
     _, err = _finish(ros, recorder)
     assert recorder.returncode == 1
@@ -86,7 +100,16 @@ def test_replay_remaps_and_counts(ros: Ros, tmp_path: Path) -> None:
     bag = write_recording(tmp_path / "bag", seconds=0.5)
     received: list[JointState] = []
     ros.node("listener").create_subscription(JointState, "/robot1/joints", received.append, 100)
-    options = ["--topics", JOINTS, "--remap", f"{JOINTS}:=/robot1/joints", "--wait", "20", "--json", str(tmp_path / "j")]
+    options = [
+        "--topics",
+        JOINTS,
+        "--remap",
+        f"{JOINTS}:=/robot1/joints",
+        "--wait",
+        "20",
+        "--json",
+        str(tmp_path / "j"),
+    ]
     player = _start(ros, [*ASTRA, "replay", str(bag), *options])
     ros.spin_until(lambda: len(received) == 10)
     _, err = _finish(ros, player)
@@ -109,7 +132,14 @@ def test_the_launched_player_takes_parameters(ros: Ros, tmp_path: Path) -> None:
     bag = write_recording(tmp_path / "bag", seconds=0.5)
     images: list[Image] = []
     ros.node("listener").create_subscription(Image, "/image", images.append, 100)
-    parameters = {"bag": bag, "rate": "2", "wait_s": "20", "decompress": "true", "restamp": "true", "topics": f"[{CAMERA}]"}
+    parameters = {
+        "bag": bag,
+        "rate": "2",
+        "wait_s": "20",
+        "decompress": "true",
+        "restamp": "true",
+        "topics": f"[{CAMERA}]",
+    }
     arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     player = _start(ros, [*BAG_PLAYER, "--ros-args", *arguments, "-r", "/camera/image_raw:=/image"])
     ros.spin_until(lambda: len(images) == 5)

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from astra_ros.data.bag import BagReader, BagWriter
-from astra_ros.ros.bag_recorder import Arrival, BagRecorder
+from astra_ros.ros.bag_recorder import Arrival, BagRecorder, subscription_qos
 from tests.bag.conftest import Ros
 
 BEST_EFFORT = QoSProfile(depth=50, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -26,7 +26,9 @@ def test_what_was_published_is_in_the_file(ros: Ros, tmp_path: Path) -> None:
     map_name.publish(String(data="hall"))  # before anybody listens
     arrivals: list[Arrival] = []
     with BagWriter(tmp_path / "bag") as writer:
-        recorder = BagRecorder(ros.node("recorder"), writer, ("/image", "joint_states", "/map_name"), on_arrival=arrivals.append)
+        recorder = BagRecorder(
+            ros.node("recorder"), writer, ("/image", "joint_states", "/map_name"), on_arrival=arrivals.append
+        )
         ros.spin_until(lambda: camera.get_subscription_count() == joints.get_subscription_count() == 1)
         images = [Image(height=1, width=1, step=3, data=[i, i, i]) for i in range(5)]
         states = [JointState(name=["a"], position=[float(i)]) for i in range(9)]
@@ -78,6 +80,14 @@ def test_one_best_effort_publisher_makes_the_subscription_best_effort(ros: Ros, 
         for publisher in publishers:
             publisher.publish(String(data="x"))
         ros.spin_until(lambda: recorder.tallies["/both"].messages == 2)
+
+
+def test_an_unknown_publisher_is_served_whatever_it_offers() -> None:
+    qos = subscription_qos([])
+    assert (qos.reliability, qos.durability) == (
+        QoSReliabilityPolicy.BEST_EFFORT,
+        QoSDurabilityPolicy.VOLATILE,
+    )
 
 
 def test_rates_are_told(ros: Ros, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import domain_coordinator
 import pytest
@@ -26,7 +27,14 @@ TIMEOUT_S = 120.0
 
 def _astra(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [*ASTRA, *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **environment}, text=True, capture_output=True, timeout=TIMEOUT_S)
+    return subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        check=False,
+        text=True,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(recording: Path, untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a demo that ran twice in the same folder."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    for duration in (0.5, 0):
+    for duration in (1.5, 0):
         options = ("--bag", recording, "--bundle", untrained_bundle, "--out", out, "--duration", duration)
         demo = _astra("demo", *options)
         assert demo.returncode == 0, demo.stderr + demo.stdout
@@ -55,11 +63,15 @@ def test_pictures_are_left(finished: Path) -> None:
 def test_futures_are_recorded_with_the_camera_they_are_about(finished: Path) -> None:
     with BagReader(finished / "predicted_futures") as bag:
         futures = [bag.deserialize(m) for m in bag.messages([FUTURE_TOPIC])]
-        images = {m.header.stamp.nanosec: m for m in map(bag.deserialize, bag.messages([CAMERA]))}
+        images = [bag.deserialize(m) for m in bag.messages([CAMERA])]
     assert len(futures) >= 10
     assert len(images) == 30
-    assert {future.header.stamp.nanosec for future in futures} <= set(images)
+    assert {_stamp(future) for future in futures} <= {_stamp(image) for image in images}
     assert {future.header.frame_id for future in futures} == {"camera"}
+
+
+def _stamp(message: Any) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec
 
 
 def test_numbers_are_those_of_the_recording(finished: Path) -> None:
@@ -72,12 +84,20 @@ def test_numbers_are_those_of_the_recording(finished: Path) -> None:
     assert results["inference_ms"]["p50"] < latency["p50"]
     assert "superseded" in results["drops"]
     assert [step["seconds"] for step in results["psnr"]] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert all(step["gain_db"] == pytest.approx(step["model_db"] - step["copy_db"]) for step in results["psnr"])
+    assert all(
+        step["gain_db"] == pytest.approx(step["model_db"] - step["copy_db"]) for step in results["psnr"]
+    )
 
 
 def test_table_and_progress_are_shown(finished: Path) -> None:
     table = (finished / "stdout").read_text()
-    for line in ("Predictions", "Inputs not used", "Image stamp to publish", "copy last", "contact_sheet.png"):
+    for line in (
+        "Predictions",
+        "Inputs not used",
+        "Image stamp to publish",
+        "copy last",
+        "contact_sheet.png",
+    ):
         assert line in table
     assert "playing" in (finished / "stderr").read_text()
 
@@ -137,7 +157,14 @@ def test_doctor_names_the_next_step_until_the_node_predicts(
     with _domain() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        ros_args = ["-p", f"bundle:={untrained_bundle}", "-p", "image_transport:=compressed", "-r", "image:=/camera/image_raw"]
+        ros_args = [
+            "-p",
+            f"bundle:={untrained_bundle}",
+            "-p",
+            "image_transport:=compressed",
+            "-r",
+            "image:=/camera/image_raw",
+        ]
         with NodeProcess(tmp_path / "log", ros_args):
             assert _mend() == "ros2 lifecycle set /world_model configure"
             _change_state("configure")
@@ -152,7 +179,7 @@ def test_doctor_names_the_next_step_until_the_node_predicts(
 
 
 def _mend() -> str:
-    doctor = _astra("doctor", "--seconds", 4)
+    doctor = _astra("doctor", "--seconds", 1)
     assert doctor.returncode == 1, doctor.stdout
     return doctor.stdout.splitlines()[-1].strip()
 
@@ -172,7 +199,9 @@ def _change_state(step: str) -> None:
 
 @contextmanager
 def _playing(recording: Path) -> Iterator[None]:
-    player = subprocess.Popen([*ASTRA, "replay", str(recording), "--restamp", "--loop"], stderr=subprocess.PIPE, text=True)
+    player = subprocess.Popen(
+        [*ASTRA, "replay", str(recording), "--restamp", "--loop"], stderr=subprocess.PIPE, text=True
+    )
     try:
         assert player.stderr is not None
         assert "messages" in player.stderr.readline()  # it plays
@@ -182,8 +211,19 @@ def _playing(recording: Path) -> Iterator[None]:
         assert player.wait(TIMEOUT_S) == 0
 
 
-def test_an_interrupted_demo_leaves_no_process(recording: Path, untrained_bundle: Path, tmp_path: Path) -> None:
-    command = [*ASTRA, "demo", "--bag", str(recording), "--bundle", str(untrained_bundle), "--out", str(tmp_path / "out")]
+def test_an_interrupted_demo_leaves_no_process(
+    recording: Path, untrained_bundle: Path, tmp_path: Path
+) -> None:
+    command = [
+        *ASTRA,
+        "demo",
+        "--bag",
+        str(recording),
+        "--bundle",
+        str(untrained_bundle),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     demo = subprocess.Popen([*command, "--rate", "0.05"], stderr=subprocess.PIPE, text=True)
     assert demo.stderr is not None
     while "playing" not in demo.stderr.readline():
@@ -192,7 +232,9 @@ def test_an_interrupted_demo_leaves_no_process(recording: Path, untrained_bundle
     began_s = time.monotonic()
     assert demo.wait(TIMEOUT_S) == 130
     assert time.monotonic() - began_s < 30
-    children = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(untrained_bundle) in _command_line(path)]
+    children = [
+        path for path in Path("/proc").glob("[0-9]*/cmdline") if str(untrained_bundle) in _command_line(path)
+    ]
     assert children == []
     with BagReader(tmp_path / "out" / "predicted_futures") as bag:
         assert FUTURE_TOPIC in bag.topics

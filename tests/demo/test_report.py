@@ -34,7 +34,9 @@ def _future(start: int, horizon: int, error: float = 0.0, step_ns: int = STEP_NS
     """Predicts the brightness of `_camera` from frame `start`, `error` too bright."""
     per_step = step_ns // PERIOD_NS
     frames = np.stack([_grey(start + per_step * (k + 1) + error) for k in range(horizon)])
-    return Future(start * PERIOD_NS, step_ns, frames, is_hold_still=False, inference_time_s=0.01, model_id="m")
+    return Future(
+        start * PERIOD_NS, step_ns, frames, is_hold_still=False, inference_time_s=0.01, model_id="m"
+    )
 
 
 def test_frames_are_compared_with_those_of_their_own_time() -> None:
@@ -45,9 +47,17 @@ def test_frames_are_compared_with_those_of_their_own_time() -> None:
 
 
 def test_quality_counts_only_what_the_camera_saw() -> None:
-    recording = Recording(_camera(12), [_future(0, 5, error=1), _future(6, 5, error=2), _future(11, 5), _future(40, 5)])
+    recording = Recording(
+        _camera(12), [_future(0, 5, error=1), _future(6, 5, error=2), _future(11, 5), _future(40, 5)]
+    )
     steps = quality_by_step(score(recording))
-    assert [(step.seconds, step.count) for step in steps] == [(0.2, 2), (0.4, 2), (0.6, 1), (0.8, 1), (1.0, 1)]
+    assert [(step.seconds, step.count) for step in steps] == [
+        (0.2, 2),
+        (0.4, 2),
+        (0.6, 1),
+        (0.8, 1),
+        (1.0, 1),
+    ]
     expected = (20 * np.log10(255 / 1) + 20 * np.log10(255 / 2)) / 2
     assert steps[0].model_db == pytest.approx(expected, abs=1e-4)
     assert steps[0].gain_db == pytest.approx(expected - 20 * np.log10(255 / 2), abs=1e-4)
@@ -60,7 +70,9 @@ def test_a_gap_in_the_video_ends_the_comparison() -> None:
     assert len(scored.actual) == 2  # frames 4 and 6
 
 
-@pytest.mark.parametrize(("at_ms", "frame"), [(200, 2), (249, 2), (251, None), (440, None), (451, 3), (599, 4)])
+@pytest.mark.parametrize(
+    ("at_ms", "frame"), [(200, 2), (249, 2), (251, None), (440, None), (451, 3), (599, 4)]
+)
 def test_a_frame_stands_for_half_a_period_around_it(at_ms: int, frame: int | None) -> None:
     stamps_ns = np.array([0, 100, 200, 500, 600]) * 1_000_000
     seen = CameraTrack(stamps_ns, np.stack([_grey(i) for i in range(5)])).at(at_ms * 1_000_000)
@@ -78,7 +90,9 @@ def _scored(count: int = 60, horizon: int = 10) -> list[ScoredFuture]:
 def test_moments_have_motion_and_are_apart() -> None:
     frames = np.stack([_grey(0 if i < 30 else 4 * (i - 30)) for i in range(60)])  # still, then ever brighter
     camera = CameraTrack(np.arange(60) * PERIOD_NS, frames)
-    moments = choose_moments(score(Recording(camera, [_future(i, 5) for i in range(60)])), count=2, apart_s=1.0)
+    moments = choose_moments(
+        score(Recording(camera, [_future(i, 5) for i in range(60)])), count=2, apart_s=1.0
+    )
     starts = [moment.future.stamp_ns / 1e9 for moment in moments]
     assert starts == sorted(starts)
     assert starts[0] >= 2.5
@@ -114,7 +128,9 @@ def test_video_plays_in_browsers_and_in_real_time(tmp_path: Path) -> None:
     # Predictions 1 s ahead exist for frames 10 … 59.
     assert len(pictures) == 50
     middle = 56 + 48  # below the header, inside the panels
-    left, predicted, actual = (int(pictures[20][middle, x].mean()) for x in (16 + 48, 2 * 16 + 144, 3 * 16 + 240))
+    left, predicted, actual = (
+        int(pictures[20][middle, x].mean()) for x in (16 + 48, 2 * 16 + 144, 3 * 16 + 240)
+    )
     assert (left, predicted, actual) == pytest.approx((20, 30, 30), abs=3)
 
 

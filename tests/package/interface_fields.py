@@ -27,7 +27,7 @@ PARTS: dict[str, type] = {
 def describe(part: Any) -> dict[str, dict[str, Any]]:
     return {
         "fields": dict(part.get_fields_and_field_types()),
-        "constants and defaults": type(part).__prepare__("", ()),
+        "constants and defaults": dict(type(part).__prepare__("", ())),
     }
 
 

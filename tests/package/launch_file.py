@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ _NO_INCLUDES = ctypes.create_string_buffer(b'{"ok": false, "error": "includes ar
 
 @functools.cache
 def _library() -> ctypes.PyDLL:
-    spec = importlib.util.find_spec("play_launch")
-    assert spec and spec.origin, "needs play-launch: pip install -r requirements/test.txt"
-    library = ctypes.PyDLL(str(Path(spec.origin).parent / "lib" / "libplay_launch_parser_pyexec.so"))
+    folder = Path(str(distribution("play-launch").locate_file("play_launch")))
+    library = ctypes.PyDLL(str(folder / "lib" / "libplay_launch_parser_pyexec.so"))
     assert library.play_launch_py_abi_version() == C_ABI
     library.play_launch_py_exec.argtypes = [ctypes.c_char_p, _Include, _Free, ctypes.c_void_p]
     library.play_launch_py_exec.restype = ctypes.c_void_p
@@ -61,7 +60,13 @@ def evaluate(**arguments: str) -> dict[str, Any]:
 def start(node: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     """Start a node as `ros2 launch` does. folder: for its parameter file."""
     executable = Path(sys.prefix) / "lib" / node["package"] / node["executable"]
-    ros_arguments = [*node["ros_arguments"], "-r", f"__node:={node['name']}", "-r", f"__ns:={node['namespace'] or '/'}"]
+    ros_arguments = [
+        *node["ros_arguments"],
+        "-r",
+        f"__node:={node['name']}",
+        "-r",
+        f"__ns:={node['namespace'] or '/'}",
+    ]
     for path in (*node["params_files"], _parameter_file(node, folder)):
         ros_arguments += ["--params-file", str(path)]
     for name, topic in node["remappings"]:
@@ -75,9 +80,12 @@ def start(node: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     )
 
 
+def parameters(node: dict[str, Any]) -> dict[str, Any]:
+    """What a node is given beside parameter files: as launch_ros does, a parameter's text is read as YAML."""
+    return {name: yaml.safe_load(text) for name, text in node["parameters"]}
+
+
 def _parameter_file(node: dict[str, Any], folder: Path) -> Path:
-    # As launch_ros does, a parameter's text is read as YAML.
-    parameters = {name: yaml.safe_load(text) for name, text in node["parameters"]}
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".yaml", delete=False) as file:
-        yaml.safe_dump({"/**": {"ros__parameters": parameters}}, file)
+        yaml.safe_dump({"/**": {"ros__parameters": parameters(node)}}, file)
     return Path(file.name)

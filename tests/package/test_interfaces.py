@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
-import rclpy
 from rclpy.action import ActionClient
-from rclpy.node import Node
 
 from astra_ros.action import PredictFutures
 from astra_ros.srv import EvaluateActions
 from tests.package import interface_fields
 from tests.package.echo_node import LATCHED, MESSAGES
 from tests.package.filled_messages import filled
-
-TIMEOUT_S = 30.0
+from tests.package.ros_client import TIMEOUT_S, RosClient
 
 
 @pytest.mark.parametrize("name", interface_fields.PARTS)
@@ -54,72 +50,41 @@ def test_flags_are_single_bits_that_do_not_overlap() -> None:
     assert sorted(flags) == [1 << bit for bit in range(len(flags))]
 
 
-@pytest.fixture(scope="module")
-def client(ros_domain: int) -> Iterator[Node]:
-    """A node here, while the echo node runs in another process."""
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context)
+@pytest.fixture(scope="module", autouse=True)
+def echo_process(ros_domain: int) -> Iterator[None]:
     echo = subprocess.Popen([sys.executable, "-m", "tests.package.echo_node"])
-    node = Node("client", context=context)
-    yield node
+    yield
     echo.terminate()
     assert echo.wait(TIMEOUT_S) == 0
-    node.destroy_node()
-    context.try_shutdown()
-
-
-@pytest.fixture
-def spin_until(client: Node) -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    executor = rclpy.executors.SingleThreadedExecutor(context=client.context)
-    executor.add_node(client)
-
-    def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f"nothing within {TIMEOUT_S:g} s"
-            executor.spin_once(timeout_sec=0.1)
-        return value
-
-    yield wait
-    executor.shutdown()
 
 
 @pytest.mark.parametrize("message_class", MESSAGES, ids=lambda message_class: message_class.__name__)
-def test_message_comes_back_whole_from_another_process(
-    client: Node, spin_until: Callable[[Callable[[], Any]], Any], message_class: Any
-) -> None:
+def test_message_comes_back_whole_from_another_process(ros_client: RosClient, message_class: Any) -> None:
+    name, node = message_class.__name__, ros_client.node
     received: list[Any] = []
-    there = client.create_publisher(message_class, f"there/{message_class.__name__}", LATCHED)
-    client.create_subscription(message_class, f"back/{message_class.__name__}", received.append, LATCHED)
+    there = node.create_publisher(message_class, f"there/{name}", LATCHED)
+    node.create_subscription(message_class, f"back/{name}", received.append, LATCHED)
     sent = filled(message_class)
     assert sent != message_class()
     there.publish(sent)
-    spin_until(lambda: received)
+    ros_client.spin_until(lambda: received)
     assert received == [sent]
 
 
-def test_service_is_answered_by_another_process(
-    client: Node, spin_until: Callable[[Callable[[], Any]], Any]
-) -> None:
-    service = client.create_client(EvaluateActions, "evaluate")
-    spin_until(service.service_is_ready)
-    future = service.call_async(filled(EvaluateActions.Request))
-    spin_until(future.done)
+def test_service_is_answered_by_another_process(ros_client: RosClient) -> None:
     expected = filled(EvaluateActions.Response)
     expected.message = "as sent"
-    assert future.result() == expected
+    assert ros_client.call(EvaluateActions, "evaluate", filled(EvaluateActions.Request)) == expected
 
 
-def test_action_is_carried_out_by_another_process(
-    client: Node, spin_until: Callable[[Callable[[], Any]], Any]
-) -> None:
+def test_action_is_carried_out_by_another_process(ros_client: RosClient) -> None:
     feedback: list[Any] = []
-    action = ActionClient(client, PredictFutures, "predict")
-    spin_until(action.server_is_ready)
+    action = ActionClient(ros_client.node, PredictFutures, "predict")
+    ros_client.spin_until(action.server_is_ready)
     accepted = action.send_goal_async(filled(PredictFutures.Goal), feedback.append)
-    spin_until(accepted.done)
+    ros_client.spin_until(accepted.done)
     result = accepted.result().get_result_async()
-    spin_until(lambda: result.done() and feedback)
+    ros_client.spin_until(lambda: result.done() and feedback)
     assert result.result().result.message == "as sent"
     assert feedback[0].feedback == filled(PredictFutures.Feedback)
     action.destroy()

@@ -41,11 +41,13 @@ class Rig:
 
     def __init__(
         self, bundle: str, namespace: str = "", cli_args: Sequence[str] = (), **parameters: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         """cli_args: of the node, for remappings. parameters: of the node."""
         values = {"bundle": bundle, **PATIENT, **parameters}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        self.node = WorldModelNode(namespace=namespace, cli_args=list(cli_args), parameter_overrides=overrides)
+        self.node = WorldModelNode(
+            namespace=namespace, cli_args=list(cli_args), parameter_overrides=overrides
+        )
         self.robot = Node("robot", namespace=namespace, parameter_overrides=_clock_of(parameters))
         self.futures: list[PredictedFuture] = []
         self.infos: list[ModelInfo] = []
@@ -54,7 +56,9 @@ class Rig:
         self.image = self.robot.create_publisher(Image, "image", SENSOR)
         self.joints = self.robot.create_publisher(JointState, "joint_states", SENSOR)
         self.plan = self.robot.create_publisher(ActionSequence, "action_sequence", SENSOR)
-        self.robot.create_subscription(PredictedFuture, "world_model/predicted_future", self.futures.append, SENSOR)
+        self.robot.create_subscription(
+            PredictedFuture, "world_model/predicted_future", self.futures.append, SENSOR
+        )
         self.robot.create_subscription(ModelInfo, "world_model/model_info", self.infos.append, LATCHED)
         self.robot.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, SENSOR)
         self.robot.create_subscription(Log, "/rosout", self._on_log, SENSOR)
@@ -78,6 +82,9 @@ class Rig:
     def configure_and_activate(self) -> None:
         """As activate, but for the camera: the node may listen to another topic than the robot's."""
         assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        self.activate_configured()
+
+    def activate_configured(self) -> None:
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         self.spin_until(lambda: self.joints.get_subscription_count() and self.plan.get_subscription_count())
         self.spin_until(lambda: self.node.count_subscribers(f"{self.node_name}/predicted_future"))
@@ -94,7 +101,9 @@ class Rig:
                 return value
             self._executor.spin_once(timeout_sec=0.05)
         status = self.statuses[-1] if self.statuses else None
-        raise AssertionError(f"nothing within {timeout_s:g} s; last status {status}; warnings {self.warnings}")
+        raise AssertionError(
+            f"nothing within {timeout_s:g} s; last status {status}; warnings {self.warnings}"
+        )
 
     def spin_for(self, duration_s: float) -> None:
         """For what must not happen."""
@@ -147,12 +156,23 @@ class Rig:
 
 
 def image(
-    stamp_ns: int, *, height: int = 48, width: int = 64, encoding: str = "rgb8", channels: int = 3, seed: int = 0, **fields: Any
+    stamp_ns: int,
+    *,
+    height: int = 48,
+    width: int = 64,
+    encoding: str = "rgb8",
+    channels: int = 3,
+    seed: int = 0,
+    **fields: Any,
 ) -> Image:
     """A picture of noise, sound unless fields say otherwise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width * channels), np.uint8)
     message = Image(
-        height=height, width=width, encoding=encoding, step=width * channels, data=array("B", pixels.tobytes())
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=width * channels,
+        data=array("B", pixels.tobytes()),
     )
     message.header.stamp, message.header.frame_id = to_time(stamp_ns), "camera_optical"
     for name, value in fields.items():
@@ -160,14 +180,18 @@ def image(
     return message
 
 
-def joint_state(stamp_ns: int, names: Sequence[str] = JOINTS, positions: Sequence[float] | None = None) -> JointState:
+def joint_state(
+    stamp_ns: int, names: Sequence[str] = JOINTS, positions: Sequence[float] | None = None
+) -> JointState:
     positions = [float(p) for p in POSITIONS] if positions is None else positions
     message = JointState(name=list(names), position=list(positions))
     message.header.stamp = to_time(stamp_ns)
     return message
 
 
-def action_sequence(stamp_ns: int = 0, *, rows: np.ndarray | None = None, step_dt: float = 0.2, **fields: Any) -> ActionSequence:
+def action_sequence(
+    stamp_ns: int = 0, *, rows: np.ndarray | None = None, step_dt: float = 0.2, **fields: Any
+) -> ActionSequence:
     """A plan of 4 rows, sound unless fields say otherwise."""
     rows = np.tile(POSITIONS, (4, 1)) + np.arange(1, 5)[:, None] * 0.05 if rows is None else rows
     message = ActionSequence(

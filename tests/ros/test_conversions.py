@@ -19,7 +19,9 @@ from astra_ros.types import ByteArray
 RED, GREEN = (255, 10, 20), (30, 240, 50)
 
 
-def raw_image(encoding: str, pixels: np.ndarray[Any, Any], *, padding: int = 0, is_bigendian: bool = False) -> Image:
+def raw_image(
+    encoding: str, pixels: np.ndarray[Any, Any], *, padding: int = 0, is_bigendian: bool = False
+) -> Image:
     """pixels: (h, w, channels)."""
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
@@ -83,6 +85,21 @@ def test_yuv422_keeps_every_luma_and_shares_chroma_by_two() -> None:
     assert rgb[1, 0] == round(1.164 * (100 - 16))
     assert rgb[2, 0] > 250
     assert rgb[2, 0] > rgb[3, 0] > rgb[3, 1]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "channels", "dtype"),
+    [("rgb8", 3, "u1"), ("bgr8", 3, "u1"), ("rgba8", 4, "u1"), ("bgra8", 4, "u1"), ("mono8", 1, "u1"),
+     ("mono16", 1, "u2"), ("yuv422", 2, "u1"), ("yuv422_yuy2", 2, "u1")],
+)  # fmt: skip
+def test_same_bytes_as_cv_bridge(encoding: str, channels: int, dtype: str) -> None:
+    cv_bridge = pytest.importorskip(
+        "cv_bridge", reason="cv_bridge comes with an installed ROS", exc_type=ImportError
+    )
+    limits = np.iinfo(dtype)
+    stored = np.random.default_rng(0).integers(limits.min, limits.max, (8, 6, channels), dtype, endpoint=True)
+    message = raw_image(encoding, stored)
+    np.testing.assert_array_equal(to_rgb(message), cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8"))
 
 
 @pytest.mark.parametrize(

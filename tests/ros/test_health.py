@@ -16,7 +16,7 @@ class Recorder:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.changes = 0
-        self.health = Health(self.lines.append, self._count)
+        self.health = Health(lambda problem: self.lines.append(problem.line), self._count)
 
     def _count(self) -> None:
         self.changes += 1
@@ -93,7 +93,9 @@ def test_values_tell_rates_and_percentiles(recorder: Recorder) -> None:
     assert health.snapshot().values["latency_p50_ms"] == ""
     assert health.snapshot().values["predicting_for"] == "nothing yet"
     for latency in (0.1, 0.2, 0.3):
-        timing = Timing(observation_age=0.05, preprocess=0.01, inference=0.08, latency=latency, joint_skew=0.002)
+        timing = Timing(
+            observation_age=0.05, preprocess=0.01, inference=0.08, latency=latency, joint_skew=0.002
+        )
         health.served(timing, is_hold_still=False)
         health.accept("image")
     values = health.snapshot().values

@@ -14,9 +14,9 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.frames.preprocess import fit
 from astra_ros.msg import ActionSequence, PredictedFuture
+from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg, to_rgb
 from astra_ros.ros.stamps import to_ns
-from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import Observation
 from tests.ros.rig import JOINTS, POSITIONS, SENSOR, Rig, action_sequence, image, joint_state
 
@@ -42,8 +42,14 @@ def test_stamps_frame_and_model(rig: Rig, untrained_bundle: str) -> None:
     future = rig.serve()
     t0 = to_ns(future.header.stamp)
     assert to_ns(future.step_dt) == STEP_NS
-    assert [to_ns(frame.header.stamp) for frame in future.compressed_frames] == [t0 + k * STEP_NS for k in (1, 2, 3, 4)]
-    assert {frame.header.frame_id for frame in future.compressed_frames} == {"camera_optical"} == {future.header.frame_id}
+    assert [to_ns(frame.header.stamp) for frame in future.compressed_frames] == [
+        t0 + k * STEP_NS for k in (1, 2, 3, 4)
+    ]
+    assert (
+        {frame.header.frame_id for frame in future.compressed_frames}
+        == {"camera_optical"}
+        == {future.header.frame_id}
+    )
     assert (future.model_id, future.bundle_sha256) == (bundle.manifest.model_id, bundle.sha256)
     assert (future.denoising_steps, future.seed) == (3, 0)
     assert np.isnan([future.score, future.uncertainty]).all()
@@ -55,8 +61,8 @@ def test_times_are_parts_of_the_whole(rig: Rig) -> None:
     preprocess, inference, total = (
         to_ns(duration) for duration in (future.preprocess_time, future.inference_time, future.total_latency)
     )
-    assert 0 < preprocess
-    assert 0 < inference
+    assert preprocess > 0
+    assert inference > 0
     assert preprocess + inference <= total < 20e9
     assert 0 < to_ns(future.observation_age) < 20e9
 
@@ -124,7 +130,9 @@ def test_history_and_actions_matter(make_rig: MakeRig) -> None:
         ({"width": 30, "step": 96, "data": image(0, height=48, width=32).data}, "padded rows"),
     ],
 )
-def test_pictures_of_any_size_and_encoding_are_served(rig: Rig, picture: dict[str, object], name: str) -> None:
+def test_pictures_of_any_size_and_encoding_are_served(
+    rig: Rig, picture: dict[str, object], name: str
+) -> None:
     assert len(rig.serve(**picture).compressed_frames) == 4, name
 
 
@@ -193,7 +201,9 @@ def test_model_info_is_latched(rig: Rig, untrained_bundle: str) -> None:
     assert (info.image_height, info.image_width, info.image_encoding) == (32, 32, "rgb8")
     assert (info.chunk_len, info.max_horizon, info.num_history_slots) == (2, manifest.max_horizon, 4)
     assert tuple(info.action_names) == JOINTS
-    np.testing.assert_allclose([info.action_lower, info.action_upper], [manifest.action.lower, manifest.action.upper])
+    np.testing.assert_allclose(
+        [info.action_lower, info.action_upper], [manifest.action.lower, manifest.action.upper]
+    )
     assert list(info.denoising_steps) == [3]
     assert "onnxruntime" in info.backend_version
 

@@ -19,12 +19,22 @@ S = 1_000_000_000
 NOW = 100 * S
 MEASURED = np.array([0.0, 1.0], np.float32)
 SPEC = ActionSpec(
-    modality="arm", representation="joint_position", names=("shoulder", "elbow"), units=("rad", "rad"), step_dt=0.2,
-    mean=(0.0, 0.0), std=(1.0, 1.0), delta_std=(1.0, 1.0), lower=(-2.0, -2.0), upper=(2.0, 2.0),
-)  # fmt: skip
+    modality="arm",
+    representation="joint_position",
+    names=("shoulder", "elbow"),
+    units=("rad", "rad"),
+    step_dt=0.2,
+    mean=(0.0, 0.0),
+    std=(1.0, 1.0),
+    delta_std=(1.0, 1.0),
+    lower=(-2.0, -2.0),
+    upper=(2.0, 2.0),
+)
 
 
-def sequence(rows: list[list[float]], *, step_dt: float = 0.2, stamp_ns: int = 0, **fields: Any) -> ActionSequence:
+def sequence(
+    rows: list[list[float]], *, step_dt: float = 0.2, stamp_ns: int = 0, **fields: Any
+) -> ActionSequence:
     message = ActionSequence(
         representation=ActionSequence.REPRESENTATION_JOINT_POSITION,
         step_dt=to_duration(step_dt),
@@ -95,7 +105,7 @@ def test_until_a_plan_starts_the_robot_is_still() -> None:
 
 @pytest.mark.parametrize(
     ("num_rows", "flag"), [(3, "FLAG_PLAN_EXTENDED"), (4, None), (5, "FLAG_HORIZON_CLIPPED")]
-)  # fmt: skip
+)
 def test_a_plan_of_another_length_is_flagged(num_rows: int, flag: str | None) -> None:
     found = commands(sequence([[0.1 * k, 1.0] for k in range(1, num_rows + 1)]))
     np.testing.assert_allclose(found.rows[:, 0], [0.1, 0.2, 0.3, min(0.4, 0.1 * num_rows)], rtol=1e-6)
@@ -111,7 +121,10 @@ def test_positions_beyond_the_trained_range_are_limited_and_flagged() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"representation": ActionSequence.REPRESENTATION_EE_POSE}, ["representation", "expected 1", "found 4"]),
+        (
+            {"representation": ActionSequence.REPRESENTATION_EE_POSE},
+            ["representation", "expected 1", "found 4"],
+        ),
         ({"representation": ActionSequence.REPRESENTATION_UNKNOWN}, ["representation", "found 0"]),
         ({"names": ["shoulder"]}, ["names", "missing elbow", "found shoulder"]),
         ({"names": []}, ["names", "found none"]),
@@ -144,6 +157,8 @@ def test_refused_plans(fields: dict[str, Any], expected: list[str]) -> None:
         (NOW, NOW + S * 4 // 10, NOW + S, False),  # over
     ],
 )
-def test_a_plan_is_used_until_it_times_out_or_ends(stamp_ns: int, t0_ns: int, now_ns: int, is_usable: bool) -> None:
+def test_a_plan_is_used_until_it_times_out_or_ends(
+    stamp_ns: int, t0_ns: int, now_ns: int, is_usable: bool
+) -> None:
     plan = read_plan(sequence([[0.1, 0.2], [0.3, 0.4]], stamp_ns=stamp_ns), SPEC, 0.8, NOW)
     assert plan.is_usable(t0_ns, now_ns, timeout_s=2.0) is is_usable

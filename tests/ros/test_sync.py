@@ -9,7 +9,7 @@ import pytest
 from sensor_msgs.msg import JointState
 
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.sync import JointBuffer, JointReader, joint_stamp_ns
+from astra_ros.ros.sync import JointBuffer, JointReader
 from astra_ros.types import FloatArray
 
 MS = 1_000_000
@@ -36,8 +36,12 @@ def test_joints_are_found_by_name(names: list[str], positions: list[float]) -> N
 def test_a_publisher_may_change_its_order() -> None:
     reader = JointReader(NAMES)
     for _ in range(2):
-        np.testing.assert_array_equal(reader.read(JointState(name=["elbow", "shoulder"], position=[2.0, 1.0])), [1, 2])
-        np.testing.assert_array_equal(reader.read(JointState(name=["shoulder", "elbow"], position=[1.0, 2.0])), [1, 2])
+        np.testing.assert_array_equal(
+            reader.read(JointState(name=["elbow", "shoulder"], position=[2.0, 1.0])), [1, 2]
+        )
+        np.testing.assert_array_equal(
+            reader.read(JointState(name=["shoulder", "elbow"], position=[1.0, 2.0])), [1, 2]
+        )
 
 
 @pytest.mark.parametrize(
@@ -61,11 +65,6 @@ def test_refused_joint_states(names: list[str], positions: list[float], expected
         assert text in str(caught.value)
 
 
-def test_a_joint_state_without_stamp_is_refused() -> None:
-    with pytest.raises(Refusal, match="header.stamp: expected the time of measurement, found 0"):
-        joint_stamp_ns(JointState())
-
-
 def buffer_of(*samples: tuple[int, float]) -> JointBuffer:
     buffer = JointBuffer()
     for stamp_ms, position in samples:
@@ -77,7 +76,9 @@ def buffer_of(*samples: tuple[int, float]) -> JointBuffer:
     ("stamp_ms", "position", "skew_ms"),
     [(1000, 0.0, 0), (1010, 0.25, 10), (1020, 0.5, 20), (1040, 1.0, 0), (1060, 1.0, 20), (980, 0.0, 20)],
 )
-def test_positions_are_interpolated_and_held_at_the_ends(stamp_ms: int, position: float, skew_ms: int) -> None:
+def test_positions_are_interpolated_and_held_at_the_ends(
+    stamp_ms: int, position: float, skew_ms: int
+) -> None:
     found, skew_ns = buffer_of((1000, 0.0), (1040, 1.0)).at(stamp_ms * MS, SLOP)
     np.testing.assert_allclose(found, [position])
     assert found.dtype == np.float32
@@ -97,7 +98,11 @@ def test_covers_says_whether_waiting_can_help() -> None:
         ([], 1000, "no joint state received"),
         ([(1000, 0.0)], 1400, "newest 0.400 s older"),
         ([(1000, 0.0)], 500, "oldest 0.500 s newer"),
-        ([(1000, 0.0), (1400, 1.0)], 1200, "gap of 0.400 s around it; publish faster, or set sync_slop_s:=0.200"),
+        (
+            [(1000, 0.0), (1400, 1.0)],
+            1200,
+            "gap of 0.400 s around it; publish faster, or set sync_slop_s:=0.200",
+        ),
     ],
 )
 def test_no_match_says_why(samples: list[tuple[int, float]], stamp_ms: int, expected: str) -> None:

@@ -1,0 +1,117 @@
+"""The conditions between a camera and a prediction, in the order of the data flow, and what mends each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+CAMERA = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+JOINTS = ("sensor_msgs/msg/JointState",)
+PLAN = ("astra_ros/msg/ActionSequence",)
+_LEVELS = {DiagnosticStatus.OK: "OK", DiagnosticStatus.WARN: "WARN", DiagnosticStatus.ERROR: "ERROR"}
+_NEXT_STEP = {"unconfigured": "configure", "inactive": "activate"}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of the way from a camera to a prediction. fix: what to do; empty when it is met."""
+
+    name: str
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class TopicFacts:
+    """A topic of the node, and what was received on it meanwhile.
+
+    age_s: of the last message, by its header stamp; None without one. publishers, node: names with QoS.
+    incompatible: why a publisher and the node do not match; empty when they do.
+    """
+
+    name: str
+    type: str
+    publishers: tuple[str, ...]
+    node: str
+    incompatible: str
+    rate_hz: float
+    age_s: float | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """state: lifecycle state, empty when unknown. gates: in the order of the data flow."""
+
+    node: str
+    state: str
+    diagnostics: dict[str, str]
+    topics: tuple[TopicFacts, ...]
+    gates: tuple[Gate, ...]
+
+    def first_failing(self) -> Gate | None:
+        """The gate to mend first."""
+        return next((gate for gate in self.gates if gate.fix), None)
+
+
+def absent_gate(node: str, others: Sequence[str], domain: str) -> Gate:
+    """The node is not in the graph. others: full names of those that are."""
+    fix = (
+        f"start it: ros2 launch astra_ros world_model.launch.py; if it runs, use its ROS_DOMAIN_ID (here {domain})"
+        " or give its full name with --node"
+    )
+    return Gate("node", f"{node} is not there; seen: {', '.join(others) or 'no node at all'}", fix)
+
+
+def state_gate(node: str, state: str, status: DiagnosticStatus | None) -> Gate:
+    """The lifecycle state; empty when the node did not answer."""
+    if state == "active":
+        return Gate("state", state)
+    reason = f"; it says: {status.message}" if status and status.level != DiagnosticStatus.OK else ""
+    if state in _NEXT_STEP:
+        return Gate("state", f"{state}{reason}", f"ros2 lifecycle set {node} {_NEXT_STEP[state]}")
+    return Gate("state", f"{state or 'no answer'}{reason}", "look at the node's log, and start it again")
+
+
+def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -> Gate:
+    """One subscription of the node. candidates: other topics of the same kind."""
+    if topic is None:
+        return Gate(name, "the node does not subscribe yet", "configure the node first")
+    if not topic.publishers:
+        others = f"; topics of that kind: {', '.join(candidates)}" if candidates else ""
+        fix = f"start its publisher, or remap the node's input to another topic{others}"
+        return Gate(name, f"nobody publishes {topic.name} ({topic.type})", fix)
+    if topic.incompatible:
+        fix = f"set the node's parameters qos_overrides.{topic.name}.subscription.*, or change the publisher's QoS"
+        return Gate(name, f"{topic.name}: {topic.incompatible}", fix)
+    if not topic.rate_hz:
+        return Gate(
+            name, f"{topic.name}: it has a publisher, but nothing came", "check the driver and the network"
+        )
+    return Gate(name, f"{topic.name}: {topic.rate_hz:.1f} Hz")
+
+
+def plan_gate(topic: TopicFacts | None) -> Gate:
+    """Plans may be rare or missing; a publisher of them must match."""
+    if topic is None or not topic.publishers:
+        return Gate("plan", "nobody publishes one: predictions are for holding still")
+    if topic.incompatible:
+        return input_gate("plan", topic, ())
+    return Gate("plan", f"{topic.name}: {topic.rate_hz:.1f} Hz")
+
+
+def health_gate(status: DiagnosticStatus | None) -> Gate:
+    """What the node says about itself."""
+    if status is None:
+        return Gate(
+            "diagnostics", "none received", "look at the node's log: it publishes them in every state"
+        )
+    is_ok = status.level == DiagnosticStatus.OK
+    return Gate("diagnostics", _LEVELS.get(status.level, "STALE"), "" if is_ok else status.message)
+
+
+def output_gate(topic: TopicFacts) -> Gate:
+    """Whether predictions come."""
+    fix = "" if topic.rate_hz else "mend what is named above; if nothing is, look at the node's log"
+    return Gate("predictions", f"{topic.name}: {topic.rate_hz:.1f} Hz", fix)

@@ -1,0 +1,130 @@
+"""The program `astra`: help, exit codes, and what it imports."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astra_ros.cli.main import SUBCOMMANDS, build_parser, main
+from astra_ros.cli.options import add_config, config_from
+from astra_ros.cli.progress import ProgressLine
+from astra_ros.data.playback import PlaybackConfig
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_subcommand_helps_with_an_example(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([subcommand, "--help"])
+    assert exit_info.value.code == 0
+    assert f"example: astra {subcommand} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_examples_are_valid_usage(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([subcommand, "--help"])
+    example = capsys.readouterr().out.partition("example: astra ")[2]
+    assert build_parser().parse_args(example.split()).subcommand == subcommand
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["replay"], ["record"], ["replay", "bag", "--rate", "fast"]]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+
+
+def test_record_wants_to_know_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for topics in ([], ["/x", "--all"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["record", "--out", str(tmp_path / "bag"), *topics])
+        assert exit_info.value.code == 2
+        assert "exactly one of the three" in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_and_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(tmp_path / "none")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("astra replay: ")
+    assert "expected a rosbag2 folder" in line
+
+
+def test_impossible_options_are_refused_before_ros_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(tmp_path), "--rate", "0"]) == 1
+    assert "rate: expected more than 0" in capsys.readouterr().err
+
+
+def test_help_needs_neither_ros_nor_torch() -> None:
+    blocked = (
+        "import sys; sys.modules |= dict.fromkeys(('rclpy', 'torch', 'robosuite', 'onnxruntime', 'av'))\n"
+    )
+    program = blocked + "from astra_ros.cli.main import build_parser; print(build_parser().format_help())"
+    result = subprocess.run(
+        [sys.executable, "-c", program], check=False, text=True, capture_output=True, env=dict(os.environ)
+    )
+    assert result.returncode == 0, result.stderr
+    assert all(f"    {subcommand} " in result.stdout for subcommand in SUBCOMMANDS)
+
+
+def test_a_missing_module_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "astra_ros.ros.bag_player", None)
+    assert main(["replay", str(tmp_path)]) == 1
+    assert "needs the Python module astra_ros.ros.bag_player" in capsys.readouterr().err
+
+
+def test_options_are_the_fields_of_a_config() -> None:
+    parser = argparse.ArgumentParser()
+    add_config(parser, PlaybackConfig)
+    parsed = parser.parse_args(
+        ["--rate", "2", "--topics", "/a", "/b", "--clock", "50", "--duration", "3", "--loop"]
+    )
+    config = config_from(parsed, PlaybackConfig, bag=Path("x"))
+    assert config == PlaybackConfig(
+        bag=Path("x"), rate=2, topics=("/a", "/b"), clock_hz=50, duration_s=3, loop=True, restamp=False
+    )
+
+
+class _Terminal:
+    def __init__(self, *, is_terminal: bool) -> None:
+        self.text, self._is_terminal = "", is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_progress_rewrites_its_line_on_a_terminal() -> None:
+    terminal = _Terminal(is_terminal=True)
+    line = ProgressLine(terminal)  # type: ignore[arg-type]
+    line.update("one")
+    line.update("two")
+    line.done("three")
+    assert terminal.text == "\r\x1b[2Kone\r\x1b[2Ktwo\r\x1b[2Kthree\n"
+
+
+def test_progress_in_a_log_is_rare_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter([100.0, 100.0, 101.0, 106.0, 106.0])
+    monkeypatch.setattr("astra_ros.cli.progress.time.monotonic", lambda: next(now_s))
+    log = _Terminal(is_terminal=False)
+    line = ProgressLine(log)  # type: ignore[arg-type]
+    for text in ("one", "two", "three"):
+        line.update(text)
+    line.done("four")
+    assert log.text == "one\nthree\nfour\n"

@@ -1,0 +1,71 @@
+"""What the doctor concludes from what it saw."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from astra_ros.ros import gates
+from astra_ros.ros.gates import Gate, Inspection, TopicFacts
+
+HEALTHY = TopicFacts(
+    name="/image",
+    type="sensor_msgs/msg/Image",
+    publishers=("/driver (reliable, volatile)",),
+    node="/world_model (best_effort, volatile)",
+    incompatible="",
+    rate_hz=30.0,
+    age_s=0.01,
+)
+
+
+@pytest.mark.parametrize(
+    ("topic", "found", "fix"),
+    [
+        (None, "does not subscribe yet", "configure"),
+        (replace(HEALTHY, publishers=()), "nobody publishes /image", "remap .*/front/image, /wrist/image"),
+        (replace(HEALTHY, incompatible="RELIABILITY"), "RELIABILITY", r"qos_overrides\./image\.subscription"),
+        (replace(HEALTHY, rate_hz=0.0), "nothing came", "driver"),
+        (HEALTHY, "30.0 Hz", "^$"),
+    ],
+)
+def test_an_input_fails_with_what_mends_it(topic: TopicFacts | None, found: str, fix: str) -> None:
+    gate = gates.input_gate("camera", topic, ["/front/image", "/wrist/image"])
+    assert found in gate.found
+    assert re.search(fix, gate.fix)
+
+
+@pytest.mark.parametrize(
+    ("state", "fix"),
+    [
+        ("unconfigured", "ros2 lifecycle set /a/world_model configure"),
+        ("inactive", "ros2 lifecycle set /a/world_model activate"),
+        ("active", ""),
+        ("", "look at the node's log, and start it again"),
+        ("finalized", "look at the node's log, and start it again"),
+    ],
+)
+def test_a_state_names_its_next_step(state: str, fix: str) -> None:
+    assert gates.state_gate("/a/world_model", state, None).fix == fix
+
+
+def test_the_reason_of_a_failed_transition_is_told() -> None:
+    status = DiagnosticStatus(level=DiagnosticStatus.ERROR, message="configure failed: no bundle")
+    assert "configure failed: no bundle" in gates.state_gate("/world_model", "unconfigured", status).found
+    assert gates.health_gate(status) == Gate("diagnostics", "ERROR", "configure failed: no bundle")
+
+
+def test_plans_may_be_missing_but_not_mismatched() -> None:
+    assert not gates.plan_gate(None).fix
+    assert not gates.plan_gate(replace(HEALTHY, rate_hz=0.0)).fix
+    assert gates.plan_gate(replace(HEALTHY, incompatible="DURABILITY")).fix
+
+
+def test_the_first_failing_gate_is_the_one_to_mend() -> None:
+    failing, later = Gate("camera", "none", "start it"), Gate("predictions", "0 Hz", "see above")
+    found = Inspection("/world_model", "active", {}, (), (Gate("state", "active"), failing, later))
+    assert found.first_failing() is failing
+    assert replace(found, gates=()).first_failing() is None

@@ -1,0 +1,110 @@
+"""world_model.launch.py: what it declares and what it would start. test_launch_run.py runs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.package.launch_file import evaluate, parameters
+
+DEMO_TOPICS = {"/camera/image_raw", "/camera/image_raw/compressed", "/joint_states", "/action_sequence"}
+
+
+@pytest.fixture(autouse=True)
+def installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where FindPackageShare finds the package: pip puts it into the environment's prefix."""
+    pytest.importorskip("play_launch", reason="evaluates launch files; pip install -r requirements/test.txt")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", sys.prefix)
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+
+
+def node(name: str, **arguments: str) -> dict[str, Any]:
+    """The node of that executable among those that are started."""
+    (found,) = (node for node in evaluate(**arguments)["nodes"] if node["executable"] == name)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_every_argument_has_a_default_and_a_description() -> None:
+    declared = evaluate()["declared_arguments"]
+    names = {argument["name"] for argument in declared}
+    assert names >= {
+        "namespace",
+        "bundle",
+        "backend",
+        "params_file",
+        "image",
+        "image_transport",
+        "joint_states",
+    }
+    assert names >= {
+        "use_sim_time",
+        "autostart",
+        "log_level",
+        "demo",
+        "rviz",
+        "bag",
+        "rate",
+        "fastdds_profile",
+    }
+    assert all(argument["has_default"] and argument["description"].endswith(".") for argument in declared)
+
+
+def test_without_arguments_starts_the_node_alone() -> None:
+    (only,) = evaluate()["nodes"]
+    assert (only["package"], only["executable"], only["name"]) == ("astra_ros", "world_model", "world_model")
+    assert only["lifecycle"]
+
+
+def test_files_that_are_named_are_installed() -> None:
+    files = [path for node in evaluate(demo="true")["nodes"] for path in node["params_files"]]
+    files += [parameters(node("bag_player", demo="true"))["bag"]]
+    files += [dict(node("world_model")["env_vars"])["FASTDDS_DEFAULT_PROFILES_FILE"]]
+    files += [node("rviz2", demo="true")["arguments"][1]]
+    assert [path for path in files if not Path(path).exists()] == []
+
+
+def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
+    assert parameters(node("world_model")).keys() == {"use_sim_time"}
+    given = parameters(node("world_model", bundle="/b", backend="onnxruntime", image_transport="raw"))
+    assert given.items() >= {"bundle": "/b", "backend": "onnxruntime", "image_transport": "raw"}.items()
+
+
+def test_a_fast_dds_profile_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    assert dict(node("world_model")["env_vars"]) == {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
+
+
+def test_demo_plays_onto_the_topics_that_the_node_listens_to() -> None:
+    arguments = {"demo": "true", "namespace": "robot", "image": "eye", "joint_states": "arm/joints"}
+    listens = dict(node("world_model", **arguments)["remappings"])
+    plays = dict(node("bag_player", **arguments)["remappings"])
+    assert plays.keys() == DEMO_TOPICS
+    assert {plays[f"/{name}"] for name in ("joint_states", "action_sequence")} == {
+        "arm/joints",
+        "action_sequence",
+    }
+    assert plays["/camera/image_raw"] == listens["image"] == "eye"
+    assert plays["/camera/image_raw/compressed"] == "eye/compressed"
+    assert {node(name, **arguments)["namespace"] for name in ("world_model", "bag_player", "rviz2")} == {
+        "/robot"
+    }
+
+
+@pytest.mark.parametrize(("asked", "node_reads", "is_decompressed"), [({}, "compressed", False), ({"image_transport": "raw"}, "raw", True)])  # fmt: skip
+def test_demo_sends_images_as_the_node_reads_them(
+    asked: dict[str, str], node_reads: str, is_decompressed: bool
+) -> None:
+    assert parameters(node("world_model", demo="true", **asked))["image_transport"] == node_reads
+    assert parameters(node("bag_player", demo="true", **asked))["decompress"] is is_decompressed
+
+
+@pytest.mark.parametrize(
+    ("use_sim_time", "restamp", "clock_hz"), [("false", True, 0.0), ("true", False, 100.0)]
+)
+def test_demo_has_one_clock(use_sim_time: str, restamp: bool, clock_hz: float) -> None:
+    played = parameters(node("bag_player", demo="true", use_sim_time=use_sim_time))
+    assert (played["restamp"], played["clock_hz"]) == (restamp, clock_hz)

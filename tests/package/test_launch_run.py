@@ -1,0 +1,74 @@
+"""world_model.launch.py run for real: the nodes that it describes, and where there is `ros2 launch`, by that."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from astra_ros.msg import PredictedFuture
+from tests.package.launch_file import LAUNCH_FILE, evaluate, start
+from tests.package.ros_client import TIMEOUT_S, RosClient
+
+
+@pytest.fixture
+def demo(
+    ros_domain: int, tmp_path: Path, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The processes of the demo by their names, in the namespace `robot`."""
+    monkeypatch.setenv("AMENT_PREFIX_PATH", sys.prefix)
+    nodes = evaluate(demo="true", rviz="false", bundle=str(untrained_bundle), namespace="robot")["nodes"]
+    processes = {node["name"]: start(node, tmp_path) for node in nodes}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def test_demo_predicts_for_the_recorded_plan_and_ends_well(
+    demo: dict[str, subprocess.Popen[str]], ros_client: RosClient
+) -> None:
+    received: list[Any] = []
+    topic = "/robot/world_model/predicted_future"
+    ros_client.node.create_subscription(PredictedFuture, topic, received.append, 1)
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert ros_client.call(ChangeState, "/robot/world_model/change_state", request).success
+    ros_client.spin_until(
+        lambda: any(not future.flags & PredictedFuture.FLAG_HOLD_STILL for future in received)
+    )
+    for process in demo.values():
+        process.send_signal(signal.SIGINT)
+    assert {name: process.wait(TIMEOUT_S) for name, process in demo.items()} == {
+        "world_model": 0,
+        "bag_player": 0,
+    }
+
+
+@pytest.mark.skipif(
+    find_spec("ros2launch") is None, reason="needs `ros2 launch`: source a ROS 2 installation"
+)
+def test_ros2_launch_brings_the_node_to_active(ros_client: RosClient, untrained_bundle: Path) -> None:
+    launch = subprocess.Popen(
+        ["ros2", "launch", LAUNCH_FILE, "namespace:=launched", f"bundle:={untrained_bundle}"]
+    )
+
+    def is_active() -> bool:
+        state = ros_client.call(GetState, "/launched/world_model/get_state", GetState.Request())
+        return bool(state.current_state.id == State.PRIMARY_STATE_ACTIVE)
+
+    try:
+        ros_client.spin_until(is_active)
+    finally:
+        launch.send_signal(signal.SIGINT)  # SIGTERM would leave the nodes running
+        assert launch.wait(TIMEOUT_S) == 0

@@ -1,0 +1,114 @@
+"""docs/ros_interface.md and config/world_model.yaml say what the node does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from astra_ros.ros.parameters import NodeConfig, describe
+from astra_ros.ros.refusal import Drop
+from tests.ros.rig import Rig, action_sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "ros_interface.md"
+# What rclpy itself brings.
+BUILT_IN = re.compile(r"/parameter_events|/rosout|.*/transition_event|.*/_action/.*|/clock")
+
+
+def parameter_rows() -> Iterator[str]:
+    for parameter in fields(NodeConfig):
+        default = json.dumps(parameter.default)
+        when = "next prediction" if parameter.metadata["is_live"] else "configure"
+        limits, description = describe(parameter.metadata["limits"]), parameter.metadata["description"]
+        yield f"| `{parameter.name}` | `{default}` | {limits} | {when} | {description} |"
+
+
+def rows_after(heading: str) -> list[list[str]]:
+    """Cells of the table rows in a section of the page."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
+
+
+def test_parameters() -> None:
+    documented = [f"| {' | '.join(cells)} |" for cells in rows_after("Parameters")]
+    expected = [re.sub(r"\s+", " ", row) for row in parameter_rows()]
+    assert [re.sub(r"\s+", " ", row) for row in documented] == expected, "\n".join(parameter_rows())
+
+
+def test_parameter_file_holds_the_defaults() -> None:
+    document = yaml.safe_load((ROOT / "config" / "world_model.yaml").read_text())
+    expected = {parameter.name: parameter.default for parameter in fields(NodeConfig)}
+    assert document == {"/**": {"ros__parameters": expected}}
+
+
+def test_every_parameter_is_described(make_rig: Callable[..., Rig]) -> None:
+    node = make_rig().node
+    for parameter in fields(NodeConfig):
+        descriptor = node.describe_parameter(parameter.name)
+        assert descriptor.description.endswith(".")
+        assert "Takes effect" in descriptor.additional_constraints
+        is_number = type(parameter.default) in (int, float)
+        assert bool(descriptor.integer_range or descriptor.floating_point_range) == is_number, parameter.name
+
+
+def test_topics(rig: Rig) -> None:
+    documented = {
+        (rig.node.resolve_topic_name(name.strip("`")), kind.strip("`"), *rest)
+        for name, kind, *rest in rows_after("Topics")
+    }
+    assert set(endpoints(rig.robot, rig)) == documented
+
+
+def endpoints(robot: Node, rig: Rig) -> Iterator[tuple[str, ...]]:
+    name, namespace = rig.node.get_name(), rig.node.get_namespace()
+    for direction, find_names, find_ends in (
+        ("in", robot.get_subscriber_names_and_types_by_node, robot.get_subscriptions_info_by_topic),
+        ("out", robot.get_publisher_names_and_types_by_node, robot.get_publishers_info_by_topic),
+    ):
+        for topic, kinds in find_names(name, namespace):
+            if BUILT_IN.fullmatch(topic):
+                continue
+            ours = next(end for end in find_ends(topic) if end.node_name == name)
+            qos: QoSProfile = ours.qos_profile
+            yield topic, kinds[0], direction, words(qos.reliability.name), words(qos.durability.name)
+
+
+def words(name: str) -> str:
+    return name.lower().replace("_", " ")
+
+
+def test_services_and_actions(rig: Rig) -> None:
+    documented = {
+        (rig.node.resolve_topic_name(name.strip("`")), kind.strip("`"))
+        for name, kind, _ in rows_after("Services and actions")
+    }
+    found = {
+        (name, kinds[0]) for name, kinds in rig.node.get_service_names_and_types_by_node("world_model", "/")
+    }
+    assert {(name, kind) for name, kind in documented if "/srv/" in kind} <= found
+    assert (
+        "/world_model/predict_futures/_action/send_goal",
+        "astra_ros/action/PredictFutures_SendGoal",
+    ) in found
+
+
+def test_diagnostics_keys(rig: Rig) -> None:
+    documented = {key for cells in rows_after("Diagnostics") for key in re.findall(r"`([\w.]+)`", cells[0])}
+    rig.serve()
+    rig.plan.publish(action_sequence())
+    rig.spin_until(lambda: "action_sequence.received" in rig.counters())
+    rig.statuses.clear()
+    status = rig.spin_until(lambda: rig.statuses and rig.statuses[-1])
+    assert {pair.key for pair in status.values} == documented
+    assert {f"drops.{cause}" for cause in Drop} <= documented

@@ -1,0 +1,276 @@
+"""Transitions: what they acquire, what they free, and what they say when they fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.outputs import Outputs
+from astra_ros.ros.worker import Worker
+from tests.ros.rig import Rig
+
+MakeRig = Callable[..., Rig]
+SUCCESS, FAILURE, FAULT = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+
+
+def graph_of(rig: Rig) -> tuple[list[str], ...]:
+    """Everything of the node that other nodes can see."""
+    name, namespace = rig.node.get_name(), rig.node.get_namespace()
+    return tuple(
+        sorted(entity for entity, _ in find(name, namespace))
+        for find in (
+            rig.robot.get_publisher_names_and_types_by_node,
+            rig.robot.get_subscriber_names_and_types_by_node,
+            rig.robot.get_service_names_and_types_by_node,
+        )
+    )
+
+
+def test_twenty_round_trips_leave_nothing_behind(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.spin_until(lambda: "/world_model/change_state" in graph_of(rig)[2])
+    before, threads = graph_of(rig), None
+    for _ in range(20):
+        rig.activate()
+        rig.serve()
+        assert rig.node.trigger_deactivate() == SUCCESS
+        assert rig.node.trigger_cleanup() == SUCCESS
+        threads = threads or threading.active_count()
+    assert threading.active_count() == threads
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "world_model"]
+    rig.spin_until(lambda: graph_of(rig) == before)
+
+
+def test_deactivate_and_activate_again_starts_with_an_empty_history(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    predict = WorldModel.predict
+
+    def counting(model: WorldModel, *arguments: object) -> object:
+        lengths.append(len(model.memory))
+        return predict(model, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WorldModel, "predict", counting)
+    rig.serve()
+    rig.spin_for(0.2)
+    rig.serve()
+    assert rig.node.trigger_deactivate() == SUCCESS
+    assert rig.node.trigger_activate() == SUCCESS
+    rig.serve()
+    assert lengths == [1, 2, 1]
+
+
+def test_two_namespaces_do_not_hear_each_other(make_rig: MakeRig) -> None:
+    left, right = make_rig("left"), make_rig("right")
+    left.activate()
+    right.activate()
+    left.serve()
+    right.spin_for(0.3)
+    assert not right.futures
+    assert right.drops() == {}
+    right.serve()
+    assert (len(left.futures), len(right.futures)) == (1, 1)
+    assert left.image.topic_name == "/left/image"
+    assert left.node_name == "/left/world_model"
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda bundle: (bundle / "decode.onnx").unlink(), ["decode.onnx", "no such file", "export"]),
+        (
+            lambda bundle: (bundle / "weights.bin").write_bytes(
+                b"x" * (bundle / "weights.bin").stat().st_size
+            ),
+            ["weights.bin", "expected sha256"],
+        ),
+        (lambda bundle: (bundle / "manifest.json").unlink(), ["manifest.json", "expected a bundle folder"]),
+        (lambda bundle: (bundle / "manifest.json").write_text("{"), ["line 1 column 2"]),
+    ],
+    ids=["file missing", "wrong hash", "no manifest", "broken manifest"],
+)
+def test_a_bad_bundle_fails_configure_until_a_good_one_is_set(
+    make_rig: MakeRig,
+    bundle_copy: Path,
+    untrained_bundle: Path,
+    damage: Callable[[Path], object],
+    line: list[str],
+) -> None:
+    damage(bundle_copy)
+    rig = make_rig(bundle=str(bundle_copy))
+    assert rig.node.trigger_configure() == FAILURE
+    status = rig.status(DiagnosticStatus.ERROR, "configure failed: ")
+    for text in (*line, str(bundle_copy)):
+        assert text in status.message
+    assert "\n" not in status.message
+    assert rig.spin_until(lambda: rig.warnings) == [status.message]
+    rig.node.set_parameters([Parameter("bundle", value=str(untrained_bundle))])
+    rig.activate()
+    rig.serve()
+    rig.status(DiagnosticStatus.OK, "active")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({"backend": "abacus"}, "backend 'abacus'"),
+        ({"horizon": 999}, "horizon: expected at most"),
+        ({"image_transport": "pigeon"}, "image_transport: expected one of raw, compressed, found 'pigeon'"),
+    ],
+)
+def test_bad_parameters_fail_configure(make_rig: MakeRig, parameters: dict[str, object], line: str) -> None:
+    rig = make_rig(**parameters)
+    before = graph_of(rig)
+    assert rig.node.trigger_configure() == FAILURE
+    assert line in rig.status(DiagnosticStatus.ERROR).message
+    assert graph_of(rig) == before
+
+
+def test_an_exception_in_configure_is_seen_and_everything_is_freed(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[WorldModel] = []
+    close = WorldModel.close
+
+    def counting(model: WorldModel) -> None:
+        closed.append(model)
+        close(model)
+
+    monkeypatch.setattr(WorldModel, "close", counting)
+    rig = make_rig()
+    rig.spin_until(lambda: "/world_model/change_state" in graph_of(rig)[2])
+    before = graph_of(rig)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outputs, "__init__", explode)
+        assert rig.node.trigger_configure() == FAULT
+    assert "configure failed: TypeError: planted" in rig.status(DiagnosticStatus.ERROR).message
+    rig.spin_until(lambda: any("Traceback" in line and "planted" in line for line in rig.warnings))
+    assert len(closed) == 1
+    rig.spin_until(lambda: graph_of(rig) == before)
+    rig.activate()
+    rig.serve()
+
+
+def test_an_exception_in_activate_leads_back_to_unconfigured(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    rig.node.trigger_configure()
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "start", explode)
+        assert rig.node.trigger_activate() == FAULT
+    assert "activate failed: TypeError: planted" in rig.status(DiagnosticStatus.ERROR).message
+    rig.activate()
+    rig.serve()
+
+
+def test_a_worker_that_does_not_stop_is_seen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Worker.stop
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "stop", lambda worker, timeout_s: stop(worker, timeout_s) and False)
+        assert rig.node.trigger_deactivate() == FAULT
+    assert (
+        "deactivate failed: RuntimeError: a prediction did not end within"
+        in rig.status(DiagnosticStatus.ERROR).message
+    )
+    rig.activate()
+    rig.serve()
+
+
+def explode(*_: object) -> None:
+    raise TypeError("planted")
+
+
+def test_a_transition_that_the_state_does_not_have_is_refused_and_survived(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.robot.create_client(ChangeState, "world_model/change_state")
+    rig.spin_until(client.service_is_ready)
+    for transition, success in (
+        (Transition.TRANSITION_ACTIVATE, False),
+        (Transition.TRANSITION_CONFIGURE, True),
+        (Transition.TRANSITION_ACTIVATE, True),
+    ):
+        reply = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        rig.spin_until(reply.done)
+        assert reply.result().success is success
+    rig.spin_until(rig.image.get_subscription_count)
+    rig.spin_until(rig.joints.get_subscription_count)
+    rig.serve()
+
+
+@pytest.mark.parametrize("transition", ["cleanup", "shutdown"])
+def test_the_model_is_closed(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, transition: str) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(WorldModel, "close", lambda _model: closed.append(True))
+    rig = make_rig()
+    rig.node.trigger_configure()
+    assert not closed
+    assert getattr(rig.node, f"trigger_{transition}")() == SUCCESS
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("state", ["unconfigured", "inactive", "active"])
+def test_shutdown_from_any_state(make_rig: MakeRig, state: str) -> None:
+    rig = make_rig()
+    if state != "unconfigured":
+        rig.node.trigger_configure()
+    if state == "active":
+        rig.activate_configured()
+    assert rig.node.trigger_shutdown() == SUCCESS
+    rig.status(DiagnosticStatus.OK, "finalized")
+    assert not [thread for thread in threading.enumerate() if thread.name == "world_model"]
+
+
+def test_live_parameters_take_effect_at_the_next_prediction(rig: Rig) -> None:
+    assert len(rig.serve().compressed_frames) == 4
+    set_parameters(rig, horizon=3, seed=7, compress_frames=False)
+    future = rig.serve()
+    assert len(future.frames) == 3
+    assert future.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"bundle": "/elsewhere"}, "bundle: expected no change while the node is configured"),
+        ({"image_transport": "compressed"}, "image_transport: expected no change"),
+        ({"horizon": 500}, "horizon: expected at most"),
+        ({"horizon": -1}, "horizon"),
+        ({"jpeg_quality": 101}, "jpeg_quality"),
+        ({"seed": "seven"}, "Wrong parameter type"),
+        ({"seed": 9, "horizon": 500}, "horizon: expected at most"),
+    ],
+)
+def test_bad_changes_are_refused_as_a_whole(rig: Rig, values: dict[str, object], reason: str) -> None:
+    found = set_parameters(rig, **values)
+    assert not found[0]
+    assert reason in found[1]
+    future = rig.serve()
+    assert (len(future.compressed_frames), future.seed) == (4, 0)
+
+
+def set_parameters(rig: Rig, **values: object) -> tuple[bool, str]:
+    client = rig.robot.create_client(SetParametersAtomically, "world_model/set_parameters_atomically")
+    rig.spin_until(client.service_is_ready)
+    request = SetParametersAtomically.Request(
+        parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    )
+    reply = client.call_async(request)
+    rig.spin_until(reply.done)
+    result = reply.result().result
+    return result.successful, result.reason

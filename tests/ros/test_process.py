@@ -1,0 +1,113 @@
+"""The node as a process of its own, and a client that knows nothing of this repository but the interfaces."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from astra_ros.msg import PredictedFuture
+from tests.ros.rig import SENSOR, image, joint_state
+
+START = "from astra_ros.ros.node import main; main()"
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def client() -> Iterator[Node]:
+    node = rclpy.create_node("planner")
+    yield node
+    node.destroy_node()
+
+
+def start_node(*ros_args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", START, "--ros-args", *ros_args]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+def wait_for(executor: SingleThreadedExecutor, future: Any) -> Any:
+    executor.spin_until_future_complete(future, timeout_sec=TIMEOUT_S)
+    assert future.done()
+    return future.result()
+
+
+def change_state(executor: SingleThreadedExecutor, client: Node, *transitions: int) -> None:
+    service = client.create_client(ChangeState, "world_model/change_state")
+    assert service.wait_for_service(TIMEOUT_S)
+    for transition in transitions:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert wait_for(executor, service.call_async(request)).success
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_client_receives_futures_and_the_node_ends_cleanly(
+    client: Node, untrained_bundle: Path, number: signal.Signals
+) -> None:
+    process = start_node(
+        "-p", f"bundle:={untrained_bundle}", "-p", "max_observation_age_s:=30.0", "-p", "sync_slop_s:=5.0"
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(client)
+    received = rclpy.task.Future()
+    client.create_subscription(PredictedFuture, "world_model/predicted_future", received.set_result, SENSOR)
+    camera = client.create_publisher(image(0).__class__, "image", SENSOR)
+    joints = client.create_publisher(joint_state(0).__class__, "joint_states", SENSOR)
+
+    def observe() -> None:
+        stamp_ns = client.get_clock().now().nanoseconds
+        joints.publish(joint_state(stamp_ns))
+        camera.publish(image(stamp_ns))
+
+    try:
+        change_state(executor, client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        client.create_timer(0.1, observe)
+        assert len(wait_for(executor, received).compressed_frames) == 4
+    finally:
+        # While pictures keep coming: the worker is busy when the signal arrives.
+        code, errors = finish(process, number)
+        executor.shutdown()
+    assert code == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_unconfigured_node_ends_cleanly(client: Node, number: signal.Signals) -> None:
+    process = start_node()
+    try:
+        assert client.create_client(ChangeState, "world_model/change_state").wait_for_service(TIMEOUT_S)
+    finally:
+        code, errors = finish(process, number)
+    assert code == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_a_parameter_of_the_wrong_type_ends_with_one_line() -> None:
+    process = start_node("-p", "horizon:=soon")
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert "horizon" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_node_imports_no_torch() -> None:
+    command = "import sys, astra_ros.ros.node; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False, timeout=TIMEOUT_S).returncode == 0
