@@ -15,6 +15,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONHOME PYTHONPATH
 unexport RMW_IMPLEMENTATION ROS_DISTRO ROS_PYTHON_VERSION ROS_VERSION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := pip==26.3
 
 RUN := .venv/bin/
 VENV_MADE := .venv/stamps/python-$(PYTHON_VERSION)
@@ -91,7 +92,7 @@ system-sim: system
 
 $(VENV_MADE): | system
 	@echo "Making .venv with Python $(PYTHON_VERSION)"
-	@$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -m venv --clear .venv && .venv/bin/python -m pip install -qq $(PIP)
 	@mkdir -p $(@D) && touch $@
 
 .venv/stamps/demo: requirements/demo.txt $(VENV_MADE)
@@ -109,7 +110,7 @@ $(VENV_MADE): | system
 
 $(SIM_MADE): | system-sim
 	@echo "Making .venv-sim with Python $(PYTHON_VERSION)"
-	@$(PYTHON) -m venv --clear .venv-sim
+	@$(PYTHON) -m venv --clear .venv-sim && .venv-sim/bin/python -m pip install -qq $(PIP)
 	@mkdir -p $(@D) && touch $@
 
 .venv-sim/stamps/sim: requirements/sim.txt $(SIM_MADE)

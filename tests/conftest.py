@@ -29,6 +29,7 @@ collect_ignore = ["ros"] if WHY_NO_ROS else []
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ros: needs rclpy and the built interfaces")
+    config.addinivalue_line("markers", "slow: takes more than 5 seconds on two cores")
     if WHY_NO_ROS and os.environ.get("ASTRA_REQUIRE_ROS") == "1":
         raise pytest.UsageError(f"ASTRA_REQUIRE_ROS=1, but {WHY_NO_ROS}")
 

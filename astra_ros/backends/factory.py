@@ -12,7 +12,7 @@ from astra_ros.backends.bundle import Bundle
 logger = logging.getLogger(__name__)
 
 # Name → (module it lives in, its class, the package it needs), fastest first: the order in which "auto" tries.
-_BACKENDS = {"ort": ("astra_ros.backends.ort", "OrtBackend", "onnxruntime")}
+_BACKENDS = {"onnxruntime": ("astra_ros.backends.ort", "OrtBackend", "onnxruntime")}
 
 
 def open_backend(bundle: Bundle, name: str = "auto", num_threads: int = 2) -> Backend:
@@ -51,7 +51,7 @@ def _require_available(name: str) -> str:
         known = ["auto", *_BACKENDS]
         raise BackendError(
             f"backend {name[:80]!r}: expected one of {known} (others are not part of this version);"
-            " pip install onnxruntime and choose 'ort'"
+            " pip install onnxruntime and choose 'onnxruntime'"
         )
     if not _is_installed(name):
         package = _BACKENDS[name][2]

@@ -25,7 +25,7 @@ class OrtBackend(GraphBackend):
     provider: execution provider that must run the graphs; getting another one is an error.
     """
 
-    name = "ort"
+    name = "onnxruntime"
     version = f"onnxruntime {ort.__version__}"
     device = "cpu"
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.data.bag import BagError, BagReader
+from astra_ros.frames.encodings import PictureError, to_rgb
 from astra_ros.frames.preprocess import fit
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
@@ -23,7 +22,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 class EpisodeTopics:
     """Where a recording keeps what the model needs.
 
-    joint_commands may be absent from it: then what the joints did next stands for what they were told.
+    image may be Image or CompressedImage. joint_commands may be absent from it: then what the joints did next stands for what they were told.
     """
 
     image: str = "/camera/image_raw/compressed"
@@ -67,7 +66,7 @@ def read_episode(path: Path, names: Sequence[str], size: int, topics: EpisodeTop
         for message in bag.messages(found):
             messages[message.topic].append(bag.deserialize(message))
     stamps = np.array([_stamp_ns(m) for m in messages[topics.image]], np.int64)
-    pixels = np.stack([fit(_picture(m), size, size) for m in messages[topics.image]])
+    pixels = np.stack([_picture(path, m, size) for m in messages[topics.image]])
     state_stamps, states = _joints(path, messages[topics.joint_states], names)
     measured = np.stack([np.interp(stamps, state_stamps, column) for column in states.T], axis=1).astype(
         np.float32
@@ -132,8 +131,11 @@ def _stamp_ns(message: Any) -> int:
     return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
 
 
-def _picture(message: Any) -> ByteArray:
-    return np.asarray(Image.open(io.BytesIO(message.data.tobytes())).convert("RGB"))
+def _picture(path: Path, message: Any, size: int) -> ByteArray:
+    try:
+        return fit(to_rgb(message), size, size)
+    except PictureError as error:
+        raise BagError(f"{path}: picture at {_stamp_ns(message)} ns: {error}") from error
 
 
 def _joints(path: Path, messages: list[Any], names: Sequence[str]) -> tuple[IntArray, FloatArray]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from astra_ros.denoiser.blocks import Block, Modulation, modulated_norm, rotary_angles
 
-EMPTY_SLOT_BIAS = -1e4
+HIDDEN = -1e4  # added to the logits of what a token may not see
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,14 @@ class Denoiser(nn.Module):
         slots, chunk = config.history_slots, config.chunk_len
         self.register_buffer("history_angles", self._angles(torch.arange(1 - slots, 1)), persistent=False)
         self.register_buffer("chunk_angles", self._angles(torch.arange(1, chunk + 1)), persistent=False)
-        self.register_buffer(
-            "causal_bias", _frame_causal_bias(slots, config.tokens_per_frame), persistent=False
-        )
+        frames = torch.arange(slots).repeat_interleave(config.tokens_per_frame)
+        self.register_buffer("causal_bias", HIDDEN * (frames[:, None] < frames[None, :]), persistent=False)
+        self.register_buffer("other_frames", (frames[:, None] != frames[None, :]).float(), persistent=False)
 
     history_angles: Tensor
     chunk_angles: Tensor
     causal_bias: Tensor
+    other_frames: Tensor
 
     def remember(
         self, latents: Tensor, actions: Tensor, mask: Tensor, sigma: Tensor
@@ -142,11 +143,12 @@ class Denoiser(nn.Module):
 
         Returns keys and values (l, b, k, s*n, d_head) and the bias (b, s*n) that hides empty slots.
         """
-        bias = repeat((1.0 - mask) * EMPTY_SLOT_BIAS, "b s -> b (s n)", n=self.config.tokens_per_frame)
+        bias = repeat((1.0 - mask) * HIDDEN, "b s -> b (s n)", n=self.config.tokens_per_frame)
         x = self.history_embedder(self._patches(latents)) + self.position.repeat(latents.shape[1], 1)
         modulations, _ = self.noise_level(sigma)
         action = self.action_encoder(actions)
-        attention_bias = self.causal_bias + bias[:, None, None]
+        # A frame always sees itself, so that an empty slot's tokens have something to look at.
+        attention_bias = self.causal_bias + bias[:, None, None] * self.other_frames
         keys, values = [], []
         for block, modulation in zip(self.blocks, modulations, strict=True):
             x, (key, value) = block(x, modulation, action, self.history_angles, attention_bias)
@@ -197,12 +199,6 @@ class Denoiser(nn.Module):
         grid = torch.arange(self.config.latent_size // self.config.patch)
         coordinates = torch.cartesian_prod(frames, grid, grid).float()
         return rotary_angles(coordinates, self.config.head_dim)
-
-
-def _frame_causal_bias(frames: int, tokens: int) -> Tensor:
-    """(frames*tokens, frames*tokens): 0 where a token may look (own and earlier frames), a large negative elsewhere."""
-    frame = torch.arange(frames).repeat_interleave(tokens)
-    return torch.where(frame[:, None] >= frame[None, :], 0.0, EMPTY_SLOT_BIAS)
 
 
 def _sinusoids(timestep: Tensor, dims: int = 256) -> Tensor:

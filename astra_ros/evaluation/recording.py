@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from astra_ros.data.bag import BagReader
+from astra_ros.frames.encodings import to_rgb
 from astra_ros.frames.preprocess import fit
 from astra_ros.types import NANOSECONDS, ByteArray
 
@@ -65,7 +63,7 @@ class Recording:
 
 
 def read_recording(bag: Path, image_topic: str, future_topic: str) -> Recording:
-    """Read CompressedImage and PredictedFuture messages of one bag.
+    """Read the pictures and PredictedFuture messages of one bag.
 
     Raises BagError when a topic is missing, ValueError when nothing was predicted.
     """
@@ -76,7 +74,7 @@ def read_recording(bag: Path, image_topic: str, future_topic: str) -> Recording:
         height, width = futures[0].frames.shape[1:3]
         images = (reader.deserialize(m) for m in reader.messages([image_topic]))
         stamped = sorted(
-            ((_nanoseconds(i.header.stamp), fit(_decode(i), height, width)) for i in images),
+            ((_nanoseconds(i.header.stamp), fit(to_rgb(i), height, width)) for i in images),
             key=lambda s: s[0],
         )
     stamps_ns = np.array([stamp for stamp, _ in stamped], np.int64)
@@ -88,25 +86,11 @@ def _future(message: Any) -> Future:
     return Future(
         stamp_ns=_nanoseconds(message.header.stamp),
         step_dt_ns=_nanoseconds(message.step_dt),
-        frames=np.stack(list(_frames(message))),
+        frames=np.stack([to_rgb(image) for image in (*message.compressed_frames, *message.frames)]),
         is_hold_still=bool(message.flags & message.FLAG_HOLD_STILL),
         inference_time_s=_nanoseconds(message.inference_time) / NANOSECONDS,
         model_id=message.model_id,
     )
-
-
-def _frames(message: Any) -> Iterator[ByteArray]:
-    for image in message.compressed_frames:
-        yield _decode(image)
-    for image in message.frames:
-        yield image.data.reshape(image.height, image.step)[:, : 3 * image.width].reshape(
-            image.height, image.width, 3
-        )
-
-
-def _decode(image: Any) -> ByteArray:
-    """CompressedImage message → (h, w, 3) uint8 RGB."""
-    return np.asarray(Image.open(io.BytesIO(image.data)).convert("RGB"), np.uint8)
 
 
 def _nanoseconds(time: Any) -> int:

@@ -46,7 +46,7 @@ class Report:
             f"Model                   {self.model_id}",
             f"Predictions             {self.predictions}, {self.predictions_without_plan} of them without a plan",
             f"Inputs not used         {sum(self.drops.values())}{': ' if causes else ''}{causes}",
-            f"Image stamp to publish  {_milliseconds(self.latency_ms)}",
+            f"Image stamp to publish  {_milliseconds(self.latency_ms)}  (system clock, DDS source timestamp)",
             f"  of it in the network  {_milliseconds(self.inference_ms)}",
             "",
             "PSNR against what really happened",

@@ -38,7 +38,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from astra_ros.data.bag import BagError, BagReader, RecordedMessage, RecordedTopic
 from astra_ros.data.playback import Lap, PlaybackConfig, PlaybackProgress
-from astra_ros.ros.conversions import decompress, to_image
+from astra_ros.ros.conversions import to_image, to_rgb
 from astra_ros.ros.message_types import UnknownMessageTypeError, message_class, restamp
 from astra_ros.ros.refusal import Refusal
 from astra_ros.ros.session import ros_session
@@ -208,7 +208,7 @@ def playback_qos(recorded: Sequence[Qos]) -> QoSProfile:
 
 def _raw_image(raw: bytes) -> Image:
     message = deserialize_message(raw, CompressedImage)
-    return to_image(decompress(message), message.header)
+    return to_image(to_rgb(message), message.header)
 
 
 def _config_from_parameters(node: Node) -> PlaybackConfig:

@@ -18,7 +18,7 @@ from astra_ros.backends.manifest import Manifest
 from astra_ros.frames.preprocess import fit
 from astra_ros.msg import ActionSequence
 from astra_ros.ros import qos
-from astra_ros.ros.conversions import decompress, to_rgb
+from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import read_plan
@@ -76,7 +76,7 @@ class Inputs:
         received_s = time.monotonic()
         stamp_ns = self._recent_stamp_ns(message.header)
         self._require_in_order(stamp_ns)
-        rgb = to_rgb(message) if isinstance(message, Image) else decompress(message)
+        rgb = to_rgb(message)
         camera = self._manifest.camera
         pixels = fit(rgb, camera.height, camera.width)
         frame_id = message.header.frame_id

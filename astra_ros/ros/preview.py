@@ -57,7 +57,7 @@ def _num_columns(num_cells: int) -> int:
 def _cells(
     observed: ByteArray, frames: ByteArray, step_dt: float
 ) -> Iterator[tuple[ByteArray, str, tuple[int, int, int]]]:
-    yield observed, "now", _OBSERVED
+    yield observed, "observed", _OBSERVED
     for k, frame in enumerate(frames):
         yield frame, f"+{(k + 1) * step_dt:.1f} s", _PREDICTED
 

@@ -19,6 +19,7 @@ def ros_session(args: Sequence[str] = ()) -> Iterator[threading.Event]:
 
     rclpy's own handlers would raise in the middle of whatever runs, writing a record of a bag for example.
     args: a command line, for example ("bag_player", "--ros-args", "-r", "image:=/camera/image_raw").
+    For the main thread only, the one that Python gives signals to.
     """
     stop = threading.Event()
 

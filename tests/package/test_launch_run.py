@@ -23,11 +23,11 @@ from tests.package.ros_client import TIMEOUT_S, RosClient
 
 @pytest.fixture
 def demo(
-    ros_domain: int, tmp_path: Path, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ros_domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The processes of the demo by their names, in the namespace `robot`."""
     monkeypatch.setenv("AMENT_PREFIX_PATH", sys.prefix)
-    nodes = evaluate(demo="true", rviz="false", bundle=str(untrained_bundle), namespace="robot")["nodes"]
+    nodes = evaluate(demo="true", rviz="false", namespace="robot")["nodes"]
     processes = {node["name"]: start(node, tmp_path) for node in nodes}
     yield processes
     for process in processes.values():
@@ -58,10 +58,8 @@ def test_demo_predicts_for_the_recorded_plan_and_ends_well(
 @pytest.mark.skipif(
     find_spec("ros2launch") is None, reason="needs `ros2 launch`: source a ROS 2 installation"
 )
-def test_ros2_launch_brings_the_node_to_active(ros_client: RosClient, untrained_bundle: Path) -> None:
-    launch = subprocess.Popen(
-        ["ros2", "launch", LAUNCH_FILE, "namespace:=launched", f"bundle:={untrained_bundle}"]
-    )
+def test_ros2_launch_brings_the_node_to_active(ros_client: RosClient) -> None:
+    launch = subprocess.Popen(["ros2", "launch", LAUNCH_FILE, "namespace:=launched"])
 
     def is_active() -> bool:
         state = ros_client.call(GetState, "/launched/world_model/get_state", GetState.Request())

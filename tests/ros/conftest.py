@@ -10,6 +10,8 @@ import pytest
 import rclpy
 from rclpy.utilities import try_shutdown
 
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import FloatArray, Prediction
 from tests.ros.rig import Rig
 
 
@@ -32,6 +34,20 @@ def make_rig(untrained_bundle: Path) -> Iterator[Callable[..., Rig]]:
     yield make
     for rig in rigs:
         rig.close()
+
+
+@pytest.fixture
+def history_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of remembered pictures at every prediction from now on."""
+    lengths: list[int] = []
+    predict = WorldModel.predict
+
+    def counting(model: WorldModel, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
+        lengths.append(len(model.memory))
+        return predict(model, t0_ns, plan, seed)
+
+    monkeypatch.setattr(WorldModel, "predict", counting)
+    return lengths
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from astra_ros.ros.conversions import decompress, to_image, to_jpeg, to_rgb
+from astra_ros.ros.conversions import to_image, to_jpeg, to_rgb
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.types import ByteArray
 
@@ -138,7 +138,7 @@ def test_refused_images(fields: dict[str, Any], expected: list[str]) -> None:
     ],
 )
 def test_compressed_images(kind: str, message_format: str, is_swapped: bool) -> None:
-    rgb = decompress(compressed(PIL.Image.new("RGB", (16, 8), RED), kind, message_format))
+    rgb = to_rgb(compressed(PIL.Image.new("RGB", (16, 8), RED), kind, message_format))
     assert rgb.shape == (8, 16, 3)
     expected = RED[::-1] if is_swapped else RED
     np.testing.assert_allclose(rgb[4, 8].astype(int), expected, atol=0 if kind == "PNG" else 2)
@@ -147,14 +147,14 @@ def test_compressed_images(kind: str, message_format: str, is_swapped: bool) -> 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
 def test_compressed_images_of_other_modes_become_rgb(mode: str) -> None:
     picture = PIL.Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode)
-    rgb = decompress(compressed(picture, "JPEG" if mode == "CMYK" else "PNG", "png"))
+    rgb = to_rgb(compressed(picture, "JPEG" if mode == "CMYK" else "PNG", "png"))
     assert rgb.shape == (8, 8, 3)
     np.testing.assert_allclose(rgb.astype(int), 255, atol=2)
 
 
 def test_16_bit_png_is_scaled_like_mono16() -> None:
     picture = PIL.Image.fromarray(np.full((4, 4), 32896, np.uint16))
-    assert to_set(decompress(compressed(picture, "PNG", "mono16; png compressed "))) == {128}
+    assert to_set(to_rgb(compressed(picture, "PNG", "mono16; png compressed "))) == {128}
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_16_bit_png_is_scaled_like_mono16() -> None:
 )
 def test_refused_compressed_images(data: bytes, message_format: str, expected: list[str]) -> None:
     message = CompressedImage(format=message_format, data=array("B", data))
-    require_refused(lambda: decompress(message), expected)
+    require_refused(lambda: to_rgb(message), expected)
 
 
 def test_cut_off_jpeg_is_refused() -> None:
     message = compressed(noise(64, 64), "JPEG", "jpeg")
     message.data = message.data[: len(message.data) // 2]
-    require_refused(lambda: decompress(message), ["data", "do not decode"])
+    require_refused(lambda: to_rgb(message), ["data", "do not decode"])
 
 
 def test_raw_image_survives_the_round_trip() -> None:
@@ -189,7 +189,7 @@ def test_jpeg_survives_the_round_trip_and_obeys_its_quality() -> None:
     rgb = np.full((32, 32, 3), RED, np.uint8)
     message = to_jpeg(rgb, Header(), 90)
     assert message.format == "rgb8; jpeg compressed bgr8"
-    np.testing.assert_allclose(decompress(message).astype(int), rgb.astype(int), atol=3)
+    np.testing.assert_allclose(to_rgb(message).astype(int), rgb.astype(int), atol=3)
     picture = np.asarray(noise(64, 64))
     assert len(to_jpeg(picture, Header(), 30).data) < len(to_jpeg(picture, Header(), 95).data)
 

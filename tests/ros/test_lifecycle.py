@@ -56,23 +56,15 @@ def test_twenty_round_trips_leave_nothing_behind(make_rig: MakeRig) -> None:
 
 
 def test_deactivate_and_activate_again_starts_with_an_empty_history(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, history_lengths: list[int]
 ) -> None:
-    lengths: list[int] = []
-    predict = WorldModel.predict
-
-    def counting(model: WorldModel, *arguments: object) -> object:
-        lengths.append(len(model.memory))
-        return predict(model, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(WorldModel, "predict", counting)
     rig.serve()
     rig.spin_for(0.2)
     rig.serve()
     assert rig.node.trigger_deactivate() == SUCCESS
     assert rig.node.trigger_activate() == SUCCESS
     rig.serve()
-    assert lengths == [1, 2, 1]
+    assert history_lengths == [1, 2, 1]
 
 
 def test_two_namespaces_do_not_hear_each_other(make_rig: MakeRig) -> None:

@@ -51,7 +51,7 @@ def test_stamps_frame_and_model(rig: Rig, untrained_bundle: str) -> None:
         == {future.header.frame_id}
     )
     assert (future.model_id, future.bundle_sha256) == (bundle.manifest.model_id, bundle.sha256)
-    assert (future.denoising_steps, future.seed) == (3, 0)
+    assert (future.denoising_steps, future.seed) == (bundle.manifest.num_steps, 0)
     assert np.isnan([future.score, future.uncertainty]).all()
     assert not future.frames
 
@@ -204,7 +204,7 @@ def test_model_info_is_latched(rig: Rig, untrained_bundle: str) -> None:
     np.testing.assert_allclose(
         [info.action_lower, info.action_upper], [manifest.action.lower, manifest.action.upper]
     )
-    assert list(info.denoising_steps) == [3]
+    assert list(info.denoising_steps) == [manifest.num_steps]
     assert "onnxruntime" in info.backend_version
 
 

@@ -98,6 +98,12 @@ def test_between_two_rows_the_robot_is_on_its_way() -> None:
     np.testing.assert_allclose(found.rows[:, 0], [0.3], rtol=1e-6)
 
 
+def test_an_elapsed_row_does_not_pull_the_robot_back() -> None:
+    # Row 0 was due 0.5 s before t0, row 1 is due 0.5 s after it.
+    found = commands(sequence([[2.0, 1.0], [1.0, 1.0]], step_dt=1.0, stamp_ns=NOW - S * 3 // 2))
+    np.testing.assert_allclose(found.rows[:, 0], [0.4, 0.8, 1.0, 1.0], rtol=1e-6)
+
+
 def test_until_a_plan_starts_the_robot_is_still() -> None:
     found = commands(sequence([[1.0, 1.0]], stamp_ns=NOW + S * 2 // 5))
     np.testing.assert_allclose(found.rows[:, 0], [0.0, 0.0, 1.0, 1.0], rtol=1e-6)

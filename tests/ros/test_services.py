@@ -37,13 +37,16 @@ def ask(rig: Rig, goal: PredictFutures.Goal) -> Any:
     return result.result()
 
 
-def test_reset_forgets_history_and_plan(rig: Rig) -> None:
+def test_reset_forgets_history_and_plan(rig: Rig, history_lengths: list[int]) -> None:
     rig.plan.publish(action_sequence())
     rig.spin_until(lambda: "action_sequence.received" in rig.counters())
     assert rig.serve().flags == 0
+    rig.spin_for(0.2)
+    rig.serve()
     reply = call(rig, Trigger, "reset", Trigger.Request())
     assert (reply.success, reply.message) == (True, "history and plan forgotten")
     assert rig.serve().flags == PredictedFuture.FLAG_HOLD_STILL
+    assert history_lengths == [1, 2, 1]
 
 
 def test_reset_of_an_inactive_node_says_so(make_rig: MakeRig) -> None:

@@ -9,7 +9,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rosgraph_msgs.msg import Clock
 
 from astra_ros.msg import PredictedFuture
-from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.stamps import to_ns, to_time
 from astra_ros.types import NANOSECONDS
 from tests.ros.rig import Rig, action_sequence, image, joint_state
@@ -56,16 +55,8 @@ def test_without_a_clock_the_line_names_it(rig: Rig) -> None:
 
 @pytest.mark.parametrize("step_back_s", [0.3, 600.0])
 def test_a_jump_back_clears_history_and_plan(
-    rig: Rig, set_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, step_back_s: float
+    rig: Rig, set_time: Callable[[float], None], history_lengths: list[int], step_back_s: float
 ) -> None:
-    lengths: list[int] = []
-    predict = WorldModel.predict
-
-    def counting(model: WorldModel, *arguments: object) -> object:
-        lengths.append(len(model.memory))
-        return predict(model, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(WorldModel, "predict", counting)
     set_time(1000.0)
     rig.serve()
     set_time(1000.2)
@@ -76,5 +67,5 @@ def test_a_jump_back_clears_history_and_plan(
     assert rig.serve().flags & PredictedFuture.FLAG_HOLD_STILL
     set_time(1000.4 - step_back_s)
     rig.serve()
-    assert lengths == [1, 2, 1, 2]
+    assert history_lengths == [1, 2, 1, 2]
     assert rig.drops() == {}

@@ -51,7 +51,7 @@ CALLS: dict[str, Call] = {
 def test_use_before_load_and_after_close_is_an_error(bundle: Bundle, inputs: ChunkInputs, call: str) -> None:
     backend = OrtBackend(bundle)
     with pytest.raises(
-        RuntimeError, match=r"backend 'ort': expected load\(\) first, found it not loaded or closed"
+        RuntimeError, match=r"backend 'onnxruntime': expected load\(\) first, found it not loaded or closed"
     ):
         CALLS[call](backend, inputs)
     backend.load()
@@ -87,7 +87,7 @@ def test_shapes_and_types(backend: Backend, inputs: ChunkInputs) -> None:
 
 
 def test_what_a_backend_says_of_itself(backend: Backend) -> None:
-    assert (backend.name, backend.device, backend.precision) == ("ort", "cpu", "fp32")
+    assert (backend.name, backend.device, backend.precision) == ("onnxruntime", "cpu", "fp32")
     assert backend.version == f"onnxruntime {onnxruntime.__version__}"
 
 
@@ -139,13 +139,13 @@ def test_auto_takes_the_first_installed_and_says_why(
     bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO), open_backend(bundle) as backend:
-        assert backend.name == "ort"
-    assert "backend ort (auto: first installed of ['ort'], onnxruntime" in caplog.text
+        assert backend.name == "onnxruntime"
+    assert "backend onnxruntime (auto: first installed of ['onnxruntime'], onnxruntime" in caplog.text
 
 
 def test_a_name_is_that_backend(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), open_backend(bundle, "ort", num_threads=1) as backend:
-        assert backend.name == "ort"
+    with caplog.at_level(logging.INFO), open_backend(bundle, "onnxruntime", num_threads=1) as backend:
+        assert backend.name == "onnxruntime"
     assert "asked for by name" in caplog.text
     assert "1 threads" in caplog.text
 
@@ -153,12 +153,12 @@ def test_a_name_is_that_backend(bundle: Bundle, caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize("name", ["openvino", "tensorrt", "torch", "ORT", ""])
 def test_other_names_are_refused_and_never_replaced(bundle: Bundle, name: str) -> None:
     with pytest.raises(
-        BackendError, match=rf"backend '{name}': expected one of \['auto', 'ort'\].*pip install"
+        BackendError, match=rf"backend '{name}': expected one of \['auto', 'onnxruntime'\].*pip install"
     ):
         open_backend(bundle, name)
 
 
-@pytest.mark.parametrize("name", ["auto", "ort"])
+@pytest.mark.parametrize("name", ["auto", "onnxruntime"])
 def test_a_missing_runtime_is_named(bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "find_spec", lambda _: None)
     with pytest.raises(BackendError, match="pip install onnxruntime"):

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from einops import rearrange
 
-from astra_ros.denoiser.blocks import Block, Modulation, rotary_angles, rotate
-from astra_ros.denoiser.dit import Denoiser, DenoiserConfig
+from astra_ros.denoiser.blocks import Block, Modulation, SelfAttention, rotary_angles, rotate
+from astra_ros.denoiser.dit import HIDDEN, Denoiser, DenoiserConfig
 
 CONFIG = DenoiserConfig(
     latent_channels=3,
@@ -119,6 +120,22 @@ def test_the_adapter_is_an_identity_and_the_action_without_effect_before_trainin
         without_adapter, _ = block(x, modulation, torch.zeros(1, 3, 64), angles, bias)
     assert torch.equal(expected, with_action)
     assert torch.allclose(expected, without_adapter, atol=1e-6)
+
+
+def test_attention_is_the_reference_attention() -> None:
+    torch.manual_seed(0)
+    attention = SelfAttention(width=64, num_heads=2).eval()
+    x, past = torch.randn(2, 6, 64), (torch.randn(2, 2, 3, 32), torch.randn(2, 2, 3, 32))
+    bias = torch.zeros(2, 1, 1, 9)
+    bias[:, :, :, 1] = HIDDEN
+    with torch.no_grad():
+        mixed, (key, value) = attention(x, torch.zeros(6, 16), bias, past)
+        query = rearrange(attention.qkv(x), "b n (three k d) -> three b k n d", three=3, k=2)[0]
+        query = torch.nn.functional.rms_norm(query, (32,), eps=1e-6)
+        keys, values = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        expected = attention.out(rearrange(expected, "b k n d -> b n (k d)"))
+    assert torch.allclose(mixed, expected, atol=1e-5)
 
 
 def test_rotary_products_depend_on_relative_coordinates_only() -> None:

@@ -154,7 +154,7 @@ def test_predicting_from_what_was_never_observed(world_model: WorldModel) -> Non
 
 
 def test_close_releases_the_backend(untrained_bundle: Path) -> None:
-    world_model = WorldModel.load(untrained_bundle, backend="ort", num_threads=1)
+    world_model = WorldModel.load(untrained_bundle, backend="onnxruntime", num_threads=1)
     world_model.observe(observations()[0])
     world_model.close()
     world_model.close()
