@@ -26,8 +26,8 @@ PACKAGE_SOURCES := $(wildcard msg/* srv/* action/* launch/* config/* scripts/* e
 # $(call install,environment,lock file): pip without its chatter, but never silent for long.
 define install
 	@echo "Installing $$(grep -c == $(2)) packages from $(2) into $(1)"
-	@$(1)/bin/python -m pip install --no-input -r $(2) | awk -v total="$$(grep -c == $(2))" \
-	  '/^Collecting/ && ++n % 10 == 0 { print "  " n " of " total " found"; fflush() } \
+	@$(1)/bin/python -m pip install --no-input -r $(2) | awk \
+	  '/^Collecting/ && ++n % 20 == 0 { print "  fetched " n ", now " $$2; fflush() } \
 	   /^Installing collected/ { print "  copying them into place"; fflush() }'
 endef
 

@@ -51,7 +51,7 @@ def to_rgb(message: RawPicture | CompressedPicture) -> ByteArray:
     # By its field, because a recording's messages and a topic's are of different classes.
     if hasattr(message, "format"):
         return _decompress(cast("CompressedPicture", message))
-    return _unpack(cast("RawPicture", message))
+    return _unpack(message)
 
 
 def _unpack(message: RawPicture) -> ByteArray:
