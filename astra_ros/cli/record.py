@@ -105,7 +105,7 @@ def _text(recorded: Recorded) -> str:
     tallies = recorded.tallies.values()
     megabytes = sum(tally.bytes for tally in tallies) / 1e6
     waiting = f"   waiting for {', '.join(recorded.missing)}" if recorded.missing else ""
-    return f"{recorded.seconds:6.1f} s   {sum(t.messages for t in tallies)} messages   {megabytes:.1f} MB{waiting}"
+    return f"recording {recorded.seconds:6.1f} s   {sum(t.messages for t in tallies)} messages   {megabytes:.1f} MB{waiting}"
 
 
 def _print_topics(recorded: Recorded) -> None:

@@ -52,4 +52,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _text(progress: PlaybackProgress) -> str:
     lap = f"   lap {progress.lap}" if progress.lap > 1 else ""
-    return f"{progress.seconds:6.1f} / {progress.total_s:.1f} s   {progress.messages} messages{lap}"
+    return f"playing {progress.seconds:6.1f} / {progress.total_s:.1f} s   {progress.messages} messages{lap}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -120,11 +121,19 @@ def test_progress_rewrites_its_line_on_a_terminal() -> None:
 
 
 def test_progress_in_a_log_is_rare_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = iter([100.0, 100.0, 101.0, 106.0, 106.0])
+    now_s = iter([100.0, 101.0, 106.0, 106.0])
     monkeypatch.setattr("astra_ros.cli.progress.time.monotonic", lambda: next(now_s))
     log = _Terminal(is_terminal=False)
     line = ProgressLine(log)  # type: ignore[arg-type]
-    for text in ("one", "two", "three"):
+    for text in ("playing one", "playing two", "playing three"):
         line.update(text)
-    line.done("four")
-    assert log.text == "one\nthree\nfour\n"
+    line.done("done")
+    assert log.text == "playing one\nplaying three\ndone\n"
+
+
+def test_a_log_gets_every_activity_at_once_and_its_updates_now_and_then() -> None:
+    stream = io.StringIO()
+    line = ProgressLine(stream)
+    for text in ("loading the model", "playing 0.1 s", "playing 0.2 s", "drawing"):
+        line.update(text)
+    assert stream.getvalue().splitlines() == ["loading the model", "playing 0.1 s", "drawing"]
