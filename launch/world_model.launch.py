@@ -25,7 +25,8 @@ from launch import LaunchDescription
 if TYPE_CHECKING:
     from launch import Action, LaunchContext, SomeSubstitutionsType
 
-FASTDDS_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"  # environment variable
+# Environment variables with the profile: of Fast DDS 2 (Jazzy) and 3 (Kilted and later).
+FASTDDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def shared(*parts: str) -> PathJoinSubstitution:
@@ -56,7 +57,7 @@ ARGUMENTS = (
     ("log_level", "info", "debug, info, warn, error or fatal."),
     (
         "fastdds_profile",
-        os.environ.get(FASTDDS_PROFILE) or shared("config", "fastdds_shm.xml"),
+        next(filter(None, map(os.environ.get, FASTDDS_PROFILE)), shared("config", "fastdds_shm.xml")),
         "Fast DDS profile; the shipped one makes room for large images in shared memory.",
     ),
     ("demo", "false", "Play a recording, compressed unless image_transport says raw, and open rviz."),
@@ -98,7 +99,7 @@ def world_model(context: LaunchContext) -> list[Action]:
             (topic, LaunchConfiguration(topic)) for topic in ("image", "joint_states", "action_sequence")
         ],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-        additional_env={FASTDDS_PROFILE: LaunchConfiguration("fastdds_profile")},
+        additional_env=dict.fromkeys(FASTDDS_PROFILE, LaunchConfiguration("fastdds_profile")),
         output="screen",
     )
     start = LifecycleTransition(
@@ -137,7 +138,7 @@ def bag_player() -> Node:
             ("/camera/image_raw/compressed", [LaunchConfiguration("image"), "/compressed"]),
             *((topic, LaunchConfiguration(argument)) for argument, topic in recorded.items()),
         ],
-        additional_env={FASTDDS_PROFILE: LaunchConfiguration("fastdds_profile")},
+        additional_env=dict.fromkeys(FASTDDS_PROFILE, LaunchConfiguration("fastdds_profile")),
         condition=IfCondition(LaunchConfiguration("demo")),
         output="screen",
     )

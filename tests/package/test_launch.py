@@ -10,6 +10,8 @@ import pytest
 
 from tests.package.launch_file import evaluate, parameters
 
+# Of Fast DDS 2 and 3.
+FASTDDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 DEMO_TOPICS = {"/camera/image_raw", "/camera/image_raw/compressed", "/joint_states", "/action_sequence"}
 
 
@@ -18,7 +20,8 @@ def installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where FindPackageShare finds the package: pip puts it into the environment's prefix."""
     pytest.importorskip("play_launch", reason="evaluates launch files; pip install -r requirements/test.txt")
     monkeypatch.setenv("AMENT_PREFIX_PATH", sys.prefix)
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    for variable in FASTDDS_PROFILE:
+        monkeypatch.delenv(variable, raising=False)
 
 
 def node(name: str, **arguments: str) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def test_without_arguments_starts_the_node_alone() -> None:
 def test_files_that_are_named_are_installed() -> None:
     files = [path for node in evaluate(demo="true")["nodes"] for path in node["params_files"]]
     files += [parameters(node("bag_player", demo="true"))["bag"]]
-    files += [dict(node("world_model")["env_vars"])["FASTDDS_DEFAULT_PROFILES_FILE"]]
+    files += dict(node("world_model")["env_vars"]).values()
     files += [node("rviz2", demo="true")["arguments"][1]]
     assert [path for path in files if not Path(path).exists()] == []
 
@@ -73,9 +76,10 @@ def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
     assert given.items() >= {"bundle": "/b", "backend": "onnxruntime", "image_transport": "raw"}.items()
 
 
-def test_a_fast_dds_profile_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    assert dict(node("world_model")["env_vars"]) == {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
+@pytest.mark.parametrize("variable", FASTDDS_PROFILE)
+def test_a_fast_dds_profile_of_the_user_is_kept(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "/mine.xml")
+    assert dict(node("world_model")["env_vars"]) == dict.fromkeys(FASTDDS_PROFILE, "/mine.xml")
 
 
 def test_demo_plays_onto_the_topics_that_the_node_listens_to() -> None:

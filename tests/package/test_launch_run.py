@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from astra_ros.msg import PredictedFuture
 from tests.package.launch_file import LAUNCH_FILE, evaluate, start
@@ -53,6 +55,29 @@ def test_demo_predicts_for_the_recorded_plan_and_ends_well(
         "world_model": 0,
         "bag_player": 0,
     }
+
+
+MAKE_A_NODE = """
+import pathlib, rclpy
+before = set(pathlib.Path("/dev/shm").iterdir())
+rclpy.init()
+node = rclpy.create_node("publisher")
+print(max(path.stat().st_size for path in set(pathlib.Path("/dev/shm").iterdir()) - before))
+"""
+
+
+def test_shipped_fast_dds_profile_makes_room_for_large_images(
+    ros_domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if get_rmw_implementation_identifier() != "rmw_fastrtps_cpp":
+        pytest.skip("the profile is Fast DDS's, and another middleware is in use")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", sys.prefix)
+    (node,) = evaluate()["nodes"]
+    env = {**os.environ, **dict(node["env_vars"])}
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE_A_NODE], env=env, check=True, capture_output=True, text=True
+    )
+    assert int(made.stdout) > 16 * 2**20
 
 
 @pytest.mark.skipif(
