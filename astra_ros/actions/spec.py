@@ -1,6 +1,8 @@
-"""The action contract: which joints, in which order and unit, how fast, and how they are normalised.
+"""The action contract: one robot's way of acting, declared in one place.
 
-Run-time code (numpy only). Training fits a spec to recorded episodes; the bundle's manifest carries it to the robot.
+names, units, rate and normalisation of an action space. Run-time code (numpy only). Training fits a spec to recorded
+episodes; the bundle's manifest carries it to the robot. The network sees only features: a new action space touches no
+network code, and a new way of acting is one more class in representations.py.
 """
 
 from __future__ import annotations
@@ -10,19 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from astra_ros.actions.representations import REPRESENTATIONS, Representation, Scales
 from astra_ros.types import FloatArray
+
+# The paper's three kinds of action (A.8, A.10) with driving apart from cameras, as in its released code.
+MODALITIES = ("arm", "drive", "camera", "command")
 
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """One action modality of a model.
+    """One action space.
 
-    names, units: one entry per action dimension, in the order of every action array.
+    space: its name within a model. modality: arm, drive, camera or command. representation: what a row means
+    (representations.py). names, units: one entry per action dimension, in the order of every action array.
     step_dt: seconds between two latent frames; one action row per frame.
-    mean, std: normalisation of positions; delta_std: of the change from one frame to the next.
+    mean, std: normalisation of a row; delta_std: of what it adds up to.
     lower, upper: range seen in training; commands beyond it are clipped and flagged.
     """
 
+    space: str
     modality: str
     representation: str
     names: tuple[str, ...]
@@ -36,11 +44,16 @@ class ActionSpec:
 
     def __post_init__(self) -> None:
         for field in ("units", "mean", "std", "delta_std", "lower", "upper"):
-            found = len(getattr(self, field))
-            if found != self.dim:
-                raise ValueError(f"action.{field}: expected {self.dim} entries (one per name), found {found}")
+            count = len(getattr(self, field))
+            if count != self.dim:
+                raise ValueError(f"action.{field}: expected {self.dim} entries (one per name), found {count}")
         if self.step_dt <= 0:
             raise ValueError(f"action.step_dt: expected seconds > 0, found {self.step_dt}")
+        for field, known in (("modality", MODALITIES), ("representation", tuple(REPRESENTATIONS))):
+            if getattr(self, field) not in known:
+                found = str(getattr(self, field))[:80]
+                raise ValueError(f"action.{field}: expected one of {', '.join(known)}, found {found!r}")
+        self._kind.check_dim(self.dim)
 
     @property
     def dim(self) -> int:
@@ -48,25 +61,30 @@ class ActionSpec:
 
     @property
     def num_features(self) -> int:
-        """Normalised positions, two normalised changes, and the past/current bit (paper: A.8)."""
-        return 3 * self.dim + 1
+        """Of one frame: what the representation makes of a row, and the past/current bit (paper: A.8)."""
+        return self._kind.features_per_dim * self.dim + 1
 
-    def features(self, positions: FloatArray, previous: FloatArray, *, is_past: bool) -> FloatArray:
+    def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
+        """Rows of recorded actions (t, a) at camera rate → (n, a) per-step actions that led to `frames` (n,)."""
+        return self._kind.steps(recorded, frames, stride).astype(np.float32)
+
+    def features(self, actions: FloatArray, previous: FloatArray, *, is_past: bool) -> FloatArray:
         """Network input for consecutive frames.
 
-        positions: (t, a) measured (past) or commanded (current) positions, one row per frame.
-        previous: (a,) positions of the frame before the first row.
-        Returns (t, f) float32: positions, change since the frame before, change since `previous`, past/current bit.
+        actions: (t, a) rows that were measured (past) or are commanded (current).
+        previous: (a,) row of the frame before the first.
+        Returns (t, f) float32: the normalised row, its change or sum, and the past/current bit. What adds up since the
+        observation is told of current actions only, so that the features of a past frame never change.
         """
         mean, std, delta_std = (np.asarray(v, np.float32) for v in (self.mean, self.std, self.delta_std))
-        before = np.concatenate([previous[None], positions[:-1]])
-        step, total = (positions - before) / delta_std, (positions - previous) / delta_std
-        bit = np.full((len(positions), 1), float(is_past), np.float32)
-        return np.concatenate([(positions - mean) / std, step, total, bit], axis=1).astype(np.float32)
+        scales = Scales(mean, std, delta_std, self.step_dt)
+        values = self._kind.features(actions, previous, scales, is_past=is_past)
+        bit = np.full((len(actions), 1), float(is_past), np.float32)
+        return np.concatenate([values, bit], axis=1).astype(np.float32)
 
-    def clip(self, positions: FloatArray) -> FloatArray:
-        """Positions limited to the range seen in training."""
-        return np.clip(positions, np.asarray(self.lower, np.float32), np.asarray(self.upper, np.float32))
+    def clip(self, actions: FloatArray) -> FloatArray:
+        """Actions limited to the range seen in training."""
+        return np.clip(actions, np.asarray(self.lower, np.float32), np.asarray(self.upper, np.float32))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,3 +93,7 @@ class ActionSpec:
     def from_json(cls, fields: dict[str, Any]) -> ActionSpec:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)
+
+    @property
+    def _kind(self) -> Representation:
+        return REPRESENTATIONS[self.representation]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from astra_ros.flow.schedule import shift_sigma
+
 
 @dataclass(frozen=True)
 class SigmaSamplerConfig:
@@ -20,7 +22,7 @@ class SigmaSamplerConfig:
 def sample_sigmas(batch: int, config: SigmaSamplerConfig, generator: torch.Generator) -> Tensor:
     """(b,) noise levels in (0, 1]."""
     u = torch.sigmoid(torch.randn(batch, generator=generator))
-    spread = config.shift * u / (1.0 + (config.shift - 1.0) * u)
+    spread = shift_sigma(u, config.shift)
     served = torch.tensor(config.served)[torch.randint(len(config.served), (batch,), generator=generator)]
     on_grid = torch.rand(batch, generator=generator) < config.served_share
     return torch.where(on_grid, served, spread)

@@ -1,0 +1,24 @@
+"""Sizes of the action encoder. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+RouterKind = Literal["learned", "hard", "single"]
+
+
+@dataclass(frozen=True)
+class ActionEncoderConfig:
+    """num_features: of each action space. modality_of: expert of each when the router is hard.
+
+    unified: width of the shared action space. octaves: of the sines of the features.
+    router: learned top-1, hard (the modality chooses), or single (one expert for everything, the ablation).
+    """
+
+    num_features: tuple[int, ...] = (25,)
+    modality_of: tuple[int, ...] = (0,)
+    num_experts: int = 4
+    unified: int = 128
+    octaves: int = 3
+    router: RouterKind = "learned"

@@ -1,0 +1,86 @@
+"""Mixture of action experts: features of any action space → one embedding per latent frame (paper: A.8).
+
+    features ─► projector of the action space ─► router ─► one expert ─► embedding
+
+Runs once per latent frame; the blocks share the result.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from astra_ros.actions.config import ActionEncoderConfig
+
+
+class Routing(NamedTuple):
+    """probabilities (b, t, e): the router's; chosen (b, t): the expert that ran."""
+
+    probabilities: Tensor
+    chosen: Tensor
+
+
+class ActionEncoder(nn.Module):
+    """See the module docstring.
+
+    Sines of the features go in beside them, because where an arm appears in a picture is a trigonometric function of
+    its joints and a few milliradians must show. Features are padded to the widest space, so that a batch may mix
+    robots.
+    """
+
+    def __init__(self, config: ActionEncoderConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        spaces, experts = len(config.num_features), 1 if config.router == "single" else config.num_experts
+        inputs = max(config.num_features) * (1 + 2 * config.octaves)
+        self.projector = nn.Parameter(torch.randn(spaces, inputs, config.unified) * inputs**-0.5)
+        self.projector_bias = nn.Parameter(torch.zeros(spaces, config.unified))
+        self.router = nn.Linear(config.unified, experts)
+        self.expert_in = nn.Parameter(torch.randn(experts, config.unified, width) * config.unified**-0.5)
+        self.expert_bias = nn.Parameter(torch.zeros(experts, width))
+        self.expert_out = nn.Parameter(torch.randn(experts, width, width) * width**-0.5)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(config.octaves), persistent=False)
+        self.register_buffer("modality_of", torch.tensor(config.modality_of), persistent=False)
+
+    frequencies: Tensor
+    modality_of: Tensor
+
+    def forward(self, features: Tensor, space: Tensor) -> tuple[Tensor, Routing]:
+        """features (b, t, f), up to the widest space's with zeros; space (b,) indices. Returns (b, t, d) and the routing."""
+        unified = self._project(features, space)
+        probabilities = self.router(unified).softmax(dim=-1)
+        chosen = self._choose(probabilities, space)
+        taken = F.one_hot(chosen, probabilities.shape[-1]).to(probabilities.dtype)
+        if self.config.router == "learned":
+            taken = (
+                taken * probabilities
+            )  # the chosen one's probability, so that the router learns from the result
+        # Experts are a few thousand multiplications per frame: running all and keeping one beats gathering weights.
+        hidden = F.silu(einsum(unified, self.expert_in, "b t u, e u d -> b t e d") + self.expert_bias)
+        return einsum(hidden, self.expert_out, taken, "b t e d, e d o, b t e -> b t o"), Routing(
+            probabilities, chosen
+        )
+
+    def _project(self, features: Tensor, space: Tensor) -> Tensor:
+        if missing := max(self.config.num_features) - features.shape[-1]:
+            features = F.pad(features, (0, missing))
+        angles = rearrange(features[..., None] * self.frequencies, "b t f o -> b t (f o)")
+        inputs = torch.cat([features, angles.sin(), angles.cos()], dim=-1)
+        projected = einsum(inputs, self.projector[space], "b t i, b i u -> b t u")
+        return F.silu(projected + self.projector_bias[space][:, None])
+
+    def _choose(self, probabilities: Tensor, space: Tensor) -> Tensor:
+        if self.config.router == "hard":
+            return self.modality_of[space][:, None].expand(probabilities.shape[:2])
+        return probabilities.argmax(dim=-1)
+
+
+def balance_loss(routing: Routing) -> Tensor:
+    """Experts times the sum of (share of frames that chose it x mean probability); 1 when even (Switch Transformer)."""
+    experts = routing.probabilities.shape[-1]
+    share = F.one_hot(routing.chosen, experts).to(routing.probabilities.dtype).mean(dim=(0, 1))
+    return experts * (share * routing.probabilities.mean(dim=(0, 1))).sum()
