@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from astra_ros.denoiser.config import AdapterKind
+
 KeysValues = tuple[Tensor, Tensor]
+
+HIDDEN = -1e4  # added to the logits of what a token may not see
+
+
+class Context(NamedTuple):
+    """What every block is told beside its tokens.
+
+    action (b, t, d): one embedding per frame or block of frames. frames (n,): the row of it each token belongs to.
+    angles (n, d_head / 2): rotary angles. bias: broadcasts to (b, k, n, n_past + n).
+    """
+
+    action: Tensor
+    frames: Tensor
+    angles: Tensor
+    bias: Tensor
 
 
 class Modulation(NamedTuple):
@@ -84,6 +101,56 @@ class SelfAttention(nn.Module):
         return self.out(rearrange(mixed, "b k n d -> b n (k d)")), own
 
 
+class ActAdapter(nn.Module):
+    """Action embedding added before attention, a linear layer after it (paper: A.7). Nothing at initialisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.action_in = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.action_in.weight)
+        nn.init.eye_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def before(self, x: Tensor, action: Tensor, frames: Tensor) -> Tensor:
+        """x (b, n, d), action (b, t, d), frames (n,): the row of `action` each token belongs to."""
+        return x + self.action_in(action)[:, frames]
+
+    def after(self, attended: Tensor, action: Tensor, frames: Tensor) -> Tensor:
+        """What attention gave, (b, n, d)."""
+        del action, frames
+        return self.out(attended)
+
+
+class CrossAttentionAdapter(nn.Module):
+    """The ablation: tokens look up the actions of their own and earlier frames. Nothing at initialisation."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def before(self, x: Tensor, action: Tensor, frames: Tensor) -> Tensor:
+        """Attention itself does not see the action."""
+        del action, frames
+        return x
+
+    def after(self, attended: Tensor, action: Tensor, frames: Tensor) -> Tensor:
+        """attended (b, n, d) and what the actions (b, t, d) add to it."""
+        heads = {"k": self.num_heads}
+        query = rearrange(self.query(attended), "b n (k d) -> b k n d", **heads)
+        key, value = rearrange(self.key_value(action), "b t (two k d) -> two b k t d", two=2, **heads)
+        rows = torch.arange(action.shape[1], device=frames.device)
+        distance = (frames[:, None] - rows).to(query.dtype)
+        bias = torch.where(distance < 0, torch.full_like(distance, HIDDEN), -distance)  # near frames first
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return attended + self.out(rearrange(mixed, "b k n d -> b n (k d)"))
+
+
 class Block(nn.Module):
     """One layer of the transformer.
 
@@ -91,34 +158,23 @@ class Block(nn.Module):
     fixed noise level every modulation is a constant (paper: A.7; design: folds into the exported step).
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_hidden: int, adapter: AdapterKind) -> None:
         super().__init__()
         self.attention = SelfAttention(width, num_heads)
-        self.action_in = nn.Linear(width, width, bias=False)
-        self.adapter = nn.Linear(width, width)  # ACT-Adapter: identity at initialisation
+        self.adapter = ActAdapter(width) if adapter == "act" else CrossAttentionAdapter(width, num_heads)
         self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width),
+            nn.Linear(width, mlp_hidden),
             nn.GELU(approximate="tanh"),
-            nn.Linear(mlp_ratio * width, width),
+            nn.Linear(mlp_hidden, width),
         )
-        nn.init.zeros_(self.action_in.weight)
-        nn.init.eye_(self.adapter.weight)
-        nn.init.zeros_(self.adapter.bias)
 
     def forward(
-        self,
-        x: Tensor,
-        modulation: Modulation,
-        action: Tensor,
-        angles: Tensor,
-        bias: Tensor,
-        past: KeysValues | None = None,
+        self, x: Tensor, modulation: Modulation, context: Context, past: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """x (b, t*n, d); action (b, t, d): one embedding per frame, shared by the frame's tokens."""
-        num_tokens = x.shape[1] // action.shape[1]
+        """x (b, n, d). Returns it changed, and the keys and values of its own tokens."""
         h = modulated_norm(x, modulation.attention_shift, modulation.attention_scale)
-        h = h + repeat(self.action_in(action), "b t d -> b (t n) d", n=num_tokens)
-        attended, own = self.attention(h, angles, bias, past)
-        x = x + modulation.attention_gate * self.adapter(attended)
+        h = self.adapter.before(h, context.action, context.frames)
+        attended, own = self.attention(h, context.angles, context.bias, past)
+        x = x + modulation.attention_gate * self.adapter.after(attended, context.action, context.frames)
         h = modulated_norm(x, modulation.mlp_shift, modulation.mlp_scale)
         return x + modulation.mlp_gate * self.mlp(h), own

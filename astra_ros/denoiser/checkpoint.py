@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,37 +22,49 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
 
 @dataclass
 class Checkpoint:
-    """A trained model and what it was trained for. `provenance`: data, command, seed, measured quality."""
+    """A trained model and what it was trained for.
+
+    actions: its action spaces by name, in the order the network numbers them.
+    provenance: data, command, seed, measured quality.
+    """
 
     config: ModelConfig
-    action: ActionSpec
+    actions: dict[str, ActionSpec]
     codec: Codec
     denoiser: Denoiser
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def dims(self) -> ModelDims:
+    def space_index(self, space: str) -> int:
+        """Number of an action space in the network. Raises ValueError."""
+        if space not in self.actions:
+            raise ValueError(f"space: expected one of {', '.join(self.actions)}, found {space!r}")
+        return list(self.actions).index(space)
+
+    def dims(self, space: str) -> ModelDims:
+        """The sizes of this model for one of its action spaces."""
         denoiser = self.config.denoiser
         return ModelDims(
-            image_height=self.config.image_size,
-            image_width=self.config.image_size,
+            image_height=self.config.image_height,
+            image_width=self.config.image_width,
             latent_channels=denoiser.latent_channels,
-            latent_height=denoiser.latent_size,
-            latent_width=denoiser.latent_size,
-            history_slots=denoiser.history_slots,
+            latent_height=denoiser.latent_height,
+            latent_width=denoiser.latent_width,
             chunk_len=denoiser.chunk_len,
-            num_features=denoiser.num_features,
+            num_features=self.actions[space].num_features,
             depth=denoiser.depth,
             num_heads=denoiser.num_heads,
             head_dim=denoiser.head_dim,
-            tokens_per_frame=denoiser.tokens_per_frame,
+            history_tokens=denoiser.history_tokens,
         )
 
 
-def new_checkpoint(config: ModelConfig, action: ActionSpec) -> Checkpoint:
-    """An untrained model for this robot."""
-    config = config.with_features(action.num_features)
-    return Checkpoint(config, action, Codec(config.codec), Denoiser(config.denoiser))
+def new_checkpoint(config: ModelConfig, specs: Sequence[ActionSpec]) -> Checkpoint:
+    """An untrained model for these action spaces."""
+    config = config.for_actions(specs)
+    actions = {spec.space: spec for spec in specs}
+    if len(actions) != len(specs):
+        raise ValueError(f"space: expected a name of its own for each, found {[s.space for s in specs]}")
+    return Checkpoint(config, actions, Codec(config.codec), Denoiser(config.denoiser))
 
 
 def save_codec(path: Path, codec: Codec) -> None:
@@ -72,7 +85,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fields = {
         "model": checkpoint.config.to_json(),
-        "action": checkpoint.action.to_json(),
+        "actions": [spec.to_json() for spec in checkpoint.actions.values()],
         "provenance": checkpoint.provenance,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
@@ -87,11 +100,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise FileNotFoundError(
                 f"checkpoint {folder}: expected {name}, found none; train one with `astra train`"
             )
-    fields = json.loads((folder / CONFIG_FILE).read_text())
-    checkpoint = new_checkpoint(
-        ModelConfig.from_json(fields["model"]), ActionSpec.from_json(fields["action"])
-    )
-    checkpoint.provenance = fields["provenance"]
+    checkpoint = _from_config(folder / CONFIG_FILE)
     weights = load_file(folder / WEIGHTS_FILE)
     for name, module in (("codec", checkpoint.codec), ("denoiser", checkpoint.denoiser)):
         prefix = f"{name}."
@@ -100,12 +109,27 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return checkpoint
 
 
+def _from_config(path: Path) -> Checkpoint:
+    try:
+        fields = json.loads(path.read_text())
+        specs = [ActionSpec.from_json(spec) for spec in fields["actions"]]
+        checkpoint = new_checkpoint(ModelConfig.from_json(fields["model"]), specs)
+        checkpoint.provenance = fields["provenance"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected the config of a checkpoint of this version, found {type(error).__name__}: {error};"
+            " train again with `astra train`"
+        ) from error
+    return checkpoint
+
+
 def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
+        found = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: weights do not fit the {type(module).__name__} of its config: {error}"
+            f"{path}: weights do not fit the {type(module).__name__} of its config: {found}"
         ) from error
 
 

@@ -1,7 +1,8 @@
 """The denoiser: a causal transformer over latent frames with history keys and values computed once per chunk.
 
-    remember(history) -> keys, values            once per chunk; history attends to history only
-    denoise(noisy chunk, sigma, keys, values)    once per denoising step; the chunk attends to history and itself
+    remember(history) -> cache                   once; a block of the history attends to itself and, if recent, to what was before
+    append(cache, newest frames) -> cache        once per chunk of a rollout: the same cache, from fewer tokens
+    denoise(chunk, sigma, cache)                 once per denoising step; a frame attends to the history and to frames up to itself
 
 The network predicts clean latents as a change against the last history frame (docs/decisions/0002); velocity
 = (noisy - clean) / sigma. At initialisation the change is zero: training starts at "nothing moves".
@@ -10,53 +11,47 @@ The network predicts clean latents as a change against the last history frame (d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from astra_ros.denoiser.blocks import Block, Modulation, modulated_norm, rotary_angles
+from astra_ros.actions.encoder import ActionEncoder, Routing
+from astra_ros.denoiser.blocks import Block, Modulation, modulated_norm
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.geometry import Cache, Geometry
+from astra_ros.history.embedder import HistoryEmbedder
+from astra_ros.history.layout import BLOCKS, HistoryBlock, blocks_after
 
-HIDDEN = -1e4  # added to the logits of what a token may not see
 
+class History(NamedTuple):
+    """Remembered frames: latents (b, s, c, h, w), action features (b, s, f), mask (b, s) 1 = filled.
 
-@dataclass(frozen=True)
-class DenoiserConfig:
-    """Sizes of the denoiser.
-
-    latent_*: shape of a latent frame. chunk_len: frames denoised together. history_slots: frames remembered.
-    num_features: action features per frame.
+    space (b,): index of each robot's action space.
     """
 
-    latent_channels: int = 12
-    latent_size: int = 16
-    patch: int = 2
-    width: int = 256
-    depth: int = 6
-    num_heads: int = 4
-    mlp_ratio: int = 4
-    history_slots: int = 4
-    chunk_len: int = 5
-    num_features: int = 25
+    latents: Tensor
+    actions: Tensor
+    mask: Tensor
+    space: Tensor
 
-    def __post_init__(self) -> None:
-        if self.latent_size % self.patch:
-            raise ValueError(
-                f"patch: expected a divisor of latent_size {self.latent_size}, found {self.patch}"
-            )
-        if self.width % (8 * self.num_heads):
-            raise ValueError(
-                f"width: expected a multiple of 8 * num_heads = {8 * self.num_heads}, found {self.width}"
-            )
 
-    @property
-    def tokens_per_frame(self) -> int:
-        return (self.latent_size // self.patch) ** 2
+class Chunk(NamedTuple):
+    """What is to be denoised: noisy (b, t, c, h, w) and action features (b, t, f).
 
-    @property
-    def head_dim(self) -> int:
-        return self.width // self.num_heads
+    last (b, c, h, w): the newest remembered frame, against which the change is predicted; last_sigma (b,): its noise
+    level, None = clean. keep_action (b,): 0 = action-free (paper: A.9); the history keeps its actions, so that both
+    answers share the cache.
+    """
+
+    noisy: Tensor
+    last: Tensor
+    actions: Tensor
+    space: Tensor
+    keep_action: Tensor | None = None
+    last_sigma: Tensor | None = None
 
 
 class NoiseLevelEmbedder(nn.Module):
@@ -78,32 +73,66 @@ class NoiseLevelEmbedder(nn.Module):
         """sigma (b,) -> per block a Modulation, and (shift, scale) of the head; all (b, 1, d)."""
         embedding = self.mlp(_sinusoids(1000.0 * sigma))
         table = rearrange(self.projection(embedding), "b (six d) -> b six d", six=6)
-        one = torch.tensor([0, 1, 0, 0, 1, 0], dtype=table.dtype).view(1, 6, 1)
+        one = torch.tensor([0, 1, 0, 0, 1, 0], dtype=table.dtype, device=table.device).view(1, 6, 1)
         blocks = [Modulation(*(table + row + one).split(1, dim=1)) for row in self.block_table]
         shift, scale = rearrange(self.head(embedding), "b (two d) -> two b 1 d", two=2)
         return blocks, (shift, 1.0 + scale)
 
 
-class ActionEncoder(nn.Module):
-    """Action features -> one embedding per frame.
+class PoseMap(nn.Module):
+    """What an action draws onto the token grid: where the arm will be, how the picture will flow. Starts at nothing."""
 
-    Sines of the features, because where an arm appears in a picture is
-    a trigonometric function of its joints and a few milliradians must show.
+    def __init__(self, width: int, tokens: int, rank: int) -> None:
+        super().__init__()
+        self.draw = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, tokens * rank))
+        self.out = nn.Linear(rank, width, bias=False)
+        self.rank = rank
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, action: Tensor) -> Tensor:
+        """(b, t, d) -> (b, t * n, d)."""
+        return self.out(rearrange(self.draw(action), "b t (n r) -> b (t n) r", r=self.rank))
+
+
+class Head(nn.Module):
+    """Tokens → latents, straight from the patches. Starts at zero."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.layer = nn.Linear(config.width, config.latent_channels * config.patch**2)
+        for parameter in self.layer.parameters():
+            nn.init.zeros_(parameter)
+        self.patch, self.grid = config.patch, config.grid
+
+    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> Tensor:
+        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → change (b, t, c, h, w)."""
+        del last
+        return _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
+
+
+class RefiningHead(nn.Module):
+    """Tokens → latents through convolutions that see the noisy and the last frame at full resolution.
+
+    A token of 4x4 latents says where things go; what they look like there is near by in the last frame. Starts at zero.
     """
 
-    def __init__(self, num_features: int, width: int, num_octaves: int = 3) -> None:
+    def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(num_features * (1 + 2 * num_octaves), width), nn.SiLU(), nn.Linear(width, width)
-        )
-        self.register_buffer("frequencies", 2.0 ** torch.arange(num_octaves), persistent=False)
+        channels = config.refiner
+        self.layer = nn.Linear(config.width, channels * config.patch**2)
+        self.mix = nn.Conv2d(channels + 2 * config.latent_channels, channels, 3, padding=1)
+        self.refine = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, config.latent_channels, 3, padding=1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+        self.patch, self.grid = config.patch, config.grid
 
-    frequencies: Tensor
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(b, t, f) -> (b, t, d)."""
-        angles = rearrange(features[..., None] * self.frequencies, "b t f o -> b t (f o)")
-        return self.layers(torch.cat([features, angles.sin(), angles.cos()], dim=-1))
+    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> Tensor:
+        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → change (b, t, c, h, w)."""
+        drawn = _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
+        x = F.silu(self.mix(torch.cat([drawn, noisy.to(drawn), last.to(drawn)], dim=2).flatten(0, 1)))
+        x = x + F.silu(self.refine(x))
+        return self.out(x).unflatten(0, noisy.shape[:2])
 
 
 class Denoiser(nn.Module):
@@ -112,96 +141,86 @@ class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         self.config = config
-        values = config.latent_channels * config.patch**2
-        self.history_embedder = nn.Linear(values, config.width)
-        self.patch_embedder = nn.Linear(2 * values, config.width)
-        self.position = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, config.width))
-        self.action_encoder = ActionEncoder(config.num_features, config.width)
-        self.noise_level = NoiseLevelEmbedder(config.width, config.depth)
+        width, values = config.width, config.latent_channels * config.patch**2
+        self.geometry = Geometry(config)
+        self.history_embedder = HistoryEmbedder(config.latent_channels, config.patch, width)
+        self.patch_embedder = nn.Linear(2 * values, width)
+        self.position = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
+        self.action_encoder = ActionEncoder(config.actions, width)
+        self.pose_map = (
+            PoseMap(width, config.tokens_per_frame, config.pose_rank) if config.pose_rank else None
+        )
+        self.noise_level = NoiseLevelEmbedder(width, config.depth)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+            Block(width, config.num_heads, config.mlp_hidden, config.adapter) for _ in range(config.depth)
         )
-        self.head = nn.Linear(config.width, values)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        slots, chunk = config.history_slots, config.chunk_len
-        self.register_buffer("history_angles", self._angles(torch.arange(1 - slots, 1)), persistent=False)
-        self.register_buffer("chunk_angles", self._angles(torch.arange(1, chunk + 1)), persistent=False)
-        frames = torch.arange(slots).repeat_interleave(config.tokens_per_frame)
-        self.register_buffer("causal_bias", HIDDEN * (frames[:, None] < frames[None, :]), persistent=False)
-        self.register_buffer("other_frames", (frames[:, None] != frames[None, :]).float(), persistent=False)
+        self.head = RefiningHead(config) if config.refiner else Head(config)
 
-    history_angles: Tensor
-    chunk_angles: Tensor
-    causal_bias: Tensor
-    other_frames: Tensor
+    def remember(self, history: History, sigma: Tensor) -> tuple[Cache, Routing]:
+        """All slots → cache, and how their actions were routed. sigma (b,): noise level of the history."""
+        return self._attend(history, BLOCKS, sigma, None)
 
-    def remember(
-        self, latents: Tensor, actions: Tensor, mask: Tensor, sigma: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """History -> cache. latents (b, s, c, h, w), actions (b, s, f), mask (b, s) 1 = filled, sigma (b,) of the history.
+    def append(self, cache: Cache, newest: History, sigma: Tensor) -> Cache:
+        """The cache after a chunk: what remember gives for the window moved on by chunk_len frames, from fewer tokens.
 
-        Returns keys and values (l, b, k, s*n, d_head) and the bias (b, s*n) that hides empty slots.
+        newest: the slots of blocks_after(chunk_len) in the new window.
         """
-        bias = repeat((1.0 - mask) * HIDDEN, "b s -> b (s n)", n=self.config.tokens_per_frame)
-        x = self.history_embedder(self._patches(latents)) + self.position.repeat(latents.shape[1], 1)
-        modulations, _ = self.noise_level(sigma)
-        action = self.action_encoder(actions)
-        # A frame always sees itself, so that an empty slot's tokens have something to look at.
-        attention_bias = self.causal_bias + bias[:, None, None] * self.other_frames
-        keys, values = [], []
-        for block, modulation in zip(self.blocks, modulations, strict=True):
-            x, (key, value) = block(x, modulation, action, self.history_angles, attention_bias)
-            keys.append(key)
-            values.append(value)
-        return torch.stack(keys), torch.stack(values), bias
+        blocks = blocks_after(self.config.chunk_len)
+        return self._attend(newest, blocks, sigma, self.geometry.moved_on(cache, blocks))[0]
 
-    def denoise(
-        self,
-        noisy: Tensor,
-        last: Tensor,
-        actions: Tensor,
-        sigma: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        bias: Tensor,
-    ) -> Tensor:
-        """Predicted clean latents (b, t, c, h, w) of a chunk at noise level sigma (b,), given the history's cache.
-
-        last (b, c, h, w): the newest history frame, against which the change is predicted.
-        """
+    def denoise(self, chunk: Chunk, sigma: Tensor, cache: Cache) -> tuple[Tensor, Routing]:
+        """Predicted clean latents (b, t, c, h, w) of a chunk at noise level sigma (b,), given the history's cache."""
         modulations, (shift, scale) = self.noise_level(sigma)
-        batch, chunk = noisy.shape[:2]
-        last = repeat(last, "b c h w -> b t c h w", t=chunk)
-        x = self.patch_embedder(self._patches(torch.cat([noisy, last], dim=2))) + self.position.repeat(
-            chunk, 1
-        )
-        action = self.action_encoder(actions)
-        own = torch.zeros(batch, x.shape[1], dtype=bias.dtype, device=bias.device)
-        attention_bias = torch.cat([bias, own], dim=1)[:, None, None]
+        frames = chunk.noisy.shape[1]
+        action, routing = self.action_encoder(chunk.actions, chunk.space)
+        if chunk.keep_action is not None:
+            action = action * chunk.keep_action[:, None, None]
+        last = repeat(chunk.last, "b c h w -> b t c h w", t=frames)
+        x = self.patch_embedder(self._patches(torch.cat([chunk.noisy, last], dim=2)))
+        x = x + self.position.repeat(frames, 1)
+        if self.pose_map is not None:
+            x = x + self.pose_map(action)
+        context = self.geometry.of_chunk(action, cache.bias)
         for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            x, _ = block(
-                x, modulation, action, self.chunk_angles, attention_bias, (keys[layer], values[layer])
-            )
-        change = self._unpatch(self.head(modulated_norm(x, shift, scale)), chunk)
-        return last + change
+            x, _ = block(x, modulation, context, (cache.keys[layer], cache.values[layer]))
+        change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last)
+        return _expected(last, chunk.last_sigma) + change, routing
+
+    def _attend(
+        self, history: History, blocks: tuple[HistoryBlock, ...], sigma: Tensor, past: Cache | None
+    ) -> tuple[Cache, Routing]:
+        """Keys and values of the past, if any, and of the tokens of `blocks` after them."""
+        embedding, routing = self.action_encoder(history.actions, history.space)
+        x = self.history_embedder(history.latents, blocks) + self.geometry.pooled(self.position, blocks)
+        context, bias = self.geometry.of_history(embedding, history.mask, blocks, past)
+        modulations, _ = self.noise_level(sigma)
+        keys, values = [], []
+        for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
+            before = None if past is None else (past.keys[layer], past.values[layer])
+            x, (key, value) = block(x, modulation, context, before)
+            keys.append(key if before is None else torch.cat([before[0], key], dim=2))
+            values.append(value if before is None else torch.cat([before[1], value], dim=2))
+        return Cache(torch.stack(keys), torch.stack(values), bias), routing
 
     def _patches(self, latents: Tensor) -> Tensor:
         p = self.config.patch
         return rearrange(latents, "b t c (h p) (w q) -> b (t h w) (c p q)", p=p, q=p)
 
-    def _unpatch(self, values: Tensor, frames: int) -> Tensor:
-        p, grid = self.config.patch, self.config.latent_size // self.config.patch
-        pattern = "b (t h w) (c p q) -> b t c (h p) (w q)"
-        return rearrange(values, pattern, t=frames, h=grid, w=grid, p=p, q=p)
 
-    def _angles(self, frames: Tensor) -> Tensor:
-        grid = torch.arange(self.config.latent_size // self.config.patch)
-        coordinates = torch.cartesian_prod(frames, grid, grid).float()
-        return rotary_angles(coordinates, self.config.head_dim)
+def _unpatch(values: Tensor, patch: int, grid: tuple[int, int], frames: int) -> Tensor:
+    pattern = "b (t h w) (c p q) -> b t c (h p) (w q)"
+    return rearrange(values, pattern, t=frames, h=grid[0], w=grid[1], p=patch, q=patch)
+
+
+def _expected(last: Tensor, sigma: Tensor | None) -> Tensor:
+    """The clean last frame as far as a corrupted one tells: the best linear estimate for latents of unit variance."""
+    if sigma is None:
+        return last
+    keep = (1.0 - sigma) / ((1.0 - sigma).square() + sigma.square())
+    return last * keep.view(-1, 1, 1, 1, 1)
 
 
 def _sinusoids(timestep: Tensor, dims: int = 256) -> Tensor:
-    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(dims // 2) / (dims // 2))
-    angles = timestep[:, None] * frequencies
+    steps = torch.arange(dims // 2, device=timestep.device)
+    angles = timestep[:, None] * torch.exp(-math.log(10_000.0) * steps / (dims // 2))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from astra_ros.history.layout import NUM_SLOTS, blocks_after
+
 Shape = tuple[int, ...]
 
 
@@ -16,13 +18,12 @@ class ModelDims:
     latent_channels: int
     latent_height: int
     latent_width: int
-    history_slots: int
     chunk_len: int
     num_features: int
     depth: int
     num_heads: int
     head_dim: int
-    tokens_per_frame: int
+    history_tokens: int
 
 
 @dataclass(frozen=True)
@@ -34,32 +35,32 @@ class GraphSpec:
 
 
 def graph_specs(dims: ModelDims, num_steps: int) -> dict[str, GraphSpec]:
-    """encode, remember, step_0 … step_{K-1}, decode."""
+    """encode, remember, append, step_0 … step_{K-1}, decode."""
     pixels = (1, 3, dims.image_height, dims.image_width)
     frame = (1, dims.latent_channels, dims.latent_height, dims.latent_width)
-    history = (1, dims.history_slots, *frame[1:])
     chunk = (1, dims.chunk_len, *frame[1:])
-    history_tokens = dims.history_slots * dims.tokens_per_frame
-    cache = {
-        "history_keys": (dims.depth, 1, dims.num_heads, history_tokens, dims.head_dim),
-        "history_values": (dims.depth, 1, dims.num_heads, history_tokens, dims.head_dim),
-        "history_bias": (1, history_tokens),
-    }
-    remember = {
-        "history_latents": history,
-        "history_actions": (1, dims.history_slots, dims.num_features),
-        "history_mask": (1, dims.history_slots),
-    }
+    keys = (dims.depth, 1, dims.num_heads, dims.history_tokens, dims.head_dim)
+    cache = {"history_keys": keys, "history_values": keys, "history_bias": (1, dims.history_tokens)}
     step = {
         "noisy_latents": chunk,
         "last_latents": frame,
         "actions": (1, dims.chunk_len, dims.num_features),
         **cache,
     }
-    steps = {f"step_{k}": GraphSpec(step, {"latents": chunk}) for k in range(num_steps)}
+    appended = {f"new_{name}": shape for name, shape in cache.items()}
+    newest = NUM_SLOTS - blocks_after(dims.chunk_len)[0].slots[0]
     return {
         "encode": GraphSpec({"pixels": pixels}, {"latents": frame}),
-        "remember": GraphSpec(remember, cache),
-        **steps,
+        "remember": GraphSpec(_slots(dims, NUM_SLOTS), cache),
+        "append": GraphSpec({**cache, **_slots(dims, newest)}, appended),
+        **{f"step_{k}": GraphSpec(step, {"latents": chunk}) for k in range(num_steps)},
         "decode": GraphSpec({"latents": frame}, {"pixels": pixels}),
+    }
+
+
+def _slots(dims: ModelDims, count: int) -> dict[str, Shape]:
+    return {
+        "history_latents": (1, count, dims.latent_channels, dims.latent_height, dims.latent_width),
+        "history_actions": (1, count, dims.num_features),
+        "history_mask": (1, count),
     }

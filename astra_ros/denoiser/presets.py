@@ -1,12 +1,15 @@
-"""Named model sizes. A preset fixes the architecture; what the robot's joints are is fitted to its recordings."""
+"""Named model sizes. A preset fixes the architecture; what a robot's actions are is fitted to its recordings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from astra_ros.actions.config import ActionEncoderConfig
+from astra_ros.actions.spec import MODALITIES, ActionSpec
 from astra_ros.codec.autoencoder import CodecConfig
-from astra_ros.denoiser.dit import DenoiserConfig
+from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.flow.schedule import shifted_sigmas
 
 
@@ -14,11 +17,12 @@ from astra_ros.flow.schedule import shifted_sigmas
 class ModelConfig:
     """Codec and denoiser and how they are sampled.
 
-    image_size: pixels, square. step_dt: seconds between latent frames. num_steps, shift: the served noise levels.
+    image_height, image_width: pixels. step_dt: seconds between latent frames. num_steps, shift: the served noise levels.
     """
 
     preset: str
-    image_size: int = 128
+    image_height: int = 128
+    image_width: int = 128
     step_dt: float = 0.2
     num_steps: int = 2
     shift: float = 3.0
@@ -26,11 +30,13 @@ class ModelConfig:
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 
     def __post_init__(self) -> None:
-        if self.image_size != self.codec.factor * self.denoiser.latent_size:
-            raise ValueError(
-                f"image_size: expected codec.factor * denoiser.latent_size = "
-                f"{self.codec.factor} * {self.denoiser.latent_size}, found {self.image_size}"
-            )
+        for side in ("height", "width"):
+            latent, found = getattr(self.denoiser, f"latent_{side}"), getattr(self, f"image_{side}")
+            if found != self.codec.factor * latent:
+                raise ValueError(
+                    f"image_{side}: expected codec.factor * denoiser.latent_{side} = "
+                    f"{self.codec.factor} * {latent}, found {found}"
+                )
         if self.codec.latent_channels != self.denoiser.latent_channels:
             raise ValueError(
                 f"latent_channels: codec has {self.codec.latent_channels}, denoiser {self.denoiser.latent_channels}"
@@ -40,24 +46,80 @@ class ModelConfig:
     def sigmas(self) -> tuple[float, ...]:
         return shifted_sigmas(self.num_steps, self.shift)
 
-    def with_features(self, num_features: int) -> ModelConfig:
-        """The same model for a robot with another number of action features."""
-        return replace(self, denoiser=replace(self.denoiser, num_features=num_features))
+    def for_actions(self, specs: Sequence[ActionSpec]) -> ModelConfig:
+        """The same model for these action spaces, in this order."""
+        features = tuple(spec.num_features for spec in specs)
+        modality_of = tuple(MODALITIES.index(spec.modality) for spec in specs)
+        actions = replace(self.denoiser.actions, num_features=features, modality_of=modality_of)
+        return replace(self, denoiser=replace(self.denoiser, actions=actions))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
-        codec = dict(fields["codec"], widths=tuple(fields["codec"]["widths"]))
-        return cls(
-            **{**fields, "codec": CodecConfig(**codec), "denoiser": DenoiserConfig(**fields["denoiser"])}
-        )
+        """Inverse of to_json. Raises ValueError or TypeError for fields of another version."""
+        codec = {**fields["codec"], "widths": tuple(fields["codec"]["widths"])}
+        actions: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in fields["denoiser"]["actions"].items()
+        }
+        denoiser = DenoiserConfig(**{**fields["denoiser"], "actions": ActionEncoderConfig(**actions)})
+        return cls(**{**fields, "codec": CodecConfig(**codec), "denoiser": denoiser})
 
 
 def tiny() -> ModelConfig:
-    """128x128, 5 Hz, chunks of one second: for a CPU."""
-    return ModelConfig(preset="tiny")
+    """128x128, for a CPU: tokens of 32x32 pixels, finished by convolutions."""
+    return ModelConfig("tiny", denoiser=DenoiserConfig(patch=4, refiner=64))
 
 
-PRESETS = {"tiny": tiny}
+def small() -> ModelConfig:
+    """192x320, about 60 M parameters: for a laptop's GPU."""
+    denoiser = DenoiserConfig(
+        latent_channels=16, latent_height=24, latent_width=40, width=576, depth=12, num_heads=9
+    )
+    return ModelConfig(
+        "small", 192, 320, codec=CodecConfig(latent_channels=16, widths=(64, 192)), denoiser=denoiser
+    )
+
+
+def base() -> ModelConfig:
+    """256x448, about 300 M parameters: for a workstation."""
+    denoiser = DenoiserConfig(
+        latent_channels=16, latent_height=32, latent_width=56, width=1024, depth=22, num_heads=16
+    )
+    return ModelConfig(
+        "base",
+        256,
+        448,
+        num_steps=4,
+        codec=CodecConfig(latent_channels=16, widths=(96, 256)),
+        denoiser=denoiser,
+    )
+
+
+def astra_1b3() -> ModelConfig:
+    """The paper's sizes at 480x832: Wan2.1-1.3B's width, depth and heads, 50 steps, shift 5 (A.1, C)."""
+    denoiser = DenoiserConfig(
+        latent_channels=16,
+        latent_height=60,
+        latent_width=104,
+        width=1536,
+        depth=30,
+        num_heads=12,
+        mlp_hidden=8960,
+        pose_rank=0,
+        actions=ActionEncoderConfig(num_experts=3),
+    )
+    return ModelConfig(
+        "astra_1b3",
+        480,
+        832,
+        num_steps=50,
+        shift=5.0,
+        codec=CodecConfig(latent_channels=16, widths=(96, 256)),
+        denoiser=denoiser,
+    )
+
+
+PRESETS = {"tiny": tiny, "small": small, "base": base, "astra_1b3": astra_1b3}
