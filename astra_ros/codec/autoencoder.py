@@ -6,20 +6,34 @@ Pixels (b, 3, H, W) in [-1, 1]; latents (b, c, H/8, W/8), normalised to zero mea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from astra_ros.codec import taef2
+
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """latent_channels: c. widths: channels at 1/4 and 1/8 resolution. num_blocks: residual blocks at each."""
+    """latent_channels: c. kind: our own network, or TAEF2's with weights from elsewhere.
+
+    widths: channels at 1/4 and 1/8 resolution, num_blocks: residual blocks at each; of our own network.
+    """
 
     latent_channels: int = 12
     widths: tuple[int, int] = (48, 128)
     num_blocks: int = 2
     factor: int = 8
+    kind: Literal["own", "taef2"] = "own"
+
+    def __post_init__(self) -> None:
+        if self.kind == "taef2" and self.latent_channels != taef2.LATENT_CHANNELS:
+            raise ValueError(
+                f"latent_channels: expected {taef2.LATENT_CHANNELS} for taef2, found {self.latent_channels}"
+            )
 
 
 class ResidualBlock(nn.Module):
@@ -82,8 +96,8 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(config) if config.kind == "own" else taef2.Encoder()
+        self.decoder = Decoder(config) if config.kind == "own" else taef2.Decoder()
         self.register_buffer("mean", torch.zeros(1, config.latent_channels, 1, 1))
         self.register_buffer("std", torch.ones(1, config.latent_channels, 1, 1))
 
@@ -95,6 +109,12 @@ class Codec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents * self.std + self.mean)
+
+    def load_taef2(self, folder: Path) -> None:
+        """Take TAEF2's weights from its two files; the latent statistics are still to be fitted."""
+        if not isinstance(self.encoder, taef2.Encoder) or not isinstance(self.decoder, taef2.Decoder):
+            raise ValueError(f"codec.kind: expected taef2, found {self.config.kind}; set codec.kind=taef2")
+        taef2.load_weights(self.encoder, self.decoder, folder)
 
     @torch.no_grad()
     def fit_statistics(self, pixels: Tensor) -> None:

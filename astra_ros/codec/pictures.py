@@ -29,4 +29,4 @@ def encode_episode(codec: Codec, pixels: ByteArray) -> FloatArray:
 def decode_latents(codec: Codec, latents: Tensor) -> ByteArray:
     """(t, c, h, w) -> (t, H, W, 3) uint8."""
     pixels = codec.decode(latents)
-    return ((pixels + 1.0) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return ((pixels + 1.0) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
