@@ -34,7 +34,7 @@ class Geometry(nn.Module):
         super().__init__()
         self.grid, self.chunk_len = config.grid, config.chunk_len
         self.tokens = tuple(map(config.block_tokens, BLOCKS))
-        owner = torch.arange(len(BLOCKS)).repeat_interleave(torch.tensor(self.tokens))
+        owner = torch.tensor([block for block, count in enumerate(self.tokens) for _ in range(count)])
         sees_past = torch.tensor([block.sees_past for block in BLOCKS])[owner]
         own = owner[:, None] == owner
         visible = own | (sees_past[:, None] & (owner[:, None] > owner))

@@ -86,7 +86,7 @@ def small() -> ModelConfig:
 def base() -> ModelConfig:
     """256x448, about 300 M parameters: for a workstation."""
     denoiser = DenoiserConfig(
-        latent_channels=16, latent_height=32, latent_width=56, width=1024, depth=22, num_heads=16
+        latent_channels=16, latent_height=32, latent_width=56, width=1024, depth=19, num_heads=16
     )
     return ModelConfig(
         "base",

@@ -1,0 +1,183 @@
+"""What a denoiser of given sizes costs: parameters and floating point operations, by formula. No torch.
+
+A multiplication with its addition counts as two operations. Only matrix products and convolutions are counted; norms,
+activations and softmax are not. tests/unit/denoiser/test_cost.py compares every number with the network itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.presets import PRESETS
+from astra_ros.history.layout import BLOCKS, NUM_SLOTS, HistoryBlock, blocks_after
+
+_SINUSOIDS = 256  # of the noise level
+_KERNEL = 9  # of the refiner's convolutions
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of one robot's prediction. remember: once. append: once per further chunk. step: per denoising step of a chunk."""
+
+    remember: int
+    append: int
+    step: int
+
+    def chunk(self, num_steps: int) -> int:
+        """Of one further chunk of a rollout."""
+        return self.append + num_steps * self.step
+
+
+def parameters(config: DenoiserConfig) -> dict[str, int]:
+    """Number of parameters by part, named as the modules of dit.Denoiser."""
+    width, values = config.width, config.latent_channels * config.patch**2
+    return {
+        "history_embedder": sum(_linear(_patch_values(config, block), width) for block in _poolings()),
+        "patch_embedder": _linear(2 * values, width),
+        "position": config.tokens_per_frame * width,
+        "action_encoder": _action_parameters(config),
+        "pose_map": _pose_map_parameters(config),
+        "noise_level": _linear(_SINUSOIDS, width)
+        + _linear(width, width)
+        + _linear(width, 6 * width)
+        + _linear(width, 2 * width)
+        + config.depth * 6 * width,
+        "blocks": config.depth * _block_parameters(config),
+        "head": _head_parameters(config),
+    }
+
+
+def flops(config: DenoiserConfig) -> Flops:
+    """As the network runs; an exported graph saves what is constant at its noise level."""
+    newest = blocks_after(config.chunk_len)
+    return Flops(_history_flops(config, BLOCKS), _history_flops(config, newest), _step_flops(config))
+
+
+def table() -> str:
+    """The presets, as Markdown."""
+    rows = [
+        "| preset | pictures | tokens of a frame | of the history | of a chunk | parameters | remember | append | step |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, make in PRESETS.items():
+        model = make()
+        config = model.denoiser
+        cost, count = flops(config), sum(parameters(config).values())
+        tokens = config.tokens_per_frame
+        numbers = (
+            f"{tokens} | {config.history_tokens} | {config.chunk_len * tokens} | {count / 1e6:.1f} M",
+            *(f"{number / 1e9:.3g} G" for number in (cost.remember, cost.append, cost.step)),
+        )
+        rows.append(f"| `{name}` | {model.image_height}x{model.image_width} | {' | '.join(numbers)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _poolings() -> list[HistoryBlock]:
+    """One block for each pooling: they share its projection."""
+    return list({block.pooling: block for block in BLOCKS}.values())
+
+
+def _patch_values(config: DenoiserConfig, block: HistoryBlock) -> int:
+    """Latent values that become one token of a block."""
+    return config.latent_channels * block.num_frames * (block.pooling * config.patch) ** 2
+
+
+def _num_experts(config: DenoiserConfig) -> int:
+    return 1 if config.actions.router == "single" else config.actions.num_experts
+
+
+def _projector_inputs(config: DenoiserConfig) -> int:
+    return max(config.actions.num_features) * (1 + 2 * config.actions.octaves)
+
+
+def _action_parameters(config: DenoiserConfig) -> int:
+    width, unified, experts = config.width, config.actions.unified, _num_experts(config)
+    projectors = len(config.actions.num_features) * _linear(_projector_inputs(config), unified)
+    return projectors + _linear(unified, experts) + experts * (_linear(unified, width) + width * width)
+
+
+def _pose_map_parameters(config: DenoiserConfig) -> int:
+    if not config.pose_rank:
+        return 0
+    drawn = config.tokens_per_frame * config.pose_rank
+    return _linear(config.width, config.width) + _linear(config.width, drawn) + config.pose_rank * config.width
+
+
+def _block_parameters(config: DenoiserConfig) -> int:
+    width = config.width
+    attention = _linear(width, 3 * width) + _linear(width, width)
+    added = width * width if config.adapter == "act" else 3 * width * width
+    mlp = _linear(width, config.mlp_hidden) + _linear(config.mlp_hidden, width)
+    return attention + added + _linear(width, width) + mlp
+
+
+def _head_parameters(config: DenoiserConfig) -> int:
+    patch, channels, refiner = config.patch**2, config.latent_channels, config.refiner
+    if not refiner:
+        return _linear(config.width, channels * patch)
+    convolutions = sum(
+        _KERNEL * inputs * outputs + outputs
+        for inputs, outputs in ((refiner + 2 * channels, refiner), (refiner, refiner), (refiner, channels))
+    )
+    return _linear(config.width, refiner * patch) + convolutions
+
+
+def _history_flops(config: DenoiserConfig, blocks: tuple[HistoryBlock, ...]) -> int:
+    """Of the tokens of `blocks`, which look at the whole history."""
+    frames = NUM_SLOTS - blocks[0].slots[0]
+    tokens = sum(map(config.block_tokens, blocks))
+    embedding = sum(config.block_tokens(block) * _patch_values(config, block) for block in blocks)
+    layers = config.depth * _block_flops(config, tokens, config.history_tokens, len(blocks))
+    return 2 * embedding * config.width + _action_flops(config, frames) + _noise_level_flops(config) + layers
+
+
+def _step_flops(config: DenoiserConfig) -> int:
+    width, frames = config.width, config.chunk_len
+    tokens = frames * config.tokens_per_frame
+    embedding = 2 * tokens * 2 * config.latent_channels * config.patch**2 * width
+    layers = config.depth * _block_flops(config, tokens, config.history_tokens + tokens, frames)
+    actions = _action_flops(config, frames) + _pose_map_flops(config, frames)
+    return embedding + actions + _noise_level_flops(config) + layers + _head_flops(config, frames)
+
+
+def _block_flops(config: DenoiserConfig, tokens: int, seen: int, actions: int) -> int:
+    width = config.width
+    projections = 2 * tokens * 4 * width * width
+    attention = 4 * tokens * seen * width
+    mlp = 4 * tokens * width * config.mlp_hidden
+    if config.adapter == "act":
+        adapter = 2 * (actions + tokens) * width * width
+    else:
+        adapter = 2 * (2 * actions + 2 * tokens) * width * width + 4 * tokens * actions * width
+    return projections + attention + adapter + mlp
+
+
+def _action_flops(config: DenoiserConfig, frames: int) -> int:
+    width, unified, experts = config.width, config.actions.unified, _num_experts(config)
+    expert = unified * width + width * width + width  # the last: its share of the sum over experts
+    return 2 * frames * (_projector_inputs(config) * unified + experts * (unified + expert))
+
+
+def _pose_map_flops(config: DenoiserConfig, frames: int) -> int:
+    if not config.pose_rank:
+        return 0
+    drawn = config.tokens_per_frame * config.pose_rank
+    return 2 * frames * config.width * (config.width + 2 * drawn)
+
+
+def _noise_level_flops(config: DenoiserConfig) -> int:
+    return 2 * config.width * (_SINUSOIDS + 9 * config.width)
+
+
+def _head_flops(config: DenoiserConfig, frames: int) -> int:
+    patch, channels, refiner = config.patch**2, config.latent_channels, config.refiner
+    tokens = frames * config.tokens_per_frame
+    if not refiner:
+        return 2 * tokens * config.width * channels * patch
+    convolutions = _KERNEL * refiner * ((refiner + 2 * channels) + refiner + channels)
+    return 2 * tokens * config.width * refiner * patch + 2 * tokens * patch * convolutions
