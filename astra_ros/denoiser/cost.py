@@ -67,10 +67,15 @@ def table() -> str:
         tokens = config.tokens_per_frame
         numbers = (
             f"{tokens} | {config.history_tokens} | {config.chunk_len * tokens} | {count / 1e6:.1f} M",
-            *(f"{number / 1e9:.3g} G" for number in (cost.remember, cost.append, cost.step)),
+            *map(_scaled, (cost.remember, cost.append, cost.step)),
         )
         rows.append(f"| `{name}` | {model.image_height}x{model.image_width} | {' | '.join(numbers)} |")
     return "\n".join(rows) + "\n"
+
+
+def _scaled(number: int) -> str:
+    size, unit = (1e12, "T") if number >= 1e12 else (1e9, "G")
+    return f"{number / size:.3g} {unit}"
 
 
 def _linear(inputs: int, outputs: int) -> int:

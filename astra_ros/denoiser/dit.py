@@ -95,7 +95,7 @@ class PoseMap(nn.Module):
 
 
 class Head(nn.Module):
-    """Tokens → latents, straight from the patches. Starts at zero."""
+    """Tokens → change of the last frame, straight from the patches. Starts at zero."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -104,35 +104,45 @@ class Head(nn.Module):
             nn.init.zeros_(parameter)
         self.patch, self.grid = config.patch, config.grid
 
-    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> Tensor:
-        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → change (b, t, c, h, w)."""
-        del last
-        return _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
+    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → the last frame as it is, and the change."""
+        return last, _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
 
 
 class RefiningHead(nn.Module):
-    """Tokens → latents through convolutions that see the noisy and the last frame at full resolution.
+    """Tokens → the last frame moved along a flow, and a change of it, by convolutions at full resolution.
 
-    A token of 4x4 latents says where things go; what they look like there is near by in the last frame. Starts at zero.
+    A token of 4x4 latents says where things go; what they look like there is in the last frame (docs/decisions/0005).
+    Starts at no flow and no change.
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        channels = config.refiner
+        channels, values = config.refiner, config.latent_channels
         self.layer = nn.Linear(config.width, channels * config.patch**2)
-        self.mix = nn.Conv2d(channels + 2 * config.latent_channels, channels, 3, padding=1)
-        self.refine = nn.Conv2d(channels, channels, 3, padding=1)
-        self.out = nn.Conv2d(channels, config.latent_channels, 3, padding=1)
-        for parameter in self.out.parameters():
+        self.mix = nn.Conv2d(channels + 2 * values, channels, 3, padding=1)
+        self.flow = nn.Conv2d(channels, 2, 3, padding=1)
+        self.refine = nn.Conv2d(channels + values, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, values, 3, padding=1)
+        for parameter in [*self.flow.parameters(), *self.out.parameters()]:
             nn.init.zeros_(parameter)
         self.patch, self.grid = config.patch, config.grid
+        self.register_buffer("places", _places(config.latent_height, config.latent_width), persistent=False)
 
-    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> Tensor:
-        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → change (b, t, c, h, w)."""
+    places: Tensor
+
+    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → the last frame moved, and the change."""
         drawn = _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
         x = F.silu(self.mix(torch.cat([drawn, noisy.to(drawn), last.to(drawn)], dim=2).flatten(0, 1)))
-        x = x + F.silu(self.refine(x))
-        return self.out(x).unflatten(0, noisy.shape[:2])
+        moved = self._move(last.flatten(0, 1), self.flow(x))
+        x = x + F.silu(self.refine(torch.cat([x, moved.to(x)], dim=1)))
+        return tuple(y.unflatten(0, noisy.shape[:2]) for y in (moved, self.out(x)))  # type: ignore[return-value]
+
+    def _move(self, frames: Tensor, flow: Tensor) -> Tensor:
+        """frames (n, c, h, w); flow (n, 2, h, w): where to look, right and down, in eighths of the picture."""
+        where = self.places + 0.25 * rearrange(flow, "n two h w -> n h w two").to(frames)
+        return F.grid_sample(frames, where, padding_mode="border", align_corners=False)
 
 
 class Denoiser(nn.Module):
@@ -183,8 +193,8 @@ class Denoiser(nn.Module):
         context = self.geometry.of_chunk(action, cache.bias)
         for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             x, _ = block(x, modulation, context, (cache.keys[layer], cache.values[layer]))
-        change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last)
-        return _expected(last, chunk.last_sigma) + change, routing
+        moved, change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last)
+        return _expected(moved, chunk.last_sigma) + change, routing
 
     def _attend(
         self, history: History, blocks: tuple[HistoryBlock, ...], sigma: Tensor, past: Cache | None
@@ -210,6 +220,12 @@ class Denoiser(nn.Module):
 def _unpatch(values: Tensor, patch: int, grid: tuple[int, int], frames: int) -> Tensor:
     pattern = "b (t h w) (c p q) -> b t c (h p) (w q)"
     return rearrange(values, pattern, t=frames, h=grid[0], w=grid[1], p=patch, q=patch)
+
+
+def _places(height: int, width: int) -> Tensor:
+    """(h, w, 2): centre of every latent, right and down, in [-1, 1], as grid_sample counts."""
+    rows, columns = ((2.0 * torch.arange(size) + 1.0) / size - 1.0 for size in (height, width))
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
 
 
 def _expected(last: Tensor, sigma: Tensor | None) -> Tensor:
