@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import astra_ros
+from astra_ros.cli.overrides import OverridableParser
 
 # Modules with `add_parser(subparsers)`, which sets the default `run`: Callable[[argparse.Namespace], int].
 # They import what is heavy or optional (rclpy, torch, the simulator) inside `run`.
@@ -15,9 +17,11 @@ SUBCOMMANDS = (
     "demo",
     "replay",
     "record",
+    "data",
     "doctor",
     "simulate",
     "train",
+    "distill",
     "evaluate",
 )
 
@@ -33,7 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
         "astra", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter
     )
     parser.add_argument("--version", action="version", version=f"astra_ros {astra_ros.__version__}")
-    subparsers = parser.add_subparsers(title="subcommands", metavar="", required=True, dest="subcommand")
+    subparsers = parser.add_subparsers(
+        title="subcommands", metavar="", required=True, dest="subcommand", parser_class=OverridableParser
+    )
     for name in SUBCOMMANDS:
         importlib.import_module(f"astra_ros.cli.{name}").add_parser(subparsers)
     return parser
@@ -41,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns its exit code."""
+    # Before torch is imported: threads that spin while they wait for one that lost its core made a training step take
+    # twelve times as long on two cores shared with other programs; on idle cores waiting asleep costs nothing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parsed = build_parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)

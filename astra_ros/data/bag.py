@@ -134,18 +134,36 @@ class BagReader:
     ) -> Iterator[RecordedMessage]:
         """Messages in the order of their stamps, start_ns <= stamp < end_ns; all topics when `topics` is empty.
 
-        Raises BagError for a topic that was not recorded.
+        Raises BagError for a topic that was not recorded, and where the file is damaged.
         """
         if unknown := set(topics) - set(self.topics):
             known = ", ".join(sorted(self.topics))
             raise BagError(f"{self.path}: topic {sorted(unknown)[0]} was not recorded; it holds {known}")
         wanted = [c for c in self._reader.connections if not topics or c.topic in topics]
-        for connection, stamp_ns, raw in self._reader.messages(wanted, start_ns, end_ns) if wanted else ():
+        messages = self._reader.messages(wanted, start_ns, end_ns) if wanted else iter(())
+        while message := self._next(messages):
+            connection, stamp_ns, raw = message
             yield RecordedMessage(connection.topic, _full_name(connection.msgtype), stamp_ns, raw)
 
+    def _next(
+        self, messages: Iterator[tuple[Connection, int, bytes]]
+    ) -> tuple[Connection, int, bytes] | None:
+        try:
+            return next(messages, None)
+        except Exception as error:  # decompression of arbitrary bytes may raise anything
+            raise BagError(
+                f"{self.path}: damaged: {type(error).__name__}: {error}; record it again"
+            ) from error
+
     def deserialize(self, message: RecordedMessage) -> Any:
-        """The message as a dataclass, by the definition recorded with it."""
-        return self._reader.deserialize(message.raw, message.type)
+        """The message as a dataclass, by the definition recorded with it. Raises BagError when its bytes are damaged."""
+        try:
+            return self._reader.deserialize(message.raw, message.type)
+        except Exception as error:  # of arbitrary bytes
+            raise BagError(
+                f"{self.path}: {message.topic} at {message.stamp_ns} ns: expected a {message.type}, found "
+                f"{len(message.raw)} bytes that are none ({type(error).__name__}: {error}); record it again"
+            ) from error
 
 
 class BagWriter:

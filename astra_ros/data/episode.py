@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.actions.spec import ActionSpec
 from astra_ros.data.bag import BagError, BagReader
 from astra_ros.frames.encodings import PictureError, to_rgb
 from astra_ros.frames.preprocess import fit
@@ -65,54 +64,27 @@ def read_episode(path: Path, names: Sequence[str], size: int, topics: EpisodeTop
         }
         for message in bag.messages(found):
             messages[message.topic].append(bag.deserialize(message))
+    for topic in (topics.image, topics.joint_states):
+        if not messages[topic]:
+            raise BagError(f"{path}: {topic}: expected messages, found none")
     stamps = np.array([_stamp_ns(m) for m in messages[topics.image]], np.int64)
     pixels = np.stack([_picture(path, m, size) for m in messages[topics.image]])
-    state_stamps, states = _joints(path, messages[topics.joint_states], names)
-    measured = np.stack([np.interp(stamps, state_stamps, column) for column in states.T], axis=1).astype(
-        np.float32
-    )
+    states = _joints(path, messages[topics.joint_states], names)
+    measured = np.stack([np.interp(stamps, *series) for series in states], axis=1).astype(np.float32)
     commanded = measured
     if messages[topics.joint_commands]:
-        command_stamps, commands = _joints(path, messages[topics.joint_commands], names)
-        commanded = commands[np.maximum(np.searchsorted(command_stamps, stamps) - 1, 0)]
+        commands = _joints(path, messages[topics.joint_commands], names)
+        commanded = np.stack([_last_before(stamps, *series) for series in commands], axis=1)
     return Episode(path.name, stamps, pixels, measured, commanded)
 
 
 def joint_names(path: Path, topic: str = EpisodeTopics.joint_states) -> tuple[str, ...]:
     """The joints of a recording, in the order of its first JointState."""
     with BagReader(path) as bag:
-        return tuple(bag.deserialize(next(iter(bag.messages([topic])))).name)
-
-
-def fit_action_spec(
-    episodes: Sequence[Episode], names: Sequence[str], units: Sequence[str], step_dt: float
-) -> ActionSpec:
-    """Normalisation and range from recorded episodes; a margin of 2 % of the range is allowed beyond it."""
-    positions = np.concatenate([np.concatenate([e.measured, e.commanded]) for e in episodes])
-    changes = np.concatenate(
-        [
-            e.commanded[stride:] - e.measured[:-stride]
-            for e in episodes
-            for stride in [frame_stride(e, step_dt)]
-        ]
-    )
-    margin = 0.02 * (positions.max(0) - positions.min(0))
-
-    def listed(values: np.ndarray) -> tuple[float, ...]:
-        return tuple(float(f"{value:.6g}") for value in values)
-
-    return ActionSpec(
-        modality="arm",
-        representation="joint_position",
-        names=tuple(names),
-        units=tuple(units),
-        step_dt=step_dt,
-        mean=listed(positions.mean(0)),
-        std=listed(positions.std(0) + 1e-6),
-        delta_std=listed(changes.std(0) + 1e-6),
-        lower=listed(positions.min(0) - margin),
-        upper=listed(positions.max(0) + margin),
-    )
+        first = next(bag.messages([topic]), None)
+        if first is None:
+            raise BagError(f"{path}: {topic}: expected messages, found none")
+        return tuple(bag.deserialize(first).name)
 
 
 def frame_stride(episode: Episode, step_dt: float) -> int:
@@ -138,11 +110,18 @@ def _picture(path: Path, message: Any, size: int) -> ByteArray:
         raise BagError(f"{path}: picture at {_stamp_ns(message)} ns: {error}") from error
 
 
-def _joints(path: Path, messages: list[Any], names: Sequence[str]) -> tuple[IntArray, FloatArray]:
-    """Stamps (m,) and positions (m, a) in the order of `names`."""
-    missing = set(names) - set(messages[0].name)
-    if missing:
-        raise BagError(f"{path}: joints {sorted(missing)} not recorded; it holds {list(messages[0].name)}")
-    order = [list(messages[0].name).index(name) for name in names]
-    positions = np.array([np.asarray(m.position)[order] for m in messages], np.float32)
-    return np.array([_stamp_ns(m) for m in messages], np.int64), positions
+def _joints(path: Path, messages: list[Any], names: Sequence[str]) -> list[tuple[IntArray, FloatArray]]:
+    """Per joint of `names` its stamps (m,) and positions (m,); several publishers may share a topic."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for message in messages:
+        for name, position in zip(message.name, message.position, strict=False):
+            stamps, positions = series.setdefault(name, ([], []))
+            stamps.append(_stamp_ns(message))
+            positions.append(position)
+    if missing := set(names) - set(series):
+        raise BagError(f"{path}: joints {sorted(missing)} not recorded; it holds {list(series)}")
+    return [(np.array(series[n][0], np.int64), np.array(series[n][1], np.float32)) for n in names]
+
+
+def _last_before(at: IntArray, stamps: IntArray, positions: FloatArray) -> FloatArray:
+    return positions[np.maximum(np.searchsorted(stamps, at) - 1, 0)]

@@ -1,15 +1,37 @@
-"""Training segments: a window of an episode at the model's rate, cut into history and target chunk."""
+"""Windows of an episode at the model's rate: the packed history's slots, and the chunk that follows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.data.episode import Episode, IntArray, frame_stride
+from astra_ros.denoiser.features import chunk_features, history_features
+from astra_ros.history.layout import slot_ages
 from astra_ros.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is remembered at a moment. latents (s, c, h, w) float32, actions (s, a) per step, mask (s,) 1 = filled."""
+
+    latents: FloatArray
+    actions: FloatArray
+    mask: FloatArray
+
+
+@dataclass(frozen=True)
+class SegmentSource:
+    """An episode whose frames are already latents (t, c, h, w). weight: how often each of its moments is drawn."""
+
+    episode: Episode
+    latents: np.ndarray
+    spec: ActionSpec
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -17,74 +39,116 @@ class SegmentBatch:
     """What one training step sees.
 
     history_latents (b, s, c, h, w), history_actions (b, s, f), history_mask (b, s) 1 = filled;
-    latents (b, t, c, h, w) and actions (b, t, f) of the chunk that follows.
+    latents (b, t, c, h, w) and actions (b, t, f) of the chunk that follows; space (b,) index of the action space.
     """
 
-    history_latents: FloatArray
-    history_actions: FloatArray
-    history_mask: FloatArray
-    latents: FloatArray
-    actions: FloatArray
+    history_latents: torch.Tensor
+    history_actions: torch.Tensor
+    history_mask: torch.Tensor
+    latents: torch.Tensor
+    actions: torch.Tensor
+    space: torch.Tensor
+
+    def to(self, device: torch.device | str) -> SegmentBatch:
+        """The same batch on a device."""
+        return SegmentBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
 class SegmentConfig:
     """How segments are cut.
 
-    short_history: share of segments at the start of a memory, with empty slots.
+    just_started: share with a single remembered frame. short_history: share that began some random time ago.
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
     """
 
-    history_slots: int
-    chunk_len: int
-    short_history: float = 0.15
-    hindsight: float = 0.4
+    chunk_len: int = 8
+    just_started: float = 0.1
+    short_history: float = 0.4
+    hindsight: float = 0.3
     imagined: float = 0.3
 
 
+def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:
+    """Frame of every slot at frame `now` of a recording that began at frame `started`, and the mask. Both (s,)."""
+    frames = np.array([started, *(now - stride * age for age in slot_ages())])
+    mask = (frames >= started).astype(np.float32)
+    return np.maximum(frames, started), mask
+
+
+def cut_window(
+    episode: Episode, latents: np.ndarray, spec: ActionSpec, now: int, *, started: int = 0
+) -> Window:
+    """What is remembered at frame `now`, as measured; frames before `started` are not remembered."""
+    return _window(latents, spec, episode.measured, now, frame_stride(episode, spec.step_dt), started)
+
+
+def step_actions(episode: Episode, spec: ActionSpec, frames: IntArray) -> FloatArray:
+    """(n,) frames → (n, a): the commanded action of the step that ends at each."""
+    return spec.steps(episode.commanded, frames, frame_stride(episode, spec.step_dt))
+
+
 class SegmentSampler:
-    """Draws random segments from episodes whose frames are already latents, (t, c, h, w) per episode."""
+    """Draws random segments. Spaces are numbered in the order of `spaces`; features are padded to the widest."""
 
     def __init__(
-        self,
-        episodes: Sequence[Episode],
-        latents: Sequence[FloatArray],
-        spec: ActionSpec,
-        config: SegmentConfig,
+        self, sources: Sequence[SegmentSource], spaces: Sequence[str], config: SegmentConfig
     ) -> None:
-        self._episodes, self._latents, self._spec, self._config = episodes, latents, spec, config
-        self._strides = [frame_stride(episode, spec.step_dt) for episode in episodes]
-        span = config.history_slots - 1 + config.chunk_len
-        self._starts = np.array(
-            [max(0, len(x) - span * n) for x, n in zip(latents, self._strides, strict=True)], float
-        )
-        if not self._starts.any():
-            raise ValueError(f"episodes: expected some longer than {span * spec.step_dt:.1f} s, found none")
+        self._sources, self._config = sources, config
+        self._space = {space: index for index, space in enumerate(spaces)}
+        self._num_features = max(source.spec.num_features for source in sources)
+        self._strides = [frame_stride(source.episode, source.spec.step_dt) for source in sources]
+        lengths = np.array([len(source.latents) for source in sources])
+        self._moments = np.maximum(0, lengths - config.chunk_len * np.array(self._strides))
+        weights = self._moments * np.array([source.weight for source in sources])
+        if not weights.any():
+            raise ValueError(
+                f"episodes: expected some longer than {config.chunk_len} model steps, found none"
+            )
+        self._probabilities = weights / weights.sum()
 
     def draw(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
-        chosen = rng.choice(len(self._episodes), batch, p=self._starts / self._starts.sum())
-        parts = [self._cut(index, int(rng.integers(self._starts[index])), rng) for index in chosen]
-        return SegmentBatch(*(np.stack(column) for column in zip(*parts, strict=True)))
+        chosen = rng.choice(len(self._sources), batch, p=self._probabilities)
+        parts = [self._cut(int(index), int(rng.integers(self._moments[index])), rng) for index in chosen]
+        return SegmentBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)))
 
-    def _cut(self, index: int, start: int, rng: np.random.Generator) -> tuple[FloatArray, ...]:
-        config, episode = self._config, self._episodes[index]
-        frames = start + self._strides[index] * np.arange(config.history_slots + config.chunk_len)
-        past, target = frames[: config.history_slots], frames[config.history_slots :]
-        measured, commanded = episode.measured, episode.commanded
-        positions = (commanded if rng.random() < config.imagined else measured)[past]
-        plan = (measured if rng.random() < config.hindsight else commanded)[target]
-        mask, latents = np.ones(config.history_slots, np.float32), self._latents[index]
-        if rng.random() < config.short_history:
-            mask[: rng.integers(1, config.history_slots)] = 0.0
-            first = int(mask.argmax())
-            positions = np.concatenate(
-                [np.repeat(positions[first : first + 1], first, axis=0), positions[first:]]
-            )
+    def _cut(self, index: int, now: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        config, source, stride = self._config, self._sources[index], self._strides[index]
+        episode, spec = source.episode, source.spec
+        past = episode.commanded if rng.random() < config.imagined else episode.measured
+        plan = episode.measured if rng.random() < config.hindsight else episode.commanded
+        window = _window(source.latents, spec, past, now, stride, self._started(now, rng))
+        target = now + stride * np.arange(1, config.chunk_len + 1)
+        actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
         return (
-            latents[past].astype(np.float32) * mask[:, None, None, None],
-            self._spec.features(positions, positions[0], is_past=True),
-            mask,
-            latents[target].astype(np.float32),
-            self._spec.features(plan, positions[-1], is_past=False),
+            window.latents,
+            self._padded(history_features(spec, window.actions)),
+            window.mask,
+            source.latents[target].astype(np.float32),
+            self._padded(actions),
+            np.array(self._space[spec.space]),
         )
+
+    def _started(self, now: int, rng: np.random.Generator) -> int:
+        """Since when the robot remembers."""
+        kind = rng.random()
+        if kind < self._config.just_started:
+            return now
+        return (
+            int(rng.integers(now + 1)) if kind < self._config.just_started + self._config.short_history else 0
+        )
+
+    def _padded(self, features: FloatArray) -> FloatArray:
+        return np.pad(features, ((0, 0), (0, self._num_features - features.shape[1])))
+
+
+def _window(
+    latents: np.ndarray, spec: ActionSpec, rows: FloatArray, now: int, stride: int, started: int
+) -> Window:
+    frames, mask = slot_frames(now, stride, started)
+    return Window(
+        latents[frames].astype(np.float32) * mask[:, None, None, None],
+        spec.steps(rows, frames, stride),
+        mask,
+    )

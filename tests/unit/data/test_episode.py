@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from astra_ros.data.bag import BagError, BagWriter, message_type
-from astra_ros.data.episode import Episode, fit_action_spec, frame_stride, joint_names, read_episode
+from astra_ros.data.episode import Episode, frame_stride, joint_names, read_episode
+from astra_ros.data.normalisation import fit_action_spec
+from astra_ros.data.schema import ActionSchema
 from astra_ros.types import NANOSECONDS
 
 IMAGE, STATES, COMMANDS = "/camera/image_raw/compressed", "/joint_states", "/joint_commands"
@@ -96,8 +98,9 @@ def moving_episode(period_s: float = 0.1, num_frames: int = 40) -> Episode:
 
 def test_normalisation_and_range_come_from_the_recording() -> None:
     episode = moving_episode()
-    spec = fit_action_spec([episode], ("a", "b"), ("rad", "m"), 0.2)
-    both = np.concatenate([episode.measured, episode.commanded])
+    schema = ActionSchema("two joints", "arm", "joint_position", ("a", "b"), ("rad", "m"))
+    spec = fit_action_spec([episode], schema, 0.2)
+    both = np.concatenate([episode.measured[2:], episode.commanded[2:]])  # a first step ends at frame 2
     assert np.allclose(spec.mean, both.mean(0), atol=1e-4)
     assert np.allclose(spec.std, both.std(0), atol=1e-4)
     assert spec.lower[0] < both[:, 0].min() < both[:, 0].max() < spec.upper[0]

@@ -1,69 +1,179 @@
-"""Segments: frames, joints and actions of one moment stay together."""
+"""Segments: frames and actions of one moment stay together, at the model's rate, in the packed history's slots."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from astra_ros.data.episode import Episode, fit_action_spec
-from astra_ros.data.segments import SegmentConfig, SegmentSampler
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.data.episode import Episode
+from astra_ros.data.normalisation import fit_action_spec
+from astra_ros.data.schema import ActionSchema, camera_schema
+from astra_ros.data.segments import (
+    SegmentBatch,
+    SegmentConfig,
+    SegmentSampler,
+    SegmentSource,
+    cut_window,
+    slot_frames,
+    step_actions,
+)
+from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.types import NANOSECONDS
 
+ARM = ActionSchema("two joints", "arm", "joint_position", ("a", "b"), ("rad", "rad"))
+NO_CHANCE = {"just_started": 0.0, "short_history": 0.0, "hindsight": 0.0, "imagined": 0.0}
 
-def numbered_episode(num_frames: int = 60) -> Episode:
-    """At 10 Hz; joint a is the frame's number, its command a half more."""
+
+def numbered_episode(num_frames: int = 120) -> Episode:
+    """At 10 Hz, two frames a step; joint a is the frame's number, its command a half more."""
     stamps = np.arange(num_frames) * NANOSECONDS // 10
     measured = np.stack([np.arange(num_frames), np.arange(num_frames) % 3], axis=1).astype(np.float32)
     return Episode("numbered", stamps, np.zeros((num_frames, 8, 8, 3), np.uint8), measured, measured + 0.5)
 
 
-def sampler(**shares: float) -> tuple[SegmentSampler, "np.ndarray", "np.ndarray"]:
-    episode = numbered_episode()
-    spec = fit_action_spec([episode], ("a", "b"), ("rad", "rad"), 0.2)
-    latents = np.broadcast_to(np.arange(60, dtype=np.float32)[:, None, None, None], (60, 1, 2, 2))
-    config = SegmentConfig(3, 4, **{"short_history": 0.0, "hindsight": 0.0, "imagined": 0.0, **shares})
-    return SegmentSampler([episode], [latents], spec, config), np.array(spec.mean), np.array(spec.std)
+def numbered_latents(num_frames: int = 120) -> np.ndarray:
+    return np.broadcast_to(
+        np.arange(num_frames, dtype=np.float32)[:, None, None, None], (num_frames, 1, 2, 2)
+    )
 
 
-def position_a(actions: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    return actions[..., 0] * std[0] + mean[0]
+def source(num_frames: int = 120) -> SegmentSource:
+    episode = numbered_episode(num_frames)
+    return SegmentSource(episode, numbered_latents(num_frames), fit_action_spec([episode], ARM, 0.2))
+
+
+def draw(batch: int = 32, **shares: float) -> tuple[SegmentBatch, ActionSpec]:
+    one = source()
+    sampler = SegmentSampler([one], [one.spec.space], SegmentConfig(chunk_len=4, **{**NO_CHANCE, **shares}))
+    return sampler.draw(batch, np.random.default_rng(0)), one.spec
+
+
+def numbers(latents: torch.Tensor) -> torch.Tensor:
+    return latents[..., 0, 0, 0]
+
+
+def joint_a(actions: torch.Tensor, spec: ActionSpec) -> torch.Tensor:
+    return actions[..., 0] * spec.std[0] + spec.mean[0]
+
+
+def test_slots_are_the_anchor_and_the_last_nineteen_steps() -> None:
+    frames, mask = slot_frames(now=100, stride=2)
+    assert frames.tolist() == [0, *range(64, 101, 2)]
+    assert mask.all()
+    assert len(frames) == NUM_SLOTS
+
+
+def test_slots_before_the_start_are_empty_and_hold_the_first_frame() -> None:
+    frames, mask = slot_frames(now=20, stride=2, started=15)
+    assert frames[:17].tolist() == [15] * 17
+    assert frames[17:].tolist() == [16, 18, 20]
+    assert mask.tolist() == [1.0, *[0.0] * 16, 1.0, 1.0, 1.0]
 
 
 def test_history_and_chunk_follow_at_the_models_rate() -> None:
-    segments, mean, std = sampler()
-    batch = segments.draw(16, np.random.default_rng(0))
-    history, chunk = batch.history_latents[:, :, 0, 0, 0], batch.latents[:, :, 0, 0, 0]
-    assert (np.diff(np.concatenate([history, chunk], axis=1), axis=1) == 2).all()
-    assert np.allclose(position_a(batch.history_actions, mean, std), history, atol=1e-3)
-    assert np.allclose(position_a(batch.actions, mean, std), chunk + 0.5, atol=1e-3)
+    batch, spec = draw()
+    filled = batch.history_mask[:, 1:] == 1
+    sequence = torch.cat([numbers(batch.history_latents)[:, 1:], numbers(batch.latents)], dim=1)
+    steps = sequence.diff(dim=1)
+    assert (steps[:, -4:] == 2).all()
+    assert (steps[:, : NUM_SLOTS - 2][filled[:, :-1]] == 2).all()
+    assert torch.allclose(joint_a(batch.actions, spec), numbers(batch.latents) + 0.5, atol=1e-3)
     assert batch.history_actions[..., -1].all()
     assert not batch.actions[..., -1].any()
 
 
-def test_hindsight_actions_are_what_the_joints_did() -> None:
-    segments, mean, std = sampler(hindsight=1.0)
-    batch = segments.draw(8, np.random.default_rng(0))
-    assert np.allclose(position_a(batch.actions, mean, std), batch.latents[:, :, 0, 0, 0], atol=1e-3)
-
-
-def test_imagined_histories_carry_commands() -> None:
-    segments, mean, std = sampler(imagined=1.0)
-    batch = segments.draw(8, np.random.default_rng(0))
-    assert np.allclose(
-        position_a(batch.history_actions, mean, std), batch.history_latents[:, :, 0, 0, 0] + 0.5, atol=1e-3
+def test_history_actions_are_those_that_led_to_its_frames() -> None:
+    batch, spec = draw()
+    filled = batch.history_mask == 1
+    assert torch.allclose(
+        joint_a(batch.history_actions, spec)[filled], numbers(batch.history_latents)[filled], atol=1e-3
     )
 
 
-def test_short_histories_have_empty_slots_in_front_only() -> None:
-    segments, _, _ = sampler(short_history=1.0)
-    batch = segments.draw(64, np.random.default_rng(0))
-    assert (np.diff(batch.history_mask, axis=1) >= 0).all()
-    assert batch.history_mask[:, -1].all()
-    assert not batch.history_mask[:, 0].any()
-    empty = batch.history_mask == 0
-    assert not batch.history_latents[empty].any()
+def test_anchor_is_the_first_frame_of_the_episode() -> None:
+    batch, _ = draw()
+    assert (numbers(batch.history_latents)[:, 0] == 0).all()
+    assert batch.history_mask[:, 0].all()
+
+
+def test_hindsight_actions_are_what_the_joints_did() -> None:
+    batch, spec = draw(hindsight=1.0)
+    assert torch.allclose(joint_a(batch.actions, spec), numbers(batch.latents), atol=1e-3)
+
+
+def test_imagined_histories_carry_commands() -> None:
+    batch, spec = draw(imagined=1.0)
+    filled = batch.history_mask == 1
+    expected = numbers(batch.history_latents)[filled] + 0.5
+    assert torch.allclose(joint_a(batch.history_actions, spec)[filled], expected, atol=1e-3)
+
+
+def test_a_robot_that_just_started_remembers_one_frame_twice() -> None:
+    batch, _ = draw(just_started=1.0)
+    assert (batch.history_mask.sum(dim=1) == 2).all()
+    assert torch.equal(batch.history_latents[:, 0], batch.history_latents[:, -1])
+
+
+def test_short_histories_began_some_time_ago() -> None:
+    batch, _ = draw(short_history=1.0, batch=64)
+    window = batch.history_mask[:, 1:]
+    assert (window.diff(dim=1) >= 0).all()
+    assert len(window.sum(dim=1).unique()) > 8
+    assert not batch.history_latents[batch.history_mask == 0].any()
+
+
+def test_spaces_of_other_widths_share_a_batch() -> None:
+    camera = numbered_camera()
+    sampler = SegmentSampler([source(), camera], ["two joints", "camera"], SegmentConfig(chunk_len=4))
+    batch = sampler.draw(32, np.random.default_rng(0))
+    narrow = batch.space == 0
+    assert set(batch.space.tolist()) == {0, 1}
+    assert batch.actions.shape[-1] == camera.spec.num_features == 25
+    assert not batch.actions[narrow][..., source().spec.num_features :].any()
+
+
+def test_a_heavier_episode_is_drawn_more_often() -> None:
+    light, heavy = source(), source()
+    heavy = SegmentSource(heavy.episode, heavy.latents + 1000, heavy.spec, weight=9.0)
+    sampler = SegmentSampler([light, heavy], ["two joints"], SegmentConfig(chunk_len=4))
+    drawn = sampler.draw(400, np.random.default_rng(0)).latents[:, 0, 0, 0, 0] > 500
+    assert 0.85 < drawn.float().mean() < 0.95
+
+
+def test_a_window_for_evaluation_is_what_was_measured() -> None:
+    one = source()
+    window = cut_window(one.episode, one.latents, one.spec, now=50)
+    assert window.actions[-1, 0] == 50
+    assert window.latents[-1, 0, 0, 0] == 50
+    assert step_actions(one.episode, one.spec, np.array([52, 54]))[:, 0].tolist() == [52.5, 54.5]
 
 
 def test_episodes_that_are_too_short_are_refused() -> None:
-    episode = numbered_episode(10)
-    spec = fit_action_spec([episode], ("a", "b"), ("rad", "rad"), 0.2)
-    with pytest.raises(ValueError, match=r"expected some longer than 1\.2 s, found none"):
-        SegmentSampler([episode], [np.zeros((10, 1, 2, 2), np.float32)], spec, SegmentConfig(3, 4))
+    short = source(9)
+    with pytest.raises(ValueError, match="expected some longer than 8 model steps, found none"):
+        SegmentSampler([short], ["two joints"], SegmentConfig(chunk_len=8))
+
+
+def test_normalisation_is_of_steps_and_of_what_they_add_up_to() -> None:
+    spec = source().spec
+    assert spec.space == "two joints"
+    assert spec.upper[0] > 119
+    assert spec.lower[0] < 2.5
+    # a rises by 2 a step and commands lead by a half: over 1 … 4 steps 2.5, 4.5, 6.5, 8.5
+    assert spec.delta_std[0] == pytest.approx(np.sqrt(np.mean(np.square([2.5, 4.5, 6.5, 8.5]))), rel=1e-3)
+
+
+def numbered_camera(num_frames: int = 60) -> SegmentSource:
+    """A camera that moves ahead by a centimetre a frame."""
+    poses: Any = np.tile(np.eye(4)[:3], (num_frames, 1, 1))
+    poses[:, 2, 3] = 0.01 * np.arange(num_frames)
+    rows = poses.reshape(num_frames, 12).astype(np.float32)
+    stamps = np.arange(num_frames) * NANOSECONDS // 10
+    episode = Episode("camera", stamps, np.zeros((num_frames, 8, 8, 3), np.uint8), rows, rows)
+    return SegmentSource(
+        episode, numbered_latents(num_frames), fit_action_spec([episode], camera_schema("camera"), 0.2)
+    )

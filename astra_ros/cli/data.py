@@ -1,0 +1,232 @@
+"""`astra data`: make datasets from recordings, list them, and check that they are whole."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astra_ros.cli.options import add_json, add_topics, topics_from, write_json
+from astra_ros.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from astra_ros.data.importers.source import Source
+    from astra_ros.data.lerobot import Dataset
+
+DESCRIPTION = """Datasets are folders in LeRobot layout (parquet and video): what `astra train` reads. Written in v2.1; public
+ones of v2.0, v2.1 and v3.0 are read as they are."""
+EXAMPLE = """examples:
+  astra data import bags recordings/monday --out runs/data/my_arm
+  astra data list runs/data --held-out config/held_out.yaml
+  astra data check runs/data/my_arm"""
+KINDS = {
+    "bags": "rosbag2 recordings of an arm: a camera, joint states and, if recorded, joint commands",
+    "g1": "Unitree G1 with Inspire hands: G1-policy-train, thinned (one .npz and one video per episode)",
+    "droid": "Franka Panda, three cameras: DROID as excerpted by Ctrl-World (annotation/, videos/)",
+    "bridge": "WidowX: BridgeData V2 in RLDS (*-train.tfrecord-*)",
+    "donkey": "radio-controlled car: a tub of Donkey Car, as a folder or a tar.gz file",
+    "tum": "handheld camera with poses: TUM RGB-D (rgb/, poses.npz)",
+}
+_CUTTABLE = ("donkey", "tum")
+_SIZE_PX, _CHECK_SIZE_PX = 128, 32
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `astra data`."""
+    parser = _command(subparsers, "data", "make, list and check datasets", DESCRIPTION, EXAMPLE)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_import(commands)
+    for name, summary, run in (
+        ("list", "what datasets hold", run_list),
+        ("check", "read every episode; exit code 1 if one is bad", run_check),
+    ):
+        command = _command(commands, name, summary, summary, f"example: astra data {name} runs/data")
+        command.add_argument(
+            "folders", nargs="+", type=Path, metavar="DIR", help="datasets, or folders of datasets"
+        )
+        if name == "list":
+            command.add_argument(
+                "--held-out", type=Path, metavar="FILE", help="also show what this file holds out"
+            )
+        add_json(command)
+        command.set_defaults(run=run)
+
+
+def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "make a dataset from recordings"
+    more = "What is in the dataset already is left as it is: run it again after an interruption, or with more recordings."
+    example = "example: astra data import donkey tub.tar.gz --out runs/data/rc_track"
+    parser = _command(commands, "import", summary, f"{summary}. {more}", example)
+    kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
+    for kind, what in KINDS.items():
+        one = _command(
+            kinds, kind, what, what, f"example: astra data import {kind} SOURCE --out runs/data/{kind}"
+        )
+        one.add_argument("source", nargs="+" if kind == "bags" else 1, type=Path, metavar="SOURCE")
+        one.add_argument(
+            "--out", type=Path, required=True, metavar="DIR", help="the dataset; its name is the folder's"
+        )
+        one.add_argument(
+            "--size",
+            type=int,
+            default=_SIZE_PX,
+            metavar="PX",
+            help="side of the pictures (default: %(default)s)",
+        )
+        if kind in _CUTTABLE:
+            one.add_argument(
+                "--cut", type=float, nargs="+", default=(), metavar="S",
+                help="cut the recording at these seconds, so that parts can be held out",
+            )  # fmt: skip
+        if kind == "bags":
+            one.add_argument("--space", help="name of the action space (default: the dataset's name)")
+            one.add_argument(
+                "--joints",
+                nargs="+",
+                default=(),
+                metavar="NAME",
+                help="which, in this order (default: as first recorded)",
+            )
+            one.add_argument(
+                "--units", nargs="+", default=("rad",), metavar="UNIT", help="one for all joints, or one each"
+            )
+            add_topics(one)
+        add_json(one)
+        one.set_defaults(run=run_import)
+
+
+def _command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    text: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    return subparsers.add_parser(
+        name, help=summary, description=text, epilog=example, formatter_class=formatter
+    )
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Import. Exit code 1 when a recording could not be used."""
+    from astra_ros.data.importers.source import ImportProgress, import_source
+
+    source, line, bad = _open_source(arguments), ProgressLine(), []
+
+    def report(problem: str) -> None:
+        bad.append(problem)
+        print(f"astra data: {problem}", file=sys.stderr)
+
+    progress = ImportProgress(0, 0, len(source.episodes))
+    for progress in import_source(source, arguments.out, arguments.size, report):
+        line.update(f"importing {progress.done} of {progress.total} episodes   {progress.bad} bad")
+    line.done(f"{arguments.out}: {progress.done} of {progress.total} episodes, {progress.bad} bad")
+    write_json(arguments.json, {"dataset": str(arguments.out), "episodes": progress.done, "bad": bad})
+    return 1 if bad else 0
+
+
+def _open_source(arguments: argparse.Namespace) -> Source:
+    module: Any = importlib.import_module(f"astra_ros.data.importers.{arguments.kind}")
+    if arguments.kind == "bags":
+        space, joints, units = (
+            arguments.space or arguments.out.name,
+            tuple(arguments.joints),
+            tuple(arguments.units),
+        )
+        config = module.BagsConfig(space, joints, units, arguments.size, topics_from(arguments))
+        return module.open_source(arguments.source, config)
+    (path,) = arguments.source
+    return (
+        module.open_source(path, tuple(arguments.cut))
+        if arguments.kind in _CUTTABLE
+        else module.open_source(path)
+    )
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print what the meta folders say."""
+    from astra_ros.data.held_out import held_out
+    from astra_ros.data.lerobot import Dataset
+
+    aside, rows = held_out(arguments.held_out) if arguments.held_out else None, []
+    for dataset in map(Dataset.open, _paths(arguments.folders)):
+        split = aside.split(dataset.name, dataset.episode_names) if aside else None
+        rows.append({**_summary(dataset), **({"held_out": len(split.held_out)} if split else {})})
+    _print_table(rows)
+    write_json(arguments.json, {"datasets": rows})
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Read everything. Exit code 1 when a dataset or an episode is bad."""
+    from astra_ros.data.lerobot import Dataset, EpisodeError
+
+    line, rows, bad = ProgressLine(), [], []
+    for path in _paths(arguments.folders):
+        try:
+            dataset = Dataset.open(path)
+        except EpisodeError as error:
+            bad.append(str(error))
+            continue
+        found = _bad_episodes(dataset, line)
+        rows.append({**_summary(dataset), "bad": len(found)})
+        bad += found
+    line.done(
+        f"checked {sum(row['episodes'] for row in rows)} episodes in {len(rows)} datasets   {len(bad)} bad"
+    )
+    _print_table(rows)
+    for problem in bad:
+        print(f"astra data: {problem}", file=sys.stderr)
+    write_json(arguments.json, {"datasets": rows, "bad": bad})
+    return 1 if bad else 0
+
+
+def _bad_episodes(dataset: Dataset, line: ProgressLine) -> list[str]:
+    """What is wrong with each episode that is bad."""
+    bad: list[str] = []
+    names = dataset.episode_names
+    for read, _ in enumerate(dataset.stream(names, _CHECK_SIZE_PX, lambda error: bad.append(str(error))), 1):
+        line.update(f"{dataset.name} {read + len(bad)} of {len(names)} episodes checked   {len(bad)} bad")
+    return bad
+
+
+def _paths(folders: list[Path]) -> list[Path]:
+    """The datasets in the folders; a folder that neither is one nor holds any stands for itself."""
+    from astra_ros.data.lerobot_index import INFO
+
+    paths: list[Path] = []
+    for folder in folders:
+        inside = sorted(file.parents[1] for file in folder.glob(f"*/{INFO}"))
+        paths += [folder] if (folder / INFO).exists() or not inside else inside
+    return paths
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    frames = sum(dataset.num_frames(name) for name in dataset.episode_names)
+    schema = dataset.schema
+    return {
+        "dataset": dataset.name,
+        "space": schema.space,
+        "modality": schema.modality,
+        "representation": schema.representation,
+        "actions": schema.dim,
+        "fps": dataset.fps,
+        "episodes": len(dataset.episode_names),
+        "frames": frames,
+        "minutes": round(frames / dataset.fps / 60, 2),
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    cells = [
+        list(rows[0]),
+        *([f"{v:g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows),
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

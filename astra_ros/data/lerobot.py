@@ -1,0 +1,174 @@
+"""Datasets in LeRobot layout, read one episode at a time: v2.1 as this project writes it, public v2.x and v3.0 as they are.
+
+A row's `action` is what acted from its frame to the next one (LeRobot's convention); an Episode's `commanded` row is what
+led to its frame, so reading moves the column by one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from astra_ros.data.episode import Episode, IntArray
+from astra_ros.data.lerobot_index import STAMP, DatasetIndex, EpisodeRecord, read_index
+from astra_ros.data.lerobot_writer import DatasetWriter
+from astra_ros.data.schema import ActionSchema, EpisodeError
+from astra_ros.data.video import decode_picture, decode_video
+from astra_ros.frames.preprocess import fit
+from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
+
+__all__ = ["ActionSchema", "Dataset", "DatasetWriter", "EpisodeError"]
+
+
+class Dataset:
+    """Episodes of one robot in a folder. Nothing is kept in memory but the list of episodes."""
+
+    def __init__(self, path: Path, index: DatasetIndex) -> None:
+        self.path = path
+        self._index = index
+        self._records = {record.name: record for record in index.episodes}
+
+    @classmethod
+    def open(cls, path: Path, camera: str | None = None) -> Dataset:
+        """camera: which of several; the first one by default. Raises EpisodeError, one line, when it cannot be read."""
+        return cls(path, read_index(path, camera))
+
+    @property
+    def name(self) -> str:
+        return self._index.name
+
+    @property
+    def fps(self) -> float:
+        return self._index.fps
+
+    @property
+    def schema(self) -> ActionSchema:
+        return self._index.schema
+
+    @property
+    def episode_names(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def num_frames(self, name: str) -> int:
+        """Frames of an episode, as the meta folder says."""
+        return self._record(name).length
+
+    def task(self, name: str) -> str:
+        """What was done in an episode, in words."""
+        return self._record(name).task
+
+    def read(self, name: str, size: int | tuple[int, int]) -> Episode:
+        """One episode, its pictures fitted to `size` (a square's side, or height and width).
+
+        Raises EpisodeError when it is damaged: file, field, expected, found.
+        """
+        record = self._record(name)
+        table = self._table(record)
+        measured = _matrix(record, table, self._index.measured, self.schema.dim)
+        action = _matrix(record, table, self._index.commanded, self.schema.dim)
+        pictures = table[self._index.camera] if record.video is None else None
+        return Episode(
+            name=name,
+            stamps_ns=_stamps_ns(record, table),
+            pixels=_pixels(record, pictures, (size, size) if isinstance(size, int) else size),
+            measured=measured,
+            commanded=np.concatenate([self._before(record, measured, action), action[:-1]]),
+        )
+
+    def stream(
+        self, names: Sequence[str], size: int | tuple[int, int], on_bad: Callable[[EpisodeError], None]
+    ) -> Iterator[Episode]:
+        """Episodes one after the other; a bad one is given to `on_bad` and skipped."""
+        for name in names:
+            try:
+                episode = self.read(name, size)
+            except EpisodeError as error:
+                on_bad(error)
+            else:
+                yield episode
+
+    def _record(self, name: str) -> EpisodeRecord:
+        if name not in self._records:
+            raise EpisodeError(self.path, "episode", f"one of the {len(self._records)} it holds", repr(name))
+        return self._records[name]
+
+    def _before(self, record: EpisodeRecord, measured: FloatArray, action: FloatArray) -> FloatArray:
+        """(1, a) what led to the first frame; where it was not recorded, the first rate, or stillness."""
+        if record.first_command is not None:
+            return np.asarray([record.first_command], np.float32)
+        return action[:1] if self.schema.representation == "rate" else measured[:1]
+
+    def _table(self, record: EpisodeRecord) -> pa.Table:
+        """The episode's rows, of the columns that are needed."""
+        columns = {self._index.measured, self._index.commanded, "timestamp", "episode_index"}
+        columns |= {self._index.camera} if record.video is None else set()
+        try:
+            present = pq.read_schema(record.rows).names
+            if lacking := columns.difference(present):
+                raise EpisodeError(record.rows, "columns", ", ".join(sorted(lacking)), ", ".join(present))
+            wanted = [*columns, *({STAMP} & set(present))]
+            table = pq.read_table(record.rows, columns=wanted, filters=[("episode_index", "=", record.index)])
+        except (pa.ArrowException, OSError) as error:
+            raise EpisodeError(record.rows, "content", "a parquet file", str(error)) from None
+        if table.num_rows != record.length:
+            raise _bad(
+                record, "rows", f"{record.length} (its length in the meta folder)", str(table.num_rows)
+            )
+        return table
+
+
+def _bad(record: EpisodeRecord, field: str, expected: str, found: str) -> EpisodeError:
+    return EpisodeError(record.rows, f"{field} of {record.name}", expected, found)
+
+
+def _matrix(record: EpisodeRecord, table: pa.Table, column: str, dim: int) -> FloatArray:
+    """A column as (t, dim) float32, finite."""
+    rows = [row if isinstance(row, list) else [row] for row in table[column].to_pylist()]
+    if (lengths := {len(row) for row in rows}) != {dim}:
+        raise _bad(record, column, f"{dim} values in every row", ", ".join(map(str, sorted(lengths))))
+    try:
+        values = np.array(rows, np.float32)
+    except (TypeError, ValueError) as error:
+        raise _bad(record, column, "numbers", str(error)) from None
+    if (bad := np.flatnonzero(~np.isfinite(values).all(axis=1))).size:
+        raise _bad(
+            record, column, "finite numbers", f"NaN or infinity in {len(bad)} rows, the first is {bad[0]}"
+        )
+    return values
+
+
+def _stamps_ns(record: EpisodeRecord, table: pa.Table) -> IntArray:
+    exact = STAMP in table.column_names
+    values = np.array(
+        table[STAMP if exact else "timestamp"].to_pylist(), np.int64 if exact else float
+    ).reshape(-1)
+    stamps = values if exact else np.rint(values * NANOSECONDS)
+    if not (np.diff(stamps) > 0).all():
+        row = int(np.flatnonzero(~(np.diff(stamps) > 0))[0]) + 1
+        raise _bad(
+            record, "timestamp", "growing values", f"{values[row]} after {values[row - 1]} in row {row}"
+        )
+    return stamps.astype(np.int64)
+
+
+def _pixels(record: EpisodeRecord, pictures: pa.ChunkedArray | None, size: tuple[int, int]) -> ByteArray:
+    """The frames of the video, or of the column of files."""
+    frames: Iterable[ByteArray]
+    if pictures is not None:
+        frames = (decode_picture(cell["bytes"] or b"", record.rows) for cell in pictures.to_pylist())
+    else:
+        assert record.video is not None
+        alone = record.start_s is None  # then a frame too many shows that rows are missing
+        frames = islice(decode_video(record.video, record.start_s or 0.0), record.length + alone)
+    fitted = [fit(frame, *size) for frame in frames]
+    if len(fitted) != record.length:
+        expected = f"{record.length} (one per row)"
+        raise EpisodeError(
+            record.video or record.rows, f"frames of {record.name}", expected, str(len(fitted))
+        )
+    return np.stack(fitted)

@@ -1,0 +1,228 @@
+"""Where a LeRobot dataset keeps each episode: layouts v2.0 and v2.1 (one file per episode) and v3.0 (shared files).
+
+Layouts as in the public library `lerobot`: meta/info.json with path templates; meta/episodes.jsonl (v2) or
+meta/episodes/*/*.parquet (v3). `meta/astra.json` is this project's: the action schema, which LeRobot cannot express.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from astra_ros.data.schema import ActionSchema, EpisodeError
+
+STATE, ACTION, STAMP = "observation.state", "action", "observation.stamp_ns"
+IMAGES = "observation.images."
+INFO, ASTRA = Path("meta/info.json"), Path("meta/astra.json")
+EPISODES, TASKS = Path("meta/episodes.jsonl"), Path("meta/tasks.jsonl")
+EPISODE_FILES = "meta/episodes/*/*.parquet"
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+_CHUNK_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """Where one episode is. index: in the column episode_index; task: what was done, in words.
+
+    video: None when the pictures are in the rows; start_s: time of the first frame in a video that several episodes share,
+    None when it has its own.
+    first_command: the command before the first frame, which LeRobot's columns have no row for; None: not recorded.
+    """
+
+    name: str
+    index: int
+    length: int
+    task: str
+    rows: Path
+    video: Path | None
+    start_s: float | None = None
+    first_command: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """What the meta folder says. camera: the column or video used; measured, commanded: the columns that hold them."""
+
+    name: str
+    fps: float
+    schema: ActionSchema
+    camera: str
+    measured: str
+    commanded: str
+    episodes: tuple[EpisodeRecord, ...]
+
+
+def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
+    """Read the meta folder of a dataset. camera: which one of several; the first one by default.
+
+    Raises EpisodeError when a file is missing or says what cannot be used.
+    """
+    file, info = path / INFO, read_json(path / INFO)
+    version = _field(file, info, "codebase_version", str)
+    if version not in VERSIONS:
+        raise EpisodeError(file, "codebase_version", f"one of {', '.join(VERSIONS)}", version)
+    own = read_json(path / ASTRA) if (path / ASTRA).exists() else {}
+    features = _field(file, info, "features", dict)
+    name, measured, commanded = _names(path, own)
+    schema = _schema(path, own, name, commanded, features)
+    for column in (measured, commanded):
+        _require_dim(file, features, column, schema.dim)
+    key = _camera(file, features, camera)
+    in_video = features[key]["dtype"] == "video"
+    records = (_records_v3 if version == "v3.0" else _records_v2)(path, info, key if in_video else None)
+    fps = float(_field(file, info, "fps", int | float))
+    return DatasetIndex(name, fps, schema, key, measured, commanded, tuple(records))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises EpisodeError when there is none."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EpisodeError(path, "content", "a JSON object", str(error)) from None
+    if not isinstance(value, dict):
+        raise EpisodeError(path, "content", "a JSON object", type(value).__name__)
+    return value
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects of a .jsonl file, one a line; an unfinished last line is left out. Raises EpisodeError."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise EpisodeError(path, "content", "one JSON object per line", str(error)) from None
+
+
+def _records_v2(path: Path, info: dict[str, Any], video_key: str | None) -> Iterator[EpisodeRecord]:
+    file = path / EPISODES
+    if not file.exists():
+        raise EpisodeError(file, "content", "one line per episode", "no such file")
+    for line in read_lines(file):
+        index = _field(file, line, "episode_index", int)
+        chunk = index // info.get("chunks_size", _CHUNK_SIZE)
+        place = {"episode_index": index, "episode_chunk": chunk, "video_key": video_key}
+        first = line.get("first_command")
+        yield EpisodeRecord(
+            name=line.get("name", f"episode_{index:06d}"),
+            index=index,
+            length=_field(file, line, "length", int),
+            task="; ".join(line.get("tasks") or ()),
+            rows=_place(path, info, "data_path", place),
+            video=_place(path, info, "video_path", place) if video_key else None,
+            first_command=None if first is None else tuple(first),
+        )
+
+
+def _records_v3(path: Path, info: dict[str, Any], video_key: str | None) -> Iterator[EpisodeRecord]:
+    files = sorted(path.glob(EPISODE_FILES))
+    if not files:
+        raise EpisodeError(path, "content", f"a file {EPISODE_FILES}", "none")
+    for file in files:
+        for row in _rows(file, video_key):
+            index = _field(file, row, "episode_index", int)
+            yield EpisodeRecord(
+                name=f"episode_{index:06d}",
+                index=index,
+                length=_field(file, row, "length", int),
+                task="; ".join(row["tasks"] or ()),
+                rows=_place(path, info, "data_path", _file_place(file, row, "data")),
+                video=_place(path, info, "video_path", _file_place(file, row, "videos", video_key))
+                if video_key
+                else None,
+                start_s=_field(file, row, f"videos/{video_key}/from_timestamp", float) if video_key else None,
+            )
+
+
+def _rows(file: Path, video_key: str | None) -> list[dict[str, Any]]:
+    columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
+    if video_key:
+        columns += [
+            f"videos/{video_key}/{field}" for field in ("chunk_index", "file_index", "from_timestamp")
+        ]
+    try:
+        table = pq.read_table(file, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise EpisodeError(file, "columns", ", ".join(columns), str(error)) from None
+    return [dict.fromkeys(columns) | row for row in table.to_pylist()]
+
+
+def _file_place(file: Path, row: dict[str, Any], kind: str, video_key: str | None = None) -> dict[str, Any]:
+    prefix = f"{kind}/{video_key}" if video_key else kind
+    numbers = {field: _field(file, row, f"{prefix}/{field}", int) for field in ("chunk_index", "file_index")}
+    return {**numbers, "video_key": video_key}
+
+
+def _place(path: Path, info: dict[str, Any], template: str, values: dict[str, Any]) -> Path:
+    pattern = _field(path / INFO, info, template, str)
+    try:
+        return path / pattern.format(**values)
+    except (KeyError, IndexError, ValueError):
+        raise EpisodeError(path / INFO, template, f"fields {', '.join(values)}", pattern) from None
+
+
+def _camera(file: Path, features: dict[str, Any], camera: str | None) -> str:
+    keys = [key for key, feature in features.items() if feature.get("dtype") in ("video", "image")]
+    wanted = [key for key in keys if camera in (None, key, key.removeprefix(IMAGES))]
+    if not wanted:
+        raise EpisodeError(
+            file, "features", f"camera {camera}" if camera else "a camera", ", ".join(keys) or "none"
+        )
+    return wanted[0]
+
+
+def _names(path: Path, own: dict[str, Any]) -> tuple[str, str, str]:
+    """Name of the dataset, column of what was measured, column of what was commanded."""
+    return own.get("name", path.resolve().name), own.get("measured", STATE), own.get("commanded", ACTION)
+
+
+def _schema(
+    path: Path, own: dict[str, Any], name: str, commanded: str, features: dict[str, Any]
+) -> ActionSchema:
+    """The declared one; a data set without is taken for an arm whose columns are joint positions."""
+    if "schema" in own:
+        return _own_schema(path / ASTRA, own["schema"])
+    feature = _field(path / INFO, features, commanded, dict)
+    dim = int(_field(path / INFO, feature, "shape", list)[0])
+    found = _flatten(feature.get("names"))
+    names = tuple(found) if len(found) == dim else tuple(f"{commanded}_{i}" for i in range(dim))
+    return ActionSchema(name, "arm", "joint_position", names, ("",) * dim)
+
+
+def _own_schema(file: Path, fields: Any) -> ActionSchema:
+    try:
+        return ActionSchema.from_json(fields)
+    except (TypeError, AttributeError) as error:
+        raise EpisodeError(
+            file, "schema", "space, modality, representation, names, units", str(error)
+        ) from None
+
+
+def _flatten(names: Any) -> list[str]:
+    """Names as public data sets write them: a list, a list in a list, or lists by group."""
+    if isinstance(names, dict):
+        names = list(names.values())
+    if isinstance(names, list):
+        return [name for entry in names for name in _flatten(entry)]
+    return [] if names is None else [str(names)]
+
+
+def _require_dim(file: Path, features: dict[str, Any], column: str, dim: int) -> None:
+    shape = _field(file, features, column, dict).get("shape")
+    if list(shape or []) != [dim]:
+        fix = f"[{dim}] (or other columns as measured and commanded in {ASTRA})"
+        raise EpisodeError(file, f"features.{column}.shape", fix, str(shape))
+
+
+def _field(file: Path, fields: dict[str, Any], key: str, kind: Any) -> Any:
+    """An entry of a kind of value. Raises EpisodeError when it is missing or another."""
+    if not isinstance(fields.get(key), kind):
+        found = repr(fields[key]) if key in fields else f"only {', '.join(fields) or 'nothing'}"
+        raise EpisodeError(file, key, getattr(kind, "__name__", str(kind)), found)
+    return fields[key]

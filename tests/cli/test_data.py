@@ -1,0 +1,49 @@
+"""`astra data`: exit codes, tables and the lines that say what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from astra_ros.cli.main import main
+from tests.recordings import write_recording
+from tests.unit.data.lerobot_fixture import FRAMES, write
+
+
+def test_import_list_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recording(tmp_path / "bags/episode_000001", 1.0)
+    out, report = tmp_path / "data/my_arm", tmp_path / "report.json"
+    arguments = ["data", "import", "bags", str(tmp_path / "bags"), "--out", str(out), "--size", "32"]
+    assert main([*arguments, "--json", str(report)]) == 0
+    assert json.loads(report.read_text()) == {"dataset": str(out), "episodes": 1, "bad": []}
+    assert main(arguments) == 0, "again: nothing to do"
+    (tmp_path / "held_out.yaml").write_text("my_arm: [episode_000001]\n")
+    capsys.readouterr()
+    assert main(["data", "list", str(tmp_path / "data"), "--held-out", str(tmp_path / "held_out.yaml")]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert dict(zip(header.split(), row.split(), strict=True)) == {
+        "dataset": "my_arm", "space": "my_arm", "modality": "arm", "representation": "joint_position", "actions": "8",
+        "fps": "10", "episodes": "1", "frames": "10", "minutes": "0.02", "held_out": "1",
+    }  # fmt: skip
+    assert main(["data", "check", str(out)]) == 0
+
+
+def test_check_finds_the_bad_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "small")
+    write(tmp_path / "torn", (0,))
+    (tmp_path / "torn/meta/episodes.jsonl").unlink()
+    film = tmp_path / "small/videos/chunk-000/observation.images.camera/episode_000001.mp4"
+    film.write_bytes(film.read_bytes()[:300])
+    assert main(["data", "check", str(tmp_path), "--json", str(tmp_path / "report.json")]) == 1
+    output = capsys.readouterr()
+    assert output.out.splitlines()[1].split()[-4:] == ["3", str(3 * FRAMES), "0.06", "1"]
+    assert f"astra data: {film}: video: expected decodable frames, found" in output.err
+    assert (
+        "torn/meta/episodes.jsonl: content: expected one line per episode, found no such file" in output.err
+    )
+    assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 2
+
+
+def test_a_folder_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", str(tmp_path)]) == 1
+    assert "info.json: content: expected a JSON object, found" in capsys.readouterr().err

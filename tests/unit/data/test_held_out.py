@@ -1,0 +1,86 @@
+"""The file of held-out episodes, and the one that the project ships."""
+
+from pathlib import Path
+
+import pytest
+
+from astra_ros.data.held_out import held_out
+from astra_ros.data.lerobot import Dataset
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SHIPPED = REPOSITORY / "config/held_out.yaml"
+DATA = REPOSITORY / "runs/data"
+WORLDS = ("panda_sim", "driving_sim", "rooms_sim", "command_sim", "metaworld")
+REAL = {
+    "g1": ["episode_000001", "episode_000076", "episode_000077", "episode_000086"],
+    "droid": ["train_00002_cam0", "val_00899_cam2", "val_01799_cam0"],
+    "bridge": ["episode_000000_cam0", "episode_000021_cam1"],
+    "rc_track": ["segment_00", "segment_01", "segment_03"],
+    "rc_carpet": ["segment_01", "segment_08", "segment_18", "segment_24", "segment_33"],
+    "handheld": ["segment_00", "segment_01", "segment_04"],
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_names_and_patterns_divide_a_dataset(tmp_path: Path) -> None:
+    file = write(tmp_path / "held_out.yaml", "arm: [episode_3, 'late_[12]?']\nnone: []\n")
+    episodes = ("episode_1", "episode_3", "episode_33", "late_10", "late_30", "late_29")
+    split = held_out(file).split("arm", episodes)
+    assert split.held_out == ("episode_3", "late_10", "late_29")
+    assert split.training == ("episode_1", "episode_33", "late_30")
+    assert held_out(file).split("none", episodes).training == episodes
+
+
+def test_what_would_train_on_held_out_episodes_is_refused(tmp_path: Path) -> None:
+    file = held_out(write(tmp_path / "held_out.yaml", "arm: [episode_3]\n"))
+    with pytest.raises(ValueError, match=r"held_out.yaml: leg: .* found no entry; add `leg: \[NAME, ...\]`"):
+        file.split("leg", ("episode_3",))
+    with pytest.raises(ValueError, match="arm: expected names of its episodes, found episode_3"):
+        file.split("arm", ("episode_4",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- episode_3", "expected `data set: .*` entries, found list"),
+        ("arm: episode_3", "arm: expected a list of episode names, found 'episode_3'"),
+        ("arm: [3]", r"arm: expected a list of episode names, found \[3\]"),
+        ("arm: [", "expected YAML, found"),
+    ],
+)
+def test_a_file_that_is_not_lists_of_names(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        held_out(write(tmp_path / "held_out.yaml", text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_worlds_hold_out_the_seeds_from_100000_on(world: str) -> None:
+    names = [f"episode_{seed:06d}" for seed in (0, 42, 99_999, 100_000, 100_011)]
+    split = held_out(SHIPPED).split(world, names)
+    assert split.training == tuple(names[:3])
+    assert split.held_out == tuple(names[3:])
+
+
+def test_every_real_set_holds_some_episodes_out() -> None:
+    file = held_out(SHIPPED)
+    assert set(file.patterns) == {*WORLDS, *REAL}
+    for name, episodes in REAL.items():
+        split = file.split(name, episodes)
+        assert split.held_out
+        assert split.training
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="no datasets in runs/data; make them with `astra data import`")
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_the_imported_sets_keep_their_share(name: str) -> None:
+    if not (DATA / name / "meta/info.json").exists():
+        pytest.skip(f"no dataset runs/data/{name}; make it with `astra data import`")
+    dataset = Dataset.open(DATA / name)
+    split = held_out(SHIPPED).split(dataset.name, dataset.episode_names)
+    frames = sum(dataset.num_frames(episode) for episode in split.held_out)
+    assert 0.1 < frames / sum(dataset.num_frames(episode) for episode in dataset.episode_names) < 0.26
