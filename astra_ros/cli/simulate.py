@@ -1,4 +1,4 @@
-"""`astra simulate`: record episodes of the simulated robot as bags."""
+"""`astra simulate`: episodes of simulated worlds as datasets, or of the simulated arm as bags."""
 
 from __future__ import annotations
 
@@ -6,29 +6,76 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-EXAMPLE = "example: astra simulate --out runs/episodes --episodes 150 --duration 15 --first-seed 0"
+from astra_ros.cli.options import add_json, write_json
+from astra_ros.data.worlds.catalog import NAMES
+
+PANDA = "panda"
+EPILOG = """worlds:
+  panda      a Panda arm moves cubes; writes rosbag2 recordings, as a real robot would
+  driving    a car on a country road: steering and speed
+  rooms      a free camera in furnished rooms: camera poses
+  command    the same rooms, walked with keys and mouse
+  metaworld  a Sawyer arm at eight tasks: joints and gripper
+The last four write one dataset (LeRobot layout). The same seed gives the same episode. Run the same command again to
+continue where it stopped.
+example: astra simulate --world driving --out runs/data/driving_sim --episodes 120 --first-seed 0"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `astra simulate`."""
     parser = subparsers.add_parser(
-        "simulate", help="record episodes of the simulated robot as bags", epilog=EXAMPLE
+        "simulate",
+        help="record episodes of simulated robots",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the bags, one folder per episode")
+    parser.add_argument("--world", choices=(PANDA, *NAMES), default=PANDA, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset, or of the bags")
     parser.add_argument("--episodes", type=int, default=150, help="number of episodes (default: %(default)s)")
     parser.add_argument(
-        "--first-seed", type=int, default=0, help="seed of the first episode (default: %(default)s)"
+        "--first-seed", type=int, default=0, help="of the first episode (default: %(default)s)"
     )
     parser.add_argument(
-        "--duration", type=float, default=15.0, help="seconds per episode (default: %(default)s)"
+        "--style",
+        choices=("abrupt", "smooth", "both"),
+        default="both",
+        help="how actions change; both: abrupt for even seeds, smooth for odd ones (default); not for panda",
+    )
+    parser.add_argument(
+        "--duration", type=float, default=15.0, help="seconds per episode of panda (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record what is not there yet, so that an interrupted run is continued by the same command."""
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.episodes)
+    return _run_panda(arguments, seeds) if arguments.world == PANDA else _run_world(arguments, seeds)
+
+
+def _run_world(arguments: argparse.Namespace, seeds: range) -> int:
+    from astra_ros.data.worlds.generate import GenerateConfig, generate
+
+    style = None if arguments.style == "both" else arguments.style
+    config = GenerateConfig(arguments.world, seeds, style, arguments.workers)
+    counts = {"written": 0, "failed": 0}
+
+    def report(name: str, error: Exception | None) -> None:
+        counts["failed" if error else "written"] += 1
+        why = f" failed: {error}" if error else ""
+        place = int(name.removeprefix("episode_")) - seeds.start + 1
+        print(f"[{place}/{len(seeds)}] {arguments.out.name}/{name}{why}", flush=True)
+
+    generate(arguments.out, config, report)
+    there = len(seeds) - sum(counts.values())
+    print(f"{there} episodes were there, {counts['written']} written, {counts['failed']} failed", flush=True)
+    write_json(arguments.json, {"world": arguments.world, "there": there, **counts})
+    return 1 if counts["failed"] else 0
+
+
+def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     folders = {arguments.out / f"episode_{seed:06d}": seed for seed in seeds}
     missing = {folder: seed for folder, seed in folders.items() if not folder.exists()}
     print(f"{len(folders) - len(missing)} episodes there, {len(missing)} to record", flush=True)
@@ -36,6 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
         jobs = [pool.submit(_record, folder, seed, arguments.duration) for folder, seed in missing.items()]
         for done, job in enumerate(as_completed(jobs), 1):
             print(f"[{done}/{len(jobs)}] {job.result()}", flush=True)
+    write_json(
+        arguments.json, {"world": PANDA, "there": len(folders) - len(missing), "written": len(missing)}
+    )
     return 0
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +11,22 @@ import pytest
 
 from astra_ros.data.bag import BagReader
 from astra_ros.data.episode import Episode, read_episode
+from tests.simulator.conftest import output_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-sim/bin/python"
 JOINTS = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
 SECONDS = 6.0
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def recordings(
+    simulate: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """The same seed twice, by two runs of the program."""
-    if not PYTHON.exists():
-        if os.environ.get("ASTRA_REQUIRE_SIM") == "1":
-            pytest.fail(f"ASTRA_REQUIRE_SIM=1, but {PYTHON} is missing; run: make sim")
-        pytest.skip("the simulator's environment is not there; run: make sim")
     folders = [tmp_path_factory.mktemp("sim") / name for name in ("first", "second")]
-    programs = [_simulate(folder) for folder in folders]
-    for program in programs:
-        output, _ = program.communicate(timeout=240)
-        assert program.returncode == 0, output
+    options = ("--episodes", "1", "--first-seed", "7", "--duration", str(SECONDS))
+    for program in [simulate("panda", folder, *options) for folder in folders]:
+        output_of(program)
     return folders[0] / "episode_000007", folders[1] / "episode_000007"
-
-
-def _simulate(folder: Path) -> subprocess.Popen[str]:
-    # The simulator's Python must not inherit the libraries that ROS from wheels puts in the environment.
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
-    }
-    options = ["--episodes", "1", "--first-seed", "7", "--duration", str(SECONDS), "--workers", "1"]
-    return subprocess.Popen(
-        [PYTHON, "-m", "astra_ros.cli.main", "simulate", "--out", folder, *options],
-        cwd=ROOT,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
