@@ -18,6 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := pip==26.3
 
 RUN := .venv/bin/
+REAL ?= ../shared/data
 VENV_MADE := .venv/stamps/python-$(PYTHON_VERSION)
 SIM_MADE := .venv-sim/stamps/python-$(PYTHON_VERSION)
 PACKAGE_SOURCES := $(wildcard msg/* srv/* action/* launch/* config/* scripts/* examples/demo_bag/*) \
@@ -61,9 +62,34 @@ record: .venv-sim/stamps/sim  ## Record episodes of the simulated robot, to lear
 	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --out runs/train --episodes 200 --first-seed 0
 	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --out runs/heldout --episodes 12 --first-seed 100000
 
+# $(call simulate,world,folder,episodes to learn from,held out)
+define simulate
+	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --world $(1) --out $(2) --episodes $(3) --first-seed 0
+	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --world $(1) --out $(2) --episodes $(4) --first-seed 100000
+endef
+
+.PHONY: worlds
+worlds: .venv-sim/stamps/sim  ## Simulate driving, rooms, rooms by keys and mouse, and MetaWorld, into runs/data/
+	$(call simulate,driving,runs/data/driving_sim,120,12)
+	$(call simulate,rooms,runs/data/rooms_sim,120,12)
+	$(call simulate,command,runs/data/command_sim,120,12)
+	$(call simulate,metaworld,runs/data/metaworld,60,8)
+
+.PHONY: data
+data: .venv/stamps/package .venv/stamps/test  ## What `make record` left, and real recordings in REAL=folder, to runs/data/
+	@$(RUN)astra data import bags runs/train runs/heldout --out runs/data/panda_sim
+	@if [ -d "$(REAL)" ]; then \
+	  $(RUN)astra data import g1 $(REAL)/g1_pick_bottle --out runs/data/g1; \
+	  $(RUN)astra data import droid $(REAL)/droid_subset --out runs/data/droid; \
+	  $(RUN)astra data import bridge $(REAL)/bridge_octo_debug --out runs/data/bridge; \
+	  $(RUN)astra data import donkey $(REAL)/donkey_tub_official --cut 20 24 42 46 --out runs/data/rc_track; \
+	  $(RUN)astra data import donkey $(REAL)/donkey_yuki --out runs/data/rc_carpet; \
+	  $(RUN)astra data import tum $(REAL)/tum_fr1_rpy --cut 9 12 18 21 --out runs/data/handheld; \
+	else echo "no folder REAL=$(REAL): only the simulated arm was imported"; fi
+
 .PHONY: train
-train: .venv/stamps/package .venv/stamps/test  ## Train on what `make record` left (ARGS="--minutes 60" and other options)
-	@$(RUN)astra train --data runs/train --heldout runs/heldout --out runs/tiny $(ARGS)
+train: .venv/stamps/package .venv/stamps/test  ## Train tiny on what is in runs/data/ (ARGS="--minutes 60" and other options)
+	@$(RUN)astra train config/train/tiny.yaml --out runs/tiny $(ARGS)
 
 .PHONY: sim
 sim: .venv-sim/stamps/sim  ## Only make the simulator's environment
