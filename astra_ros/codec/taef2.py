@@ -59,7 +59,7 @@ class Encoder(nn.Sequential):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return super().forward(0.5 * (pixels + 1.0))
+        return _through(self, 0.5 * (pixels + 1.0))
 
 
 class Decoder(nn.Sequential):
@@ -76,7 +76,7 @@ class Decoder(nn.Sequential):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return 2.0 * super().forward(latents) - 1.0
+        return 2.0 * _through(self, latents) - 1.0
 
 
 def load_weights(encoder: Encoder, decoder: Decoder, folder: Path) -> None:
@@ -94,6 +94,12 @@ def load_weights(encoder: Encoder, decoder: Decoder, folder: Path) -> None:
             raise ValueError(
                 f"{path}: expected TAEF2's weights, found {' '.join(str(error).split())}"
             ) from error
+
+
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def _conv() -> nn.Conv2d:

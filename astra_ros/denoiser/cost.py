@@ -110,7 +110,9 @@ def _pose_map_parameters(config: DenoiserConfig) -> int:
     if not config.pose_rank:
         return 0
     drawn = config.tokens_per_frame * config.pose_rank
-    return _linear(config.width, config.width) + _linear(config.width, drawn) + config.pose_rank * config.width
+    return (
+        _linear(config.width, config.width) + _linear(config.width, drawn) + config.pose_rank * config.width
+    )
 
 
 def _block_parameters(config: DenoiserConfig) -> int:
@@ -125,11 +127,14 @@ def _head_parameters(config: DenoiserConfig) -> int:
     patch, channels, refiner = config.patch**2, config.latent_channels, config.refiner
     if not refiner:
         return _linear(config.width, channels * patch)
-    convolutions = sum(
-        _KERNEL * inputs * outputs + outputs
-        for inputs, outputs in ((refiner + 2 * channels, refiner), (refiner, refiner), (refiner, channels))
-    )
+    convolutions = sum(_KERNEL * inputs * outputs + outputs for inputs, outputs in _convolutions(config))
     return _linear(config.width, refiner * patch) + convolutions
+
+
+def _convolutions(config: DenoiserConfig) -> tuple[tuple[int, int], ...]:
+    """Channels in and out of mix, flow, refine and out."""
+    channels, refiner = config.latent_channels, config.refiner
+    return (refiner + 2 * channels, refiner), (refiner, 2), (refiner + channels, refiner), (refiner, channels)
 
 
 def _history_flops(config: DenoiserConfig, blocks: tuple[HistoryBlock, ...]) -> int:
@@ -184,5 +189,5 @@ def _head_flops(config: DenoiserConfig, frames: int) -> int:
     tokens = frames * config.tokens_per_frame
     if not refiner:
         return 2 * tokens * config.width * channels * patch
-    convolutions = _KERNEL * refiner * ((refiner + 2 * channels) + refiner + channels)
-    return 2 * tokens * config.width * refiner * patch + 2 * tokens * patch * convolutions
+    convolutions = _KERNEL * sum(inputs * outputs for inputs, outputs in _convolutions(config))
+    return 2 * tokens * patch * (config.width * refiner + convolutions)

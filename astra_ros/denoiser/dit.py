@@ -137,7 +137,7 @@ class RefiningHead(nn.Module):
         x = F.silu(self.mix(torch.cat([drawn, noisy.to(drawn), last.to(drawn)], dim=2).flatten(0, 1)))
         moved = self._move(last.flatten(0, 1), self.flow(x))
         x = x + F.silu(self.refine(torch.cat([x, moved.to(x)], dim=1)))
-        return tuple(y.unflatten(0, noisy.shape[:2]) for y in (moved, self.out(x)))  # type: ignore[return-value]
+        return moved.unflatten(0, noisy.shape[:2]), self.out(x).unflatten(0, noisy.shape[:2])
 
     def _move(self, frames: Tensor, flow: Tensor) -> Tensor:
         """frames (n, c, h, w); flow (n, 2, h, w): where to look, right and down, in eighths of the picture."""
