@@ -1,4 +1,4 @@
-"""Strict JSON → frozen dataclasses: every field present, none unknown, each of the annotated type.
+"""Strict JSON (or YAML) → frozen dataclasses: no field unknown, each without a default present and of its type.
 
 Every problem is a ValueError that names the field, what was expected and what was found.
 """
@@ -8,10 +8,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
-_JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "an integer", (int, float): "a number"}
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "an integer",
+    (int, float): "a number",
+}
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -39,6 +47,11 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         entries = _expect(dict, value, where)
         return {key: _decode(arguments[1], item, f"{where}.{key[:80]}") for key, item in entries.items()}
+    if origin is UnionType:  # of one kind and None
+        kind = next(argument for argument in arguments if argument is not NoneType)
+        return None if value is None else _decode(kind, value, where)
+    if origin is Literal:
+        return _expect_one_of(arguments, value, where)
     if kind is float:
         return _decode_float(value, where)
     return value if kind is Any else _expect(kind, value, where)
@@ -47,7 +60,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     document = _expect(dict, value, where)
     hints = get_type_hints(kind)
-    required = {field.name for field in fields(kind) if field.default is MISSING}
+    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     require_names(where or "fields", set(document) | (set(hints) - required), set(hints))
     prefix = f"{where}." if where else ""
     arguments = {name: _decode(hints[name], item, prefix + name) for name, item in document.items()}
@@ -67,8 +80,14 @@ def _decode_float(value: Any, where: str) -> float:
     return number
 
 
+def _expect_one_of(known: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value not in known:
+        raise ValueError(f"{where}: expected one of {', '.join(map(str, known))}, found {str(value)[:80]!r}")
+    return value
+
+
 def _expect(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{where or 'document'}: expected {_JSON_NAMES[kind]}, found {str(value)[:80]!r}")
     return value
 

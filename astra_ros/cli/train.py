@@ -1,4 +1,4 @@
-"""`astra train`: codec and denoiser from recorded bags, within a budget of minutes."""
+"""`astra train`: codec and denoiser from datasets, within a budget of minutes."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ import shlex
 import sys
 from pathlib import Path
 
-from astra_ros.cli.options import add_topics, topics_from
+from astra_ros.cli.options import add_json, write_json
 
-EXAMPLE = "example: astra train --data runs/train --heldout runs/heldout --out runs/tiny --minutes 60"
+DESCRIPTION = """Train a world model: codec, denoiser, then the decoder once more.
+
+key=value words override what the YAML file says. The same command goes on with an interrupted run.
+On several processes: torchrun --nproc-per-node 2 -m astra_ros.cli.main train config/train/tiny.yaml --out runs/tiny"""
+EXAMPLE = "example: astra train config/train/tiny.yaml --out runs/tiny denoiser.width=320 training.batch=16 --minutes 70"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `astra train`."""
-    parser = subparsers.add_parser("train", help="train a world model on recorded bags", epilog=EXAMPLE)
-    parser.add_argument("--data", type=Path, required=True, help="folder of bags to learn from")
-    parser.add_argument("--heldout", type=Path, required=True, help="folder of bags that are only evaluated")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for checkpoint, log and sample strips"
+    parser = subparsers.add_parser(
+        "train",
+        help="train a world model on datasets",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        usage="astra train CONFIG --out DIR [--minutes MIN] [--json FILE] [key=value ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_topics(parser)
     parser.add_argument(
-        "--preset", default="tiny", choices=["tiny"], help="model size (default: %(default)s)"
+        "config", type=Path, help="YAML file: preset, data mix, budgets (config/train/*.yaml)"
     )
-    for stage, minutes in (("codec-", 12.0), ("", 60.0), ("decoder-", 6.0)):
-        purpose = f"budget of the {stage.rstrip('-') or 'denoiser'} (default: %(default)g)"
-        parser.add_argument(f"--{stage}minutes", type=float, default=minutes, metavar="MIN", help=purpose)
-    parser.add_argument("--batch", type=int, default=8, help="segments per step (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, batches and noise (default: %(default)s)"
+        "--out", type=Path, required=True, help="folder for checkpoint, log, curves and sample strips"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="MIN",
+        help="budget of the whole run, reading the data included; it ends with a usable checkpoint",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run, overrides=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train. An interrupted run leaves the last checkpoint; the codec is trained once per --out."""
-    from astra_ros.cli.training_run import TrainingRun, TrainingRunConfig
+    """Train. An interrupted run goes on when it is started again."""
+    from astra_ros.cli.training_run import TrainingRun
+    from astra_ros.training.config import load_config
+    from astra_ros.training.machine import make_fabric
 
-    config = TrainingRunConfig(
-        data=arguments.data,
-        heldout=arguments.heldout,
-        out=arguments.out,
-        topics=topics_from(arguments),
-        preset=arguments.preset,
-        codec_minutes=arguments.codec_minutes,
-        denoiser_minutes=arguments.minutes,
-        decoder_minutes=arguments.decoder_minutes,
-        batch=arguments.batch,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
-        threads=arguments.threads,
-    )
-    TrainingRun(config, shlex.join(["astra", *sys.argv[1:]])).run()
+    minutes = [] if arguments.minutes is None else [f"budget.minutes={arguments.minutes}"]
+    config = load_config(arguments.config, [*arguments.overrides, *minutes])
+    command = shlex.join(["astra", *sys.argv[1:]])
+    fabric = make_fabric()
+    checkpoint = TrainingRun(config, arguments.out, fabric, command).run()
+    if fabric.is_global_zero:
+        write_json(arguments.json, checkpoint.provenance)
     return 0

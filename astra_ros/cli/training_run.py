@@ -1,141 +1,202 @@
-"""What `astra train` does: codec, denoiser, then a decoder used to the denoiser's latents. Imports torch."""
+"""What `astra train` does: codec, latents, denoiser, then a decoder used to the denoiser's latents. Imports torch."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
-from astra_ros.codec.pictures import encode_episode
-from astra_ros.data.episode import Episode, EpisodeTopics, fit_action_spec, joint_names, read_episode
-from astra_ros.data.segments import SegmentConfig, SegmentSampler
-from astra_ros.denoiser.checkpoint import load_codec, new_checkpoint, save_checkpoint, save_codec
+from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.codec.autoencoder import Codec
+from astra_ros.denoiser.checkpoint import Checkpoint, load_codec, new_checkpoint, save_checkpoint, save_codec
 from astra_ros.denoiser.dit import Denoiser
-from astra_ros.denoiser.presets import PRESETS
-from astra_ros.evaluation.held_out import held_out_rollouts, summarise
-from astra_ros.evaluation.strips import save_strips
-from astra_ros.training.codec import CodecTrainingConfig, refine_decoder, train_codec
-from astra_ros.training.denoiser import DenoiserTrainingConfig, train_denoiser
+from astra_ros.training.codec import CodecStep, DecoderStep, finished_codec, fit_statistics
+from astra_ros.training.config import (
+    CODEC_SHARE,
+    DECODER_SHARE,
+    EVALUATION_SHARE,
+    OptimisationConfig,
+    TrainConfig,
+)
+from astra_ros.training.curves import HELD_OUT, draw_curves
+from astra_ros.training.denoiser import DenoiserStep
+from astra_ros.training.frames import FramePool, gather_frames
+from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
+from astra_ros.training.mix import open_sets
+from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
+from astra_ros.training.segments import fit_specs, segment_sampler
+from astra_ros.training.state import require_same_run
+from astra_ros.training.trainer import Trainer, TrainingStep
 
-NUM_STRIPS = 6
-
-
-@dataclass(frozen=True)
-class TrainingRunConfig:
-    """data, heldout: folders of bags. out: folder of the results. *_minutes: budget of each stage."""
-
-    data: Path
-    heldout: Path
-    out: Path
-    topics: EpisodeTopics
-    preset: str = "tiny"
-    codec_minutes: float = 12.0
-    denoiser_minutes: float = 60.0
-    decoder_minutes: float = 6.0
-    batch: int = 8
-    learning_rate: float = 2e-3
-    seed: int = 0
-    threads: int = 2
+STAGES = ("codec", "denoiser", "decoder")
+SMALLEST_SHARE = 0.3  # of the budget, for the denoiser, however long the data takes to read
 
 
 class TrainingRun:
-    """One run. `command` is kept with the result."""
+    """One run, in the folder `out`. `command` is kept with the result."""
 
-    def __init__(self, config: TrainingRunConfig, command: str) -> None:
-        torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads)
-        self._config = config
-        self._out = config.out
-        preset = PRESETS[config.preset]()
-        names = joint_names(_bags(config.data)[0], config.topics.joint_states)
-        self._training = _read(config.data, names, preset.image_size, config.topics)
-        self._held_out = _read(config.heldout, names, preset.image_size, config.topics)
-        action = fit_action_spec(self._training, names, _units(names), preset.step_dt)
-        self._checkpoint = new_checkpoint(preset, action)
-        self._checkpoint.provenance = {
-            "command": command,
-            "seed": config.seed,
-            "episodes": len(self._training),
-            "held_out_episodes": [episode.name for episode in self._held_out],
+    def __init__(self, config: TrainConfig, out: Path, fabric: Fabric, command: str) -> None:
+        self._started = monotonic()
+        self._config, self._out, self._fabric, self._command = config, out, fabric, command
+        self._model = config.model()
+        self._size = (self._model.image_height, self._model.image_width)
+        self._codec_folder = out if config.codec_run is None else Path(config.codec_run)
+        self._log = out / "log.jsonl" if fabric.is_global_zero else None
+        identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
+        require_same_run(out / "run.json", identity)
+        self._sets = open_sets(config.data)
+        self._samples = TrainingSamples(self._sets, self._size, out / "strips")
+        self._encoded: list[EncodedSet] = []
+        self._skipped: dict[str, int] = {}
+
+    def run(self) -> Checkpoint:
+        """All stages; what an earlier start of the same run has done is not done again."""
+        codec = self._codec()
+        checkpoint = self._train_denoiser(codec)
+        if self._config.trains_codec:
+            checkpoint.codec = self._refine_decoder(codec)
+        self._on_first(lambda: self._deliver(checkpoint, 1.0))
+        return checkpoint
+
+    def _codec(self) -> Codec:
+        """Trained here, or what an earlier start left."""
+        file = self._codec_folder / "codec.safetensors"
+        if not file.is_file() and self._config.codec_run is None:
+            torch.manual_seed(self._config.seed)  # of the initial weights
+            codec = self._new_codec()
+            self._on_first(lambda: save_codec(file, codec))
+        self._fabric.barrier()
+        loaded = load_codec(file, self._model.codec)
+        self._fabric.to_device(loaded)
+        return loaded
+
+    def _new_codec(self) -> Codec:
+        """Trained, or with weights from elsewhere; with its latent statistics fitted."""
+        config, pool = self._config.codec_training, self._pool()
+        codec = Codec(self._model.codec)
+        if self._config.codec_weights is not None:
+            codec.load_taef2(Path(self._config.codec_weights))
+        else:
+            minutes = self._minutes(self._config.budget.codec_minutes, CODEC_SHARE)
+            step = CodecStep(codec, pool, config)
+            codec = self._train("codec", step, codec_optimizers(codec), config.optimisation, minutes)
+        fit_statistics(codec, pool, self._config.seed)
+        return finished_codec(codec)
+
+    def _refine_decoder(self, codec: Codec) -> Codec:
+        config = self._config.decoder_training
+        minutes = self._minutes(self._config.budget.decoder_minutes, DECODER_SHARE)
+        step = DecoderStep(codec, self._pool(), config)
+        return finished_codec(
+            self._train("decoder", step, codec_optimizers(codec), config.optimisation, minutes)
+        )
+
+    def _train_denoiser(self, codec: Codec) -> Checkpoint:
+        store = LatentStore(self._codec_folder / "latents", codec, self._fabric, self._model.step_dt)
+        self._encoded = encode_sets(store, self._sets, self._size, self._fabric)
+        specs = fit_specs(self._encoded, self._model.step_dt)
+        torch.manual_seed(self._config.seed)  # of the initial weights
+        checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
+        segments = segment_sampler(self._encoded, specs, self._config.segment())
+        step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective)
+        optimizers = denoiser_optimizers(checkpoint.denoiser, checkpoint.denoiser.blocks)
+
+        def deliver(averaged: Denoiser, share: float) -> None:
+            self._on_first(lambda: self._deliver(replace(checkpoint, denoiser=averaged), share))
+
+        minutes = self._denoiser_minutes()
+        checkpoint.denoiser = self._train(
+            "denoiser", step, optimizers, self._config.training, minutes, deliver
+        )
+        return checkpoint
+
+    def _train(
+        self,
+        stage: str,
+        step: TrainingStep,
+        optimizers: list[torch.optim.Optimizer],
+        config: OptimisationConfig,
+        minutes: float,
+        on_checkpoint: Callable[[Any, float], None] | None = None,
+    ) -> Any:
+        """The averaged model."""
+        trainer = Trainer(
+            self._fabric,
+            step,
+            optimizers,
+            config,
+            minutes=minutes,
+            seed=(self._config.seed, STAGES.index(stage)),
+            state_file=self._out / "state" / f"{stage}.safetensors",
+            progress=Progress(stage, self._log),
+        )
+        averaged = trainer.run(on_checkpoint, 60.0 * self._config.checkpoint_minutes)
+        self._skipped[stage] = trainer.skipped
+        self._on_first(self._draw_curves)
+        return averaged
+
+    def _deliver(self, checkpoint: Checkpoint, share: float) -> None:
+        """The checkpoint as it would be shipped now, with its held-out quality, sample strips and curves."""
+        checkpoint.provenance = self._provenance()
+        quality = self._samples.evaluate(checkpoint, share)
+        Progress(HELD_OUT, self._log).report(share, **quality)
+        checkpoint.provenance |= {"share": round(share, 4), "held_out_db_at_1s": quality}
+        save_checkpoint(self._out, checkpoint)
+        self._draw_curves()
+
+    def _provenance(self) -> dict[str, Any]:
+        """Where the model comes from."""
+        sets = {
+            one.source.dataset.name: {
+                "path": str(one.source.dataset.path),
+                "weight": one.source.weight,
+                "episodes": len(one.episodes),
+                "bad_episodes": one.bad,
+                "held_out": list(one.source.held_out),
+            }
+            for one in self._encoded
+        }
+        return {
+            "command": self._command,
+            "processes": self._fabric.world_size,
+            "device": self._fabric.device.type,
+            "data": sets,
+            "skipped_steps": dict(self._skipped),
+            "train_config": self._config.to_json(),
         }
 
-    def run(self) -> None:
-        """All stages; a codec that an earlier run left in `out` is kept."""
-        codec_file = self._out / "codec.safetensors"
-        if codec_file.is_file():
-            self._checkpoint.codec = load_codec(codec_file, self._checkpoint.config.codec)
-        else:
-            self._train_codec()
-            save_codec(codec_file, self._checkpoint.codec)
-        self._train_denoiser()
-        self._refine_decoder()
-        self._evaluate_and_save(self._checkpoint.denoiser, 1.0, every=10)
+    def _pool(self) -> FramePool:
+        """Gathered by the first process, read from its file by all."""
+        file, data = self._out / "frames.safetensors", self._config.data
+        if self._fabric.is_global_zero and not file.is_file():
+            gather_frames(self._sets, self._size, data.codec_frames, self._config.seed).save(file)
+        self._fabric.barrier()
+        return FramePool.load(file)
 
-    def _train_codec(self) -> None:
-        config = CodecTrainingConfig(minutes=self._config.codec_minutes, seed=self._config.seed)
-        progress = self._progress("codec")
-        self._checkpoint.codec = train_codec(self._checkpoint.codec, self._training, config, progress)
+    def _minutes(self, given: float | None, share: float) -> float:
+        return share * self._config.budget.minutes if given is None else given
 
-    def _train_denoiser(self) -> None:
-        sizes = self._checkpoint.config.denoiser
-        latents = [encode_episode(self._checkpoint.codec, episode.pixels) for episode in self._training]
-        segment_config = SegmentConfig(sizes.history_slots, sizes.chunk_len)
-        segments = SegmentSampler(self._training, latents, self._checkpoint.action, segment_config)
-        config = DenoiserTrainingConfig(
-            minutes=self._config.denoiser_minutes,
-            batch=self._config.batch,
-            learning_rate=self._config.learning_rate,
-            seed=self._config.seed,
-        )
-        self._checkpoint.denoiser = train_denoiser(
-            self._checkpoint.denoiser, segments, config, self._progress("denoiser"), self._evaluate_and_save
-        )
+    def _denoiser_minutes(self) -> float:
+        """What the other stages and the reading of the data leave."""
+        budget, spent = self._config.budget, (monotonic() - self._started) / 60.0
+        if budget.denoiser_minutes is not None:
+            return budget.denoiser_minutes
+        later = EVALUATION_SHARE * budget.minutes
+        if self._config.trains_codec:
+            later += self._minutes(budget.decoder_minutes, DECODER_SHARE)
+        return max(SMALLEST_SHARE * budget.minutes, budget.minutes - spent - later)
 
-    def _refine_decoder(self) -> None:
-        minutes, seed = self._config.decoder_minutes, self._config.seed + 1
-        config = CodecTrainingConfig(minutes=minutes, learning_rate=8e-4, seed=seed)
-        progress = self._progress("decoder")
-        self._checkpoint.codec = refine_decoder(self._checkpoint.codec, self._training, config, progress)
+    def _on_first(self, act: Callable[[], None]) -> None:
+        """What one process does for all; the others wait."""
+        if self._fabric.is_global_zero:
+            act()
+        self._fabric.barrier()
 
-    def _evaluate_and_save(self, denoiser: Denoiser, share: float, every: int = 60) -> None:
-        """Held-out PSNR into the log, sample strips, and the checkpoint as it would be shipped now."""
-        checkpoint = self._checkpoint
-        checkpoint.denoiser = denoiser
-        rollouts = held_out_rollouts(checkpoint, self._held_out, 2 * denoiser.config.chunk_len, every)
-        table = summarise(rollouts)
-        one_second = round(1.0 / checkpoint.config.step_dt) - 1
-        at_one_second = {f"{name}_db_at_1s": values[one_second] for name, values in table.items()}
-        self._progress("held out").report(share, **at_one_second)
-        shown = rollouts[:: max(1, len(rollouts) // NUM_STRIPS)][:NUM_STRIPS]
-        save_strips(shown, self._out / "strips" / f"{round(100 * share):03d}.png")
-        checkpoint.provenance["held_out_psnr_db"] = {**table, "rollouts": len(rollouts)}
-        save_checkpoint(self._out, checkpoint)
-        (self._out / "held_out.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
-
-    def _progress(self, stage: str) -> Progress:
-        return Progress(stage, self._out / "log.jsonl")
-
-
-def _bags(folder: Path) -> list[Path]:
-    bags = [path.parent for path in sorted(folder.glob("*/metadata.yaml"))]
-    if not bags:
-        raise ValueError(f"{folder}: expected rosbag2 folders, found none; record some with `astra record`")
-    return bags
-
-
-def _read(folder: Path, names: tuple[str, ...], size: int, topics: EpisodeTopics) -> list[Episode]:
-    bags = _bags(folder)
-    episodes = []
-    for count, bag in enumerate(bags, 1):
-        episodes.append(read_episode(bag, names, size, topics))
-        if count % 20 == 0 or count == len(bags):
-            print(f"{folder}: {count} of {len(bags)} bags read", flush=True)
-    return episodes
-
-
-def _units(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Recordings do not say units; by REP-103 a finger slides in metres and every other joint turns in radians."""
-    return tuple("m" if "finger" in name or "gripper" in name else "rad" for name in names)
+    def _draw_curves(self) -> None:
+        draw_curves(self._out / "log.jsonl", self._out / "curves.png")

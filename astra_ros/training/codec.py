@@ -1,9 +1,6 @@
-"""Train the per-frame autoencoder on the frames of recorded episodes."""
+"""Train the per-frame autoencoder: first all of it, at the end its decoder on the latents a denoiser gives."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,92 +8,60 @@ from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec, emphasis_on_change, reconstruction_loss
 from astra_ros.codec.pictures import to_pixels
-from astra_ros.data.episode import Episode
-from astra_ros.training.budget import Budget
-from astra_ros.training.ema import Ema
-from astra_ros.training.progress import Progress
-from astra_ros.types import ByteArray
+from astra_ros.training.config import CodecTrainingConfig
+from astra_ros.training.draw import Draw
+from astra_ros.training.frames import FramePool
+from astra_ros.training.trainer import TrainingStep
+
+STATISTICS_FRAMES = 512
 
 
-@dataclass(frozen=True)
-class CodecTrainingConfig:
-    """How a codec is trained.
+class CodecStep(TrainingStep):
+    """Reconstruct pictures."""
 
-    minutes, max_steps: budget. ema_decay: of the averaged weights, which are what is kept.
-    emphasis: extra weight of what is not always there. latent_noise: standard deviation of what refine_decoder adds to the (unit variance) latents.
-    """
+    model: Codec
 
-    minutes: float = 12.0
-    max_steps: int | None = None
-    batch: int = 16
-    learning_rate: float = 1.5e-3
-    ema_decay: float = 0.995
-    latent_noise: float = 0.08
-    emphasis: float = 6.0
-    seed: int = 0
+    def __init__(self, codec: Codec, pool: FramePool, config: CodecTrainingConfig) -> None:
+        super().__init__(codec.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self._pool, self._config = pool, config
 
+    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
+        frames, backgrounds = self._pool.draw(batch, draw.numpy)
+        device = self.model.mean.device
+        pixels = to_pixels(frames).to(device).contiguous(memory_format=torch.channels_last)
+        decoded = self.model.decode(self.latents(pixels, draw))
+        emphasis = emphasis_on_change(pixels, to_pixels(backgrounds).to(device), self._config.emphasis)
+        # Relative within a picture: else a moving camera, where everything changes, would count several times.
+        emphasis = emphasis / emphasis.mean(dim=(1, 2, 3), keepdim=True)
+        return {"loss": reconstruction_loss(decoded.float(), pixels, emphasis)}
 
-def train_codec(
-    codec: Codec, episodes: Sequence[Episode], config: CodecTrainingConfig, progress: Progress
-) -> Codec:
-    """Returns the averaged codec with its latent statistics fitted."""
-    trained = _train(codec, lambda pixels: codec.decode(codec.encode(pixels)), episodes, config, progress)
-    trained.fit_statistics(to_pixels(_draw(episodes, 512, np.random.default_rng(config.seed))))
-    return trained
+    def latents(self, pixels: Tensor, draw: Draw) -> Tensor:
+        """What is decoded."""
+        del draw
+        return self.model.encode(pixels)
 
 
-def refine_decoder(
-    codec: Codec, episodes: Sequence[Episode], config: CodecTrainingConfig, progress: Progress
-) -> Codec:
-    """Returns the codec with a better decoder of the same latents, used to latents that are slightly off.
+class DecoderStep(CodecStep):
+    """Reconstruct pictures from latents that are slightly off. The encoder stays, and so do its latents."""
 
-    The encoder stays, so that a denoiser trained on its latents stays valid.
-    """
-    codec.encoder.requires_grad_(requires_grad=False)
-    noise = torch.Generator().manual_seed(config.seed)
+    def __init__(self, codec: Codec, pool: FramePool, config: CodecTrainingConfig) -> None:
+        super().__init__(codec, pool, config)
+        codec.encoder.requires_grad_(requires_grad=False)
 
-    def decode_disturbed(pixels: Tensor) -> Tensor:
-        latents = codec.encode(pixels)
-        return codec.decode(latents + config.latent_noise * torch.randn(latents.shape, generator=noise))
-
-    refined = _train(codec, decode_disturbed, episodes, config, progress)
-    codec.encoder.requires_grad_(requires_grad=True)
-    return refined
+    def latents(self, pixels: Tensor, draw: Draw) -> Tensor:
+        with torch.no_grad():
+            latents = self.model.encode(pixels)
+        noise = torch.randn(latents.shape, generator=draw.torch).to(latents.device)
+        return latents + self._config.latent_noise * noise
 
 
-def _train(
-    codec: Codec,
-    reconstruct: Callable[[Tensor], Tensor],
-    episodes: Sequence[Episode],
-    config: CodecTrainingConfig,
-    progress: Progress,
-) -> Codec:
-    rng = np.random.default_rng(config.seed)
-    trainable = [parameter for parameter in codec.parameters() if parameter.requires_grad]
-    background = to_pixels(_draw(episodes, 256, rng)).mean(dim=0)
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=1e-3)
-    ema, budget = Ema(codec, config.ema_decay), Budget(config.minutes, config.max_steps)
-    codec.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    while not budget.is_spent:
-        for group in optimizer.param_groups:
-            group["lr"] = budget.rate(config.learning_rate)
-        frames = to_pixels(_draw(episodes, config.batch, rng))
-        pixels = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = reconstruct(pixels)
-        emphasis = emphasis_on_change(pixels, background, config.emphasis)
-        loss = reconstruction_loss(decoded.float(), pixels, emphasis)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        ema.update(codec)
-        budget.step()
-        progress.step(budget.progress, loss=loss.item())
-    trained = ema.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return trained.requires_grad_(requires_grad=True)
+def finished_codec(codec: Codec) -> Codec:
+    """An averaged codec, ready to be used and trained further."""
+    codec.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return codec.requires_grad_(requires_grad=True)
 
 
-def _draw(episodes: Sequence[Episode], batch: int, rng: np.random.Generator) -> ByteArray:
-    chosen = rng.integers(len(episodes), size=batch)
-    return np.stack([episodes[i].pixels[rng.integers(len(episodes[i].pixels))] for i in chosen])
+def fit_statistics(codec: Codec, pool: FramePool, seed: int) -> None:
+    """Give the latents zero mean and unit variance."""
+    frames, _ = pool.draw(min(STATISTICS_FRAMES, len(pool.frames)), np.random.default_rng(seed))
+    codec.fit_statistics(to_pixels(frames).to(codec.mean.device))

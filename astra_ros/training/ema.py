@@ -12,15 +12,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Ema(Generic[Model]):
-    """Averages over the last 1 / (1 - decay) steps, fewer at the start."""
+    """Averages over the last 1 / (1 - decay) updates, fewer at the start."""
 
     def __init__(self, model: Model, decay: float) -> None:
         self.model = deepcopy(model).eval().requires_grad_(requires_grad=False)
-        self._decay, self._steps = decay, 0
+        self.updates = 0
+        self._decay = decay
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
-        self._steps += 1
-        keep = min(self._decay, self._steps / (self._steps + 10))
+        self.updates += 1
+        keep = min(self._decay, self.updates / (self.updates + 10))
         for own, new in zip(self.model.parameters(), model.parameters(), strict=True):
             own.lerp_(new, 1.0 - keep)

@@ -1,0 +1,115 @@
+"""What `astra distill` does: the teacher's data as latents, the student, its held-out quality. Imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from astra_ros.denoiser.dit import Denoiser
+from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, TrainConfig
+from astra_ros.training.curves import HELD_OUT, draw_curves
+from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
+from astra_ros.training.latents import LatentStore, encode_sets
+from astra_ros.training.mix import TrainingSet, open_sets
+from astra_ros.training.optimizers import denoiser_optimizers
+from astra_ros.training.progress import Progress
+from astra_ros.training.segments import segment_sampler
+from astra_ros.training.state import require_same_run
+from astra_ros.training.trainer import Trainer
+
+DISTILLATION_STREAM = 3  # apart from the random streams of the three stages of training
+
+
+class DistillationRun:
+    """One student, in the folder `out`. The teacher's own configuration says on which data."""
+
+    def __init__(
+        self,
+        teacher: Path,
+        config: DistillationConfig,
+        optimisation: OptimisationConfig,
+        out: Path,
+        fabric: Fabric,
+        command: str,
+    ) -> None:
+        self._config, self._optimisation, self._out, self._fabric = config, optimisation, out, fabric
+        self._teacher = load_checkpoint(teacher)
+        self._train_config = _train_config(teacher, self._teacher)
+        torch.manual_seed(self._train_config.seed)
+        self._student = student_of(self._teacher, config)
+        self._latents = Path(self._train_config.codec_run or teacher) / "latents"
+        identity = {
+            "teacher": str(teacher),
+            "distillation": asdict(config),
+            "optimisation": asdict(optimisation),
+        }
+        require_same_run(out / "run.json", identity)
+        self._identity = {"command": command, **identity}
+        self._sets = [one for one in open_sets(self._train_config.data) if self._is_kept(one)]
+        model = self._student.config
+        self._size = (model.image_height, model.image_width)
+
+    def run(self) -> Checkpoint:
+        """Distil, evaluate and save. Goes on with an interrupted run."""
+        log = self._out / "log.jsonl" if self._fabric.is_global_zero else None
+        student = self._student
+        trainer = Trainer(
+            self._fabric,
+            self._step(),
+            denoiser_optimizers(student.denoiser, student.denoiser.blocks),
+            self._optimisation,
+            minutes=self._config.minutes * (1.0 - EVALUATION_SHARE),
+            seed=(self._train_config.seed, DISTILLATION_STREAM),
+            state_file=self._out / "state" / "student.safetensors",
+            progress=Progress("student", log),
+        )
+        averaged: Any = trainer.run()
+        student = replace(student, denoiser=averaged)
+        if self._fabric.is_global_zero:
+            self._deliver(student, trainer.skipped)
+        self._fabric.barrier()
+        return student
+
+    def _step(self) -> DistillationStep:
+        config, student = self._train_config, self._student
+        codec = student.codec
+        self._fabric.to_device(codec)
+        store = LatentStore(self._latents, codec, self._fabric, student.config.step_dt)
+        encoded = encode_sets(store, self._sets, self._size, self._fabric)
+        segments = segment_sampler(encoded, student.actions, config.segment())
+        # The teacher with the student's projectors: the same answers, to the same features.
+        teacher: Denoiser = student_of(self._teacher, self._config).denoiser
+        return DistillationStep(
+            student.denoiser, teacher, segments, self._config, config.objective, student.config.shift
+        )
+
+    def _deliver(self, student: Checkpoint, skipped: int) -> None:
+        quality = TrainingSamples(self._sets, self._size, self._out / "strips").evaluate(student, 1.0)
+        Progress(HELD_OUT, self._out / "log.jsonl").report(1.0, **quality)
+        student.provenance = {
+            **self._teacher.provenance,
+            **self._identity,
+            "skipped_steps": {**self._teacher.provenance.get("skipped_steps", {}), "student": skipped},
+            "held_out_db_at_1s": quality,
+        }
+        save_checkpoint(self._out, student)
+        draw_curves(self._out / "log.jsonl", self._out / "curves.png")
+
+    def _is_kept(self, one: TrainingSet) -> bool:
+        return one.dataset.schema.space in self._student.actions
+
+
+def _train_config(folder: Path, teacher: Checkpoint) -> TrainConfig:
+    fields = teacher.provenance.get("train_config")
+    if not isinstance(fields, dict):
+        raise ValueError(
+            f"{folder}/config.json: provenance.train_config: expected the configuration of the teacher's training, "
+            "found none; distil a checkpoint that `astra train` made"
+        )
+    return TrainConfig.from_json(fields)

@@ -1,0 +1,118 @@
+"""What a model in training predicts for held-out episodes: decibels for the log, strips of pictures to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from astra_ros.codec.pictures import decode_latents
+from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.data.segments import Window, cut_window, step_actions
+from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
+from astra_ros.evaluation.metrics import psnr
+from astra_ros.training.curves import GAIN
+from astra_ros.training.latents import encode_pictures
+from astra_ros.training.mix import TrainingSet
+from astra_ros.types import ByteArray
+
+EPISODES, MOMENTS, STRIPS = 2, 4, 3  # per dataset; per episode; per picture
+HORIZON_S, SCORED_S = 3.2, 1.0  # the horizon is shorter where an episode is
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Predictions from several moments. observed (b, h, w, 3); predicted, happened (b, t, h, w, 3); all uint8."""
+
+    observed: ByteArray
+    predicted: ByteArray
+    happened: ByteArray
+
+    def psnr_at(self, step: int) -> tuple[float, float]:
+        """Mean dB of the prediction, and of copying the last frame, at a step of the horizon."""
+        truth = self.happened[:, step]
+        return tuple(float(psnr(frames, truth).mean()) for frames in (self.predicted[:, step], self.observed))  # type: ignore[return-value]
+
+    def rows(self) -> list[ByteArray]:
+        """Observed and predicted frames, below it the observed frame and what happened; for a few moments."""
+        chosen = np.linspace(0, len(self.observed) - 1, min(STRIPS, len(self.observed))).astype(int)
+        return [
+            np.concatenate([self.observed[moment], *frames[moment]], axis=1)
+            for moment in chosen
+            for frames in (self.predicted, self.happened)
+        ]
+
+
+class TrainingSamples:
+    """A few held-out episodes of every action space, or of its training episodes where none is held out."""
+
+    def __init__(self, sets: Sequence[TrainingSet], size: tuple[int, int], folder: Path) -> None:
+        self._sets, self._size, self._folder = sets, size, folder
+
+    def evaluate(self, checkpoint: Checkpoint, share: float) -> dict[str, float]:
+        """dB after one second by action space, and what is gained over copying the last frame. Strips go into the folder."""
+        table: dict[str, float] = {}
+        scored = round(SCORED_S / checkpoint.config.step_dt)
+        for space, episodes in self._episodes.items():
+            horizon = min((_horizon(one, checkpoint.config.step_dt) for one in episodes), default=0)
+            if horizon < scored:
+                continue
+            sample = self._sample(checkpoint, space, episodes, horizon)
+            predicted, copied = sample.psnr_at(scored - 1)
+            table |= {space: round(predicted, 2), space + GAIN: round(predicted - copied, 2)}
+            file = self._folder / f"{round(100 * share):03d}_{space}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.concatenate(sample.rows())).save(file)
+        return table
+
+    @cached_property
+    def _episodes(self) -> dict[str, list[Episode]]:
+        episodes: dict[str, list[Episode]] = {}
+        for one in self._sets:
+            names = (one.held_out or one.names)[:EPISODES]
+            kept = episodes.setdefault(one.dataset.schema.space, [])
+            kept += one.dataset.stream(names, self._size, lambda error: print(f"not sampled: {error}"))
+        return episodes
+
+    def _sample(
+        self, checkpoint: Checkpoint, space: str, episodes: Sequence[Episode], horizon: int
+    ) -> Sample:
+        cut = [one for episode in episodes for one in _moments(checkpoint, space, episode, horizon)]
+        windows, plans, observed, happened = zip(*cut, strict=True)
+        memory = Memory(
+            torch.from_numpy(np.stack([window.latents for window in windows])).to(
+                checkpoint.codec.mean.device
+            ),
+            np.stack([window.actions for window in windows]),
+            torch.from_numpy(np.stack([window.mask for window in windows])).to(checkpoint.codec.mean.device),
+        )
+        settings = RolloutSettings(checkpoint.config.num_steps)
+        generator = torch.Generator().manual_seed(0)
+        latents = roll_out(checkpoint, space, memory, np.stack(plans), settings, generator)
+        predicted = [decode_latents(checkpoint.codec, one) for one in latents]
+        return Sample(np.stack(observed), np.stack(predicted), np.stack(happened))
+
+
+def _moments(
+    checkpoint: Checkpoint, space: str, episode: Episode, horizon: int
+) -> Iterator[tuple[Window, np.ndarray, ByteArray, ByteArray]]:
+    """(history, plan, observed frame, frames that happened) at a few moments of an episode."""
+    spec = checkpoint.actions[space]
+    stride = frame_stride(episode, spec.step_dt)
+    latents = encode_pictures(checkpoint.codec, episode.pixels).numpy()
+    last = len(episode.pixels) - 1 - horizon * stride
+    for now in np.unique(np.linspace(min(4 * stride, last), last, MOMENTS).astype(int)):
+        target = now + stride * np.arange(1, horizon + 1)
+        window = cut_window(episode, latents, spec, int(now))
+        yield window, step_actions(episode, spec, target), episode.pixels[now], episode.pixels[target]
+
+
+def _horizon(episode: Episode, step_dt: float) -> int:
+    """Model steps that can be predicted and compared."""
+    return min(round(HORIZON_S / step_dt), (len(episode.pixels) - 1) // frame_stride(episode, step_dt))

@@ -1,0 +1,229 @@
+"""The configuration of a training run: one YAML file per preset, any value overridable, nothing accepted by chance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from astra_ros.backends.schema import decode
+from astra_ros.data.segments import SegmentConfig
+from astra_ros.denoiser.presets import PRESETS, ModelConfig
+from astra_ros.history.noise import HISTORY_NOISE
+from astra_ros.training.objective import ObjectiveConfig
+
+# Shares of a run's minutes. The denoiser gets what these and the reading of the data leave.
+CODEC_SHARE, DECODER_SHARE, EVALUATION_SHARE = 0.15, 0.08, 0.04
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """path: folder of a dataset. weight: its share of the training segments, relative to the other datasets."""
+
+    path: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(f"weight: expected more than 0, found {self.weight}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """sets: the datasets of the mix. held_out: YAML file, episodes by name that are never trained on.
+
+    codec_frames: pictures kept in memory for the codec to learn from.
+    """
+
+    sets: tuple[DataSource, ...]
+    held_out: str = "config/held_out.yaml"
+    codec_frames: int = 12_000
+
+    def __post_init__(self) -> None:
+        if not self.sets:
+            raise ValueError("sets: expected at least one dataset, found none")
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """minutes: of the whole run. *_minutes: of one stage, instead of its fixed share."""
+
+    minutes: float = 110.0
+    codec_minutes: float | None = None
+    denoiser_minutes: float | None = None
+    decoder_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, minutes in asdict(self).items():
+            if minutes is not None and minutes <= 0:
+                raise ValueError(f"{name}: expected more than 0, found {minutes}")
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """How one network is trained.
+
+    batch: of one optimiser step, over all processes. micro_batches: parts it is computed in; rounded up to a multiple
+    of the processes. learning_rate: peak. warmup: share of the budget. ema_decay: of the averaged weights, which are
+    kept. max_norm: of the gradient. max_steps: ends the stage by steps instead of by the clock.
+    """
+
+    batch: int = 16
+    micro_batches: int = 1
+    learning_rate: float = 2e-3
+    warmup: float = 0.02
+    ema_decay: float = 0.998
+    max_norm: float = 1.0
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "micro_batches", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {value}")
+        if self.batch % self.micro_batches:
+            raise ValueError(
+                f"batch: expected a multiple of micro_batches = {self.micro_batches}, found {self.batch}"
+            )
+
+
+@dataclass(frozen=True)
+class CodecTrainingConfig:
+    """emphasis: extra weight of what is not always there in an episode.
+
+    latent_noise: standard deviation of what the refined decoder gets used to; latents have unit variance.
+    """
+
+    optimisation: OptimisationConfig = OptimisationConfig(learning_rate=1.5e-3, ema_decay=0.995)
+    emphasis: float = 6.0
+    latent_noise: float = 0.08
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
+
+    codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
+    trained. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
+    checkpoint_minutes: how often the averaged model is evaluated and written.
+    """
+
+    preset: str
+    data: DataConfig
+    seed: int = 0
+    checkpoint_minutes: float = 8.0
+    codec_run: str | None = None
+    codec_weights: str | None = None
+    denoiser: dict[str, Any] = field(default_factory=dict)
+    codec: dict[str, Any] = field(default_factory=dict)
+    segments: dict[str, Any] = field(default_factory=dict)
+    budget: BudgetConfig = BudgetConfig()
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    training: OptimisationConfig = OptimisationConfig()
+    codec_training: CodecTrainingConfig = CodecTrainingConfig()
+    decoder_training: CodecTrainingConfig = CodecTrainingConfig(OptimisationConfig(learning_rate=8e-4))
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {self.preset!r}")
+        self.segment()  # a wrong key is found now, not after the codec is trained
+        if (self.model().codec.kind == "taef2") != (self.codec_weights is not None):
+            raise ValueError(
+                "codec_weights: expected the folder of TAEF2's weights with codec.kind taef2, and none without, "
+                f"found {self.codec_weights} with {self.model().codec.kind}"
+            )
+
+    @property
+    def trains_codec(self) -> bool:
+        """Or takes one as it is."""
+        return self.codec_run is None and self.codec_weights is None
+
+    def model(self) -> ModelConfig:
+        """The preset with this run's changes."""
+        fields = _as_json(PRESETS[self.preset]())
+        for part in ("denoiser", "codec"):
+            fields[part] = _merged(fields[part], getattr(self, part))
+        return decode(ModelConfig, fields)
+
+    def segment(self) -> SegmentConfig:
+        """How segments are cut."""
+        return decode(SegmentConfig, {"chunk_len": self.model().denoiser.chunk_len, **self.segments})
+
+    def to_json(self) -> dict[str, Any]:
+        return _as_json(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> TrainConfig:
+        return decode(cls, fields)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file; overrides are words like `denoiser.width=320`.
+
+    Raises ValueError, one line with file, key, expected and found.
+    """
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    document = _yaml(path.read_text(), str(path))
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected keys and values, found {str(document)[:80]!r}")
+    for word in overrides:
+        key, _, text = word.partition("=")
+        value = _yaml(text, word)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        document = _merged(document, value)
+    try:
+        return decode(TrainConfig, _with_named_noise(document))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: 2e-3 is one, too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: expected YAML, found {' '.join(str(error).split())}") from error
+
+
+def _with_named_noise(document: dict[str, Any]) -> dict[str, Any]:
+    """`objective.history_noise` may be the name of a preset."""
+    objective = document.get("objective")
+    name = objective.get("history_noise") if isinstance(objective, dict) else None
+    if not isinstance(name, str):
+        return document
+    if name not in HISTORY_NOISE:
+        raise ValueError(
+            f"objective.history_noise: expected one of {', '.join(HISTORY_NOISE)}, found {name!r}"
+        )
+    return _merged(document, {"objective": {"history_noise": _as_json(HISTORY_NOISE[name])}})
+
+
+def _merged(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Fields with some replaced, at any depth."""
+    merged = dict(fields)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _as_json(config: Any) -> dict[str, Any]:
+    """Fields as JSON has them: lists instead of tuples."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return fields

@@ -1,0 +1,127 @@
+"""Distillation: a student reaches in a few steps, without guidance, what its teacher reaches in many with it.
+
+The student starts as the teacher. From the same noise and history both are integrated; the student's end is drawn to
+the teacher's, and the plain flow loss on data keeps it from drifting where the teacher is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from astra_ros.data.segments import SegmentBatch, SegmentSampler
+from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
+from astra_ros.denoiser.dit import Chunk, Denoiser, History
+from astra_ros.flow.sampler import guide, sample
+from astra_ros.flow.schedule import shifted_sigmas
+from astra_ros.training.draw import Draw
+from astra_ros.training.objective import ObjectiveConfig, denoising_loss
+from astra_ros.training.trainer import TrainingStep
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """num_steps: of the student. guidance: of the teacher. minutes: budget. space: the only action space kept, or all.
+
+    teacher_steps: of the teacher. data: weight of the flow loss.
+    """
+
+    num_steps: int = 2
+    guidance: float = 1.5
+    minutes: float = 5.0
+    space: str | None = None
+    teacher_steps: int = 8
+    data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_steps < self.teacher_steps:
+            raise ValueError(f"steps: expected 1 to {self.teacher_steps - 1}, found {self.num_steps}")
+        if self.guidance < 1.0:
+            raise ValueError(f"guidance: expected 1 (none) or more, found {self.guidance}")
+
+
+class DistillationStep(TrainingStep):
+    """Imitate the teacher's result."""
+
+    model: Denoiser
+
+    def __init__(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        segments: SegmentSampler,
+        config: DistillationConfig,
+        objective: ObjectiveConfig,
+        shift: float,
+    ) -> None:
+        super().__init__(student)
+        self.teacher = teacher.eval().requires_grad_(requires_grad=False)
+        self._segments, self._config, self._shift = segments, config, shift
+        served = shifted_sigmas(config.num_steps, shift)
+        self._objective = replace(objective, sigmas=replace(objective.sigmas, served=served[:-1]))
+
+    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
+        segments = self._segments.draw(batch, draw.numpy).to(self.model.position.device)
+        noise = torch.randn(segments.latents.shape, generator=draw.torch).to(segments.latents.device)
+        config = self._config
+        with torch.no_grad():
+            grid = shifted_sigmas(config.teacher_steps, self._shift)
+            target = integrate(self.teacher, segments, noise, grid, config.guidance)
+        reached = integrate(self.model, segments, noise, shifted_sigmas(config.num_steps, self._shift))
+        imitation = (reached - target).float().square().mean()
+        flow = denoising_loss(self.model, segments, self._objective, draw.torch)
+        loss = imitation + config.data * flow.total
+        return {"loss": loss, "imitation": imitation.detach(), "flow": flow.flow}
+
+
+def integrate(
+    denoiser: Denoiser, segments: SegmentBatch, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0
+) -> Tensor:
+    """The chunks (b, t, c, h, w) that a denoiser makes of noise after a clean history, by Euler steps."""
+    history = History(
+        segments.history_latents, segments.history_actions, segments.history_mask, segments.space
+    )
+    cache, _ = denoiser.remember(history, torch.zeros(len(noise), device=noise.device))
+    chunk = Chunk(noise, segments.history_latents[:, -1], segments.actions, segments.space)
+
+    def answer(noisy: Tensor, sigma: float, keep: float) -> Tensor:
+        level, kept = (torch.full((len(noise),), value, device=noise.device) for value in (sigma, keep))
+        return denoiser.denoise(chunk._replace(noisy=noisy, keep_action=kept), level, cache)[0]
+
+    def predict(noisy: Tensor, sigma: float) -> Tensor:
+        with_action = answer(noisy, sigma, 1.0)
+        return with_action if guidance == 1.0 else guide(with_action, answer(noisy, sigma, 0.0), guidance)
+
+    return sample(predict, noise, sigmas)
+
+
+def student_of(teacher: Checkpoint, config: DistillationConfig) -> Checkpoint:
+    """A copy of the teacher, for the student's number of steps, and for one action space if that is asked for."""
+    spaces = list(teacher.actions) if config.space is None else [config.space]
+    indices = [teacher.space_index(space) for space in spaces]
+    model = replace(teacher.config, num_steps=config.num_steps)
+    student = new_checkpoint(model, [teacher.actions[space] for space in spaces])
+    weights = teacher.denoiser.state_dict()
+    student.denoiser.load_state_dict(_of_spaces(teacher, student, indices, weights), strict=True)
+    student.codec.load_state_dict(teacher.codec.state_dict(), strict=True)
+    return student
+
+
+def _of_spaces(
+    teacher: Checkpoint, student: Checkpoint, indices: list[int], weights: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights whose projectors are those of some action spaces, for features padded to the widest of these."""
+    name, bias_name = "action_encoder.projector", "action_encoder.projector_bias"
+    octaves = teacher.config.denoiser.actions.octaves
+    before = max(teacher.config.denoiser.actions.num_features)
+    after = max(student.config.denoiser.actions.num_features)
+    plain, sines, cosines = weights[name][indices].split([before, before * octaves, before * octaves], dim=1)
+    # Features that go were always 0; their sines were, too, and their cosines 1: a constant, which the bias takes over.
+    bias = weights[bias_name][indices] + cosines[:, after * octaves :].sum(dim=1)
+    projector = torch.cat(
+        [plain[:, :after], sines[:, : after * octaves], cosines[:, : after * octaves]], dim=1
+    )
+    return {**weights, name: projector, bias_name: bias}

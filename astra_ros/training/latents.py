@@ -1,0 +1,120 @@
+"""Every episode through the codec once: float16 latents in a file beside the actions, found again at the next start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from astra_ros.codec.autoencoder import Codec
+from astra_ros.codec.pictures import to_pixels
+from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.training.mix import TrainingSet
+from astra_ros.training.progress import EpisodeCount
+from astra_ros.types import ByteArray
+
+BATCH = 64
+# An episode and its latents (t, c, h, w) float16. Its pictures are left behind.
+EncodedEpisode = tuple[Episode, np.ndarray]
+
+
+class LatentStore:
+    """The latents of one codec: `folder`/<digest of its encoder>/<dataset>/<episode>.safetensors."""
+
+    def __init__(self, folder: Path, codec: Codec, fabric: Fabric, step_dt: float) -> None:
+        self._folder, self._codec = folder / encoder_digest(codec), codec
+        self._fabric, self._step_dt = fabric, step_dt
+
+    def encode(self, one: TrainingSet, size: tuple[int, int]) -> None:
+        """Encode what is not there yet, each process its share; bad episodes are told and skipped."""
+        share = one.names[self._fabric.global_rank :: self._fabric.world_size]
+        own = [name for name in share if not self._file(one, name).is_file()]
+        progress = EpisodeCount(f"{one.dataset.name}: to latents", len(own))
+        for episode in one.dataset.stream(own, size, progress.skip):
+            self._write(self._file(one, episode.name), episode)
+            progress.good()
+        progress.end()
+
+    def load(self, one: TrainingSet) -> tuple[list[EncodedEpisode], list[str]]:
+        """Episodes without pictures with their latents, mapped from the files; and the names of those without."""
+        found: list[EncodedEpisode] = []
+        bad = []
+        progress = EpisodeCount(f"{one.dataset.name}: latents", 0)
+        for name in one.names:
+            try:
+                tensors = load_file(self._file(one, name))
+                episode = _episode(name, tensors)
+                frame_stride(episode, self._step_dt)  # a camera of another rate cannot be used
+                found.append((episode, tensors["latents"].numpy()))
+            except FileNotFoundError:  # `encode` has told why
+                bad.append(name)
+            except (SafetensorError, KeyError, ValueError) as error:
+                bad.append(name)
+                progress.skip(error)
+        return found, bad
+
+    def _file(self, one: TrainingSet, name: str) -> Path:
+        return self._folder / quote(one.dataset.name, safe="") / f"{quote(name, safe='')}.safetensors"
+
+    def _write(self, file: Path, episode: Episode) -> None:
+        tensors = {
+            "latents": encode_pictures(self._codec, episode.pixels),
+            "measured": torch.from_numpy(episode.measured),
+            "commanded": torch.from_numpy(episode.commanded),
+            "stamps_ns": torch.from_numpy(episode.stamps_ns),
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
+        os.replace(partial, file)
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """A dataset of the mix as latents. bad: names of its episodes that could not be used."""
+
+    source: TrainingSet
+    episodes: list[EncodedEpisode]
+    bad: list[str]
+
+
+def encode_sets(
+    store: LatentStore, sets: Sequence[TrainingSet], size: tuple[int, int], fabric: Fabric
+) -> list[EncodedSet]:
+    """All datasets, encoded by all processes together where they are not yet."""
+    for one in sets:
+        store.encode(one, size)
+    fabric.barrier()
+    return [EncodedSet(one, *store.load(one)) for one in sets]
+
+
+def encoder_digest(codec: Codec) -> str:
+    """Of what the latents depend on: the encoder and the statistics, not the decoder."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        if not name.startswith("decoder."):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def encode_pictures(codec: Codec, pixels: ByteArray) -> Tensor:
+    """(t, H, W, 3) uint8 → (t, c, h, w) float16 on the CPU, through the codec wherever it is."""
+    parts = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+    device = codec.mean.device
+    return torch.cat([codec.encode(to_pixels(part).to(device)).half().cpu() for part in parts])
+
+
+def _episode(name: str, tensors: dict[str, Tensor]) -> Episode:
+    measured, commanded, stamps = (tensors[key].numpy() for key in ("measured", "commanded", "stamps_ns"))
+    return Episode(name, stamps, np.empty((0, 0, 0, 3), np.uint8), measured, commanded)

@@ -1,0 +1,58 @@
+"""From encoded datasets to training segments: one action contract per action space, and the weights of the mix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.data.episode import frame_stride
+from astra_ros.data.normalisation import fit_action_spec
+from astra_ros.data.segments import SegmentConfig, SegmentSampler, SegmentSource
+from astra_ros.training.latents import EncodedSet
+
+
+def fit_specs(sets: Sequence[EncodedSet], step_dt: float) -> dict[str, ActionSpec]:
+    """Normalisation and range of every action space, over all datasets that share it.
+
+    Raises ValueError when two of them declare it differently, or one has no usable episode.
+    """
+    sharing: dict[str, list[EncodedSet]] = {}
+    for one in sets:
+        sharing.setdefault(one.source.dataset.schema.space, []).append(one)
+    return {space: _fit(of_space, step_dt) for space, of_space in sharing.items()}
+
+
+def _fit(sets: Sequence[EncodedSet], step_dt: float) -> ActionSpec:
+    first = sets[0].source.dataset
+    for one in sets:
+        dataset = one.source.dataset
+        if dataset.schema != first.schema:
+            raise ValueError(
+                f"{dataset.path}: action space {first.schema.space}: expected the names and units of {first.path}, "
+                f"found {', '.join(dataset.schema.names)}"
+            )
+        if not one.episodes:
+            raise ValueError(f"{dataset.path}: expected a usable episode, found {len(one.bad)} bad ones")
+    return fit_action_spec([episode for one in sets for episode, _ in one.episodes], first.schema, step_dt)
+
+
+def segment_sampler(
+    sets: Sequence[EncodedSet], specs: Mapping[str, ActionSpec], config: SegmentConfig
+) -> SegmentSampler:
+    """Segments of all datasets, each drawn as often as its weight says."""
+    sources = [
+        source
+        for one in sets
+        for source in _sources(one, specs[one.source.dataset.schema.space], config.chunk_len)
+    ]
+    return SegmentSampler(sources, list(specs), config)
+
+
+def _sources(one: EncodedSet, spec: ActionSpec, chunk_len: int) -> list[SegmentSource]:
+    """A dataset's episodes, weighted so that together they are drawn `weight` times as often as a set of weight 1."""
+    moments = sum(
+        max(0, len(latents) - chunk_len * frame_stride(episode, spec.step_dt))
+        for episode, latents in one.episodes
+    )
+    weight = one.source.weight / max(moments, 1)
+    return [SegmentSource(episode, latents, spec, weight) for episode, latents in one.episodes]

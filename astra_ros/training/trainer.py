@@ -1,0 +1,151 @@
+"""The training loop that every stage shares: micro-batches, clipping, averaging, saving and going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from time import monotonic
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from astra_ros.training.budget import Budget
+from astra_ros.training.config import OptimisationConfig
+from astra_ros.training.draw import Draw
+from astra_ros.training.ema import Ema
+from astra_ros.training.progress import Progress
+from astra_ros.training.state import Counters, load_state, save_state
+
+SAVE_EVERY_S = 300.0
+
+
+class TrainingStep(nn.Module):
+    """What one micro-batch teaches a network.
+
+    model: what is trained. forward returns scalar losses by name; `loss` is what is minimised.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class Trainer:
+    """Trains `step.model` within its budget, going on from `state_file` if that exists.
+
+    minutes: of the budget, where the configuration does not count steps.
+    """
+
+    def __init__(  # noqa: PLR0913 (a stage is these seven things)
+        self,
+        fabric: Fabric,
+        step: TrainingStep,
+        optimizers: Sequence[torch.optim.Optimizer],
+        config: OptimisationConfig,
+        *,
+        minutes: float,
+        seed: tuple[int, ...],
+        state_file: Path,
+        progress: Progress,
+    ) -> None:
+        self._fabric, self._config, self._seed = fabric, config, seed
+        self._state_file, self._progress = state_file, progress
+        self._optimizers = list(optimizers)
+        self._step, *self._fabric_optimizers = fabric.setup(step, *optimizers)
+        self.model, self.ema = step.model, Ema(step.model, config.ema_decay)
+        self.skipped = 0
+        self._budget = Budget(minutes, config.max_steps, config.warmup)
+        self._parts = math.lcm(config.micro_batches, fabric.world_size)
+        if config.batch % self._parts:
+            raise ValueError(
+                f"batch: expected a multiple of {self._parts} (micro_batches, processes), found {config.batch}"
+            )
+        if state_file.is_file():
+            self._restore()
+        self._saved = monotonic()
+
+    def run(
+        self, on_checkpoint: Callable[[nn.Module, float], None] | None = None, every_s: float = math.inf
+    ) -> nn.Module:
+        """Returns the averaged model; `on_checkpoint(averaged, share of budget)` is called every `every_s` seconds."""
+        self.model.train()
+        checked = monotonic()
+        try:
+            while (share := self._share()) < 1.0:
+                self._train_step(share)
+                if on_checkpoint and self._agreed(monotonic() - checked) >= every_s:
+                    on_checkpoint(self.ema.model, share)
+                    checked = monotonic()
+                if monotonic() - self._saved > SAVE_EVERY_S:
+                    self.save()
+        finally:  # an interrupted run goes on from its last step
+            self.save()
+        return self.ema.model
+
+    def save(self) -> None:
+        """Write the state; only the first process does."""
+        self._saved = monotonic()
+        if self._fabric.is_global_zero:
+            budget = self._budget
+            counters = Counters(
+                budget.steps, self.skipped, self.ema.updates, budget.elapsed_s, budget.minutes
+            )
+            save_state(self._state_file, self._models, self._optimizers, counters)
+
+    def _train_step(self, share: float) -> None:
+        losses = self._gradients()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_norm)
+        if bool(norm.isfinite()):  # of the averaged gradient, so every process decides alike
+            for optimizer in self._fabric_optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self._config.learning_rate * self._budget.rate(share)
+                optimizer.step()
+            self.ema.update(self.model)
+            self._progress.add(**losses, gradient_norm=norm.item())
+        else:
+            self.skipped += 1
+        for optimizer in self._fabric_optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self._budget.step()
+        self._progress.step(self._budget.steps, self._budget.progress, skipped=self.skipped)
+
+    def _gradients(self) -> dict[str, float]:
+        """Mean gradient over the micro-batches of all processes; mean losses of this process."""
+        own = range(self._fabric.global_rank, self._parts, self._fabric.world_size)
+        sums: dict[str, float] = {}
+        for part in own:
+            with self._without_sync(unless=part == own[-1]):
+                losses = self._step(
+                    Draw(self._seed, self._budget.steps, part), self._config.batch // self._parts
+                )
+                self._fabric.backward(losses["loss"] / len(own))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.item() / len(own)
+        return sums
+
+    def _without_sync(self, *, unless: bool) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self._fabric.no_backward_sync(self._step, enabled=not unless)
+        return context
+
+    def _share(self) -> float:
+        return self._agreed(self._budget.progress)
+
+    def _agreed(self, own: float) -> float:
+        """What the first process's clock says, so that all do the same."""
+        return self._fabric.broadcast(own) if self._fabric.world_size > 1 else own
+
+    @property
+    def _models(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "ema": self.ema.model}
+
+    def _restore(self) -> None:
+        counters = load_state(self._state_file, self._models, self._optimizers)
+        minutes = counters.minutes or self._budget.minutes
+        self._budget.resume(counters.steps, counters.elapsed_s, minutes)
+        self.skipped, self.ema.updates = counters.skipped, counters.updates

@@ -1,0 +1,215 @@
+"""`astra train` from datasets to a checkpoint: on toy data, in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from astra_ros.cli.main import main
+from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
+from tests.unit.training.toy_data import toy_config, write_toy_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def config(data: Path) -> Path:
+    file = data / "toy.yaml"
+    file.write_text(toy_config(data))
+    return file
+
+
+def train(config: Path, out: Path, *words: str) -> int:
+    return main(["train", str(config), "--out", str(out), "--minutes", "1", *words])
+
+
+@pytest.fixture(scope="module")
+def trained(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    assert train(config, out, "seed=5") == 0
+    return out
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(out)
+    return {**checkpoint.denoiser.state_dict(), **checkpoint.codec.state_dict()}
+
+
+def test_it_ends_with_a_checkpoint_of_every_action_space(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    assert list(checkpoint.actions) == ["toy_arm", "toy_car"]
+    assert checkpoint.config.denoiser.width == 32
+    provenance = checkpoint.provenance
+    assert provenance["command"].startswith("astra ")
+    assert provenance["train_config"]["seed"] == 5
+    assert provenance["data"]["toy_car"]["held_out"] == ["episode_002"]
+    assert provenance["data"]["toy_car"]["episodes"] == 2
+    assert set(provenance["held_out_db_at_1s"]) == {"toy_arm", "toy_arm_gain", "toy_car", "toy_car_gain"}
+
+
+def test_it_shows_what_it_does(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["stage"] for line in lines)) == [
+        "codec",
+        "denoiser",
+        "decoder",
+        "held out",
+    ]
+    with Image.open(trained / "curves.png") as curves:
+        assert curves.size == (4 * 480, 320)
+    with Image.open(trained / "strips" / "100_toy_arm.png") as strip:
+        assert strip.size == (
+            17 * 128,
+            6 * 128,
+        )  # the observed frame and 16 steps; three moments, two rows each
+
+
+def test_again_it_only_evaluates(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = weights(trained)
+    assert train(config, trained, "seed=5") == 0
+    assert "held out 100.0 %" in (said := capsys.readouterr().out)
+    assert "codec" not in said
+    assert all(torch.equal(value, before[name]) for name, value in weights(trained).items())
+
+
+def test_an_interrupted_run_ends_like_one_that_was_not(
+    config: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+
+    def interrupt(_: TrainingSamples, checkpoint: Checkpoint, share: float) -> dict[str, float]:
+        del checkpoint
+        shares.append(share)
+        if len(shares) == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSamples, "evaluate", interrupt)
+        assert train(config, tmp_path, "seed=5", "checkpoint_minutes=0") == 130
+    assert train(config, tmp_path, "seed=5") == 0
+    before = weights(trained)
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Same samples, averaged gradients, shared latents: every weight is that of the run on one process."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["train", str(config), "--out", str(tmp_path), "--minutes", "1", "seed=5"]
+    command = [*torchrun, "-m", "astra_ros.cli.main", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, timeout=240
+    )
+    assert result.returncode == 0, result.stderr
+    before = weights(trained)
+    for name, value in weights(tmp_path).items():
+        torch.testing.assert_close(value, before[name], rtol=0.0, atol=1e-6, msg=name)
+    assert load_checkpoint(tmp_path).provenance["processes"] == 2
+
+
+def test_a_folder_is_one_run(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, trained, "seed=6") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run.json: seed: expected 5, with which this run was started, found 6; repeat" in line
+
+
+def test_another_denoiser_on_the_same_latents(config: Path, trained: Path, tmp_path: Path) -> None:
+    """What an ablation needs: neither codec nor latents are made again."""
+    changes = ["objective.history_noise=clean", "denoiser.actions.router=hard", "training.max_steps=2"]
+    assert train(config, tmp_path, f"codec_run={trained}", *changes) == 0
+    assert {file.name for file in tmp_path.iterdir()}.isdisjoint(
+        {"codec.safetensors", "frames.safetensors", "latents"}
+    )
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.config.denoiser.actions.router == "hard"
+    assert checkpoint.provenance["train_config"]["objective"]["history_noise"]["heavy"] == 0.0
+
+
+def test_bad_episodes_are_counted_and_survived(
+    data: Path, config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "toy_arm", tmp_path / "toy_arm")
+    video = next((tmp_path / "toy_arm").rglob("episode_000000.mp4"))
+    video.write_bytes(video.read_bytes()[:200])
+    sets = f"data.sets=[{{path: {tmp_path / 'toy_arm'}}}, {{path: {data / 'toy_car'}}}]"
+    steps = [f"{stage}.max_steps=2" for stage in ("training", "codec_training.optimisation")]
+    assert train(config, tmp_path / "out", sets, *steps) == 0
+    assert "toy_arm: to latents: skipped a bad episode: " in capsys.readouterr().out
+    arm: dict[str, Any] = load_checkpoint(tmp_path / "out").provenance["data"]["toy_arm"]
+    assert (arm["episodes"], arm["bad_episodes"]) == (1, ["episode_000"])
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("denoiser.breadth=3", "denoiser: expected [.*'width'.*unknown ['breadth']"),
+        ("training.batch=2.5", "training.batch: expected an integer, found '2.5'"),
+        ("data.held_out=nowhere.yaml", "nowhere.yaml"),
+        ("data.sets=[{path: nowhere}]", "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, expected: str
+) -> None:
+    assert train(config, tmp_path / "out", word) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(part in line for part in expected.split(".*"))
+
+
+def test_distil_makes_a_student_for_one_robot(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "distill",
+        str(trained),
+        "--out",
+        str(tmp_path),
+        "--space",
+        "toy_car",
+        "--steps",
+        "1",
+        "--batch",
+        "2",
+    ]
+    assert main([*words, "--max-steps", "4"]) == 0
+    student = load_checkpoint(tmp_path)
+    assert list(student.actions) == ["toy_car"]
+    assert student.config.num_steps == 1
+    assert student.provenance["teacher"] == str(trained)
+    assert set(student.provenance["held_out_db_at_1s"]) == {"toy_car", "toy_car_gain"}
+    assert main([*words, "--max-steps", "5"]) == 1
+    assert "run.json: optimisation: expected " in capsys.readouterr().err
+
+
+def test_distil_refuses_what_is_not_a_checkpoint_of_this_kind(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(trained / "config.json", tmp_path)
+    shutil.copy(trained / "weights.safetensors", tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    for change, expected in (
+        ({"provenance": {}}, "train_config: expected the configuration"),
+        (
+            {"model": {**fields["model"], "denoiser": {**fields["model"]["denoiser"], "depth": 2}}},
+            "weights do not fit",
+        ),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**fields, **change}))
+        assert main(["distill", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert expected in line

@@ -1,0 +1,130 @@
+"""A run's configuration: every preset's file is valid, any value can be overridden, nothing wrong is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from astra_ros.denoiser.presets import PRESETS
+from astra_ros.history.noise import HISTORY_NOISE
+from astra_ros.training.budget import Budget
+from astra_ros.training.config import TrainConfig, load_config
+from astra_ros.training.draw import Draw
+
+FOLDER = Path(__file__).parents[3] / "config" / "train"
+TINY = FOLDER / "tiny.yaml"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_file_of_its_name(preset: str) -> None:
+    config = load_config(FOLDER / f"{preset}.yaml")
+    assert config.model() == PRESETS[preset]()
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_any_value_can_be_overridden_at_any_depth() -> None:
+    words = [
+        "denoiser.width=320",
+        "denoiser.actions.router=hard",
+        "training.batch=24",
+        "codec.widths=[32, 64]",
+    ]
+    config = load_config(
+        TINY, [*words, "training.learning_rate=2e-3", "objective.history_noise=astra_release"]
+    )
+    model, before = config.model(), PRESETS["tiny"]()
+    assert (model.denoiser.width, model.denoiser.depth) == (320, before.denoiser.depth)
+    assert model.denoiser.actions.router == "hard"
+    assert model.denoiser.actions.num_experts == before.denoiser.actions.num_experts
+    assert model.codec.widths == (32, 64)
+    assert (config.training.batch, config.training.learning_rate) == (24, 0.002)
+    assert config.objective.history_noise == HISTORY_NOISE["astra_release"]
+
+
+def test_segments_are_as_long_as_the_networks_chunks() -> None:
+    config = load_config(TINY, ["segments.imagined=0.5"])
+    assert config.segment().chunk_len == config.model().denoiser.chunk_len
+    assert config.segment().imagined == 0.5
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("schooling.batch=3", "unknown ['schooling']"),
+        ("denoiser.breadth=3", "denoiser: expected ['actions', "),
+        ("denoiser.actions.x=3", "denoiser.actions: expected ['modality_of', "),
+        ("denoiser=3", "denoiser: expected an object, found '3'"),
+        ("training.batch=2.5", "training.batch: expected an integer, found '2.5'"),
+        ("training.batch=0", "training: batch: expected 1 or more, found 0"),
+        ("training.micro_batches=3", "training: batch: expected a multiple of micro_batches = 3, found "),
+        ("training.max_steps=many", "training.max_steps: expected an integer, found 'many'"),
+        ("seed=true", "seed: expected an integer, found 'True'"),
+        ("budget.minutes=0", "budget: minutes: expected more than 0, found 0.0"),
+        ("budget.minutes=.nan", "budget.minutes: expected a number"),
+        ("data.sets=[]", "data: sets: expected at least one dataset, found none"),
+        ("data.sets=[{path: a, weight: 0}]", "data.sets[0]: weight: expected more than 0, found 0.0"),
+        ("data.sets=[{weight: 1}]", "data.sets[0]: expected ['path', 'weight']; missing ['path']"),
+        ("preset=huge", "preset: expected one of tiny, small, base, astra_1b3, found 'huge'"),
+        ("denoiser.adapter=both", "denoiser.adapter: expected one of act, cross_attention, found 'both'"),
+        (
+            "objective.history_noise=loud",
+            "objective.history_noise: expected one of mixed, clean, astra_release",
+        ),
+        ("objective.history_noise.told=1", "objective.history_noise.told: expected true or false, found '1'"),
+        (
+            "codec_weights=somewhere",
+            "codec_weights: expected the folder of TAEF2's weights with codec.kind taef2",
+        ),
+        ("seed={", "seed={: expected YAML, found while parsing a flow"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(word: str, expected: str) -> None:
+    with pytest.raises(ValueError) as info:  # noqa: PT011 (the text is checked below)
+        load_config(TINY, [word])
+    line = str(info.value)
+    assert expected in line
+    assert "\n" not in line
+    assert str(TINY) in line or word in line
+
+
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    for text, expected in (
+        ("just words", "expected keys and values, found 'just words'"),
+        ("a: [", "expected YAML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"x.yaml: {expected}"):
+            load_config(file)
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    budget = Budget(minutes=1.0, max_steps=None, warmup=0.02)
+    rates = [budget.rate(progress) for progress in (0.0, 0.01, 0.02, 0.51, 1.0)]
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0], abs=1e-5)
+
+
+def test_a_budget_ends_in_time_or_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("astra_ros.training.budget.monotonic", lambda: now[0])
+    timed, counted = Budget(1.0, None, 0.02), Budget(1.0, 4, 0.02)
+    now[0] = 30.0
+    assert (timed.progress, counted.progress) == (0.5, 0.0)
+    counted.step()
+    assert counted.progress == 0.25
+    later = Budget(9.0, None, 0.02)
+    later.resume(steps=7, elapsed_s=45.0, minutes=1.0)
+    assert later.progress == 0.75
+    now[0] = 500.0
+    assert later.progress == 1.0
+
+
+def test_randomness_follows_from_seed_step_and_part() -> None:
+    def values(seed: int, step: int, part: int) -> tuple[float, float]:
+        draw = Draw((seed, 0), step, part)
+        return float(draw.numpy.random()), float(draw.torch.initial_seed())
+
+    assert values(0, 5, 1) == values(0, 5, 1)
+    others = [values(0, 5, 1), values(1, 5, 1), values(0, 6, 1), values(0, 5, 2)]
+    assert len({one for one, _ in others}) == len({other for _, other in others}) == 4

@@ -1,0 +1,119 @@
+"""A student begins as its teacher, also for a single robot, and learns its teacher's guided answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.codec.autoencoder import CodecConfig
+from astra_ros.data.normalisation import fit_action_spec
+from astra_ros.data.segments import SegmentConfig, SegmentSampler, SegmentSource
+from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.presets import ModelConfig
+from astra_ros.flow.schedule import shifted_sigmas
+from astra_ros.training.distillation import DistillationConfig, DistillationStep, integrate, student_of
+from astra_ros.training.draw import Draw
+from astra_ros.training.objective import ObjectiveConfig
+from tests.unit.training.toy_data import ARM, CAR, sliding_square
+
+LATENTS = (4, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def specs() -> list[ActionSpec]:
+    return [fit_action_spec([sliding_square(schema, 0)], schema, 0.2) for schema in (ARM, CAR)]
+
+
+@pytest.fixture(scope="module")
+def teacher(specs: list[ActionSpec]) -> Checkpoint:
+    """Untrained, but with every zero of the initialisation disturbed, so that actions and noise levels matter."""
+    torch.manual_seed(0)
+    denoiser = DenoiserConfig(
+        latent_channels=4, latent_height=4, latent_width=4, width=32, depth=1, num_heads=2, pose_rank=2
+    )
+    codec = CodecConfig(latent_channels=4, widths=(8, 8), num_blocks=1)
+    model = ModelConfig("test", 32, 32, codec=codec, denoiser=denoiser)
+    checkpoint = new_checkpoint(model, specs)
+    with torch.no_grad():
+        for parameter in checkpoint.denoiser.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return checkpoint
+
+
+def sampler(specs: list[ActionSpec]) -> SegmentSampler:
+    schemas = {schema.space: schema for schema in (ARM, CAR)}
+    rng = np.random.default_rng(0)
+    sources = [
+        SegmentSource(
+            sliding_square(schemas[spec.space], 1), rng.normal(size=(30, *LATENTS)).astype(np.float16), spec
+        )
+        for spec in specs
+    ]
+    return SegmentSampler(sources, [spec.space for spec in specs], SegmentConfig())
+
+
+@pytest.mark.parametrize("space", ["toy_arm", "toy_car"])
+def test_a_student_for_one_robot_answers_like_its_teacher(
+    teacher: Checkpoint, specs: list[ActionSpec], space: str
+) -> None:
+    student = student_of(teacher, DistillationConfig(space=space))
+    assert list(student.actions) == [space]
+    assert student.config.num_steps == 2
+    segments = sampler([teacher.actions[space]]).draw(3, np.random.default_rng(0))
+    noise, grid = torch.randn(segments.latents.shape), shifted_sigmas(2, 3.0)
+    padded = segments.actions.shape[-1]
+    assert padded == teacher.actions[space].num_features
+    index = torch.full_like(segments.space, teacher.space_index(space))
+    with torch.no_grad():
+        expected = integrate(teacher.denoiser, replace(segments, space=index), noise, grid, 1.5)
+        found = integrate(student.denoiser, segments, noise, grid, 1.5)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-4)
+
+
+def test_guidance_and_steps_change_the_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
+    """Else there would be nothing to distil, and the next test would show nothing."""
+    segments = sampler(specs).draw(2, np.random.default_rng(0))
+    noise = torch.randn(segments.latents.shape)
+    with torch.no_grad():
+        plain, guided, fine = (
+            integrate(teacher.denoiser, segments, noise, shifted_sigmas(steps, 3.0), guidance)
+            for steps, guidance in ((2, 1.0), (2, 3.0), (16, 1.0))
+        )
+    assert not torch.allclose(plain, guided, atol=1e-3)
+    assert not torch.allclose(plain, fine, atol=1e-3)
+
+
+def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
+    config = DistillationConfig(guidance=2.0, teacher_steps=4, data=0.0)
+    student = student_of(teacher, config).denoiser
+    step = DistillationStep(student, teacher.denoiser, sampler(specs), config, ObjectiveConfig(), 3.0)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
+    losses = []
+    for number in range(40):
+        losses.append(step(Draw((0,), number % 4, 0), 4)["loss"])
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert torch.stack(losses[-4:]).mean() < 0.5 * torch.stack(losses[:4]).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"num_steps": 8}, "steps: expected 1 to 7, found 8"),
+        ({"guidance": 0.5}, r"guidance: expected 1 \(none\) or more, found 0.5"),
+    ],
+)
+def test_impossible_wishes_are_refused(changes: dict[str, int], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        DistillationConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_an_unknown_space_is_refused(teacher: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="space: expected one of toy_arm, toy_car, found 'boat'"):
+        student_of(teacher, DistillationConfig(space="boat"))

@@ -1,0 +1,169 @@
+"""From datasets to latents: what the codec sees, what is kept on disk, and how often each dataset is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from astra_ros.codec.autoencoder import Codec, CodecConfig
+from astra_ros.data.lerobot import ActionSchema
+from astra_ros.data.segments import SegmentConfig
+from astra_ros.training.config import DataConfig, DataSource
+from astra_ros.training.frames import FramePool, gather_frames
+from astra_ros.training.latents import EncodedSet, LatentStore, encode_pictures, encode_sets, encoder_digest
+from astra_ros.training.machine import make_fabric
+from astra_ros.training.mix import TrainingSet, open_sets
+from astra_ros.training.segments import fit_specs, segment_sampler
+from tests.unit.training.toy_data import write_toy_data
+
+SIZE = (32, 32)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return make_fabric("32-true")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def sets(data: Path) -> list[TrainingSet]:
+    sources = (DataSource(str(data / "toy_arm"), 3.0), DataSource(str(data / "toy_car")))
+    return open_sets(DataConfig(sources, str(data / "held_out.yaml")))
+
+
+@pytest.fixture
+def codec() -> Codec:
+    torch.manual_seed(0)
+    return Codec(CodecConfig(latent_channels=4, widths=(8, 8), num_blocks=1))
+
+
+def test_held_out_episodes_are_set_aside(sets: list[TrainingSet]) -> None:
+    assert [one.names for one in sets] == [("episode_000", "episode_001")] * 2
+    assert [one.held_out for one in sets] == [("episode_002",)] * 2
+
+
+def test_a_dataset_that_is_held_out_entirely_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text('toy_arm: ["*"]\n')
+    with pytest.raises(
+        ValueError, match=r"toy_arm: expected episodes to train on, found 3, all of them held out by"
+    ):
+        open_sets(DataConfig((DataSource(str(data / "toy_arm")),), str(tmp_path / "all.yaml")))
+
+
+def test_pictures_for_the_codec_are_in_proportion_and_bounded(
+    sets: list[TrainingSet], tmp_path: Path
+) -> None:
+    pool = gather_frames(sets, SIZE, 24, seed=0)
+    assert pool.frames.shape == (24, *SIZE, 3)
+    of_arm = pool.episode < pool.episode[18]
+    assert of_arm.sum() == 18  # three quarters
+    for number, background in enumerate(pool.backgrounds):
+        own = pool.frames[pool.episode == number].astype(float).mean(axis=0)
+        np.testing.assert_allclose(background, own, atol=0.5)
+    pool.save(tmp_path / "frames.safetensors")
+    again = FramePool.load(tmp_path / "frames.safetensors")
+    assert (again.frames == pool.frames).all()
+    frames, backgrounds = again.draw(5, np.random.default_rng(0))
+    assert frames.shape == backgrounds.shape == (5, *SIZE, 3)
+
+
+def test_every_episode_is_encoded_once(
+    sets: list[TrainingSet], codec: Codec, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = encode_sets(LatentStore(tmp_path, codec, fabric, 0.2), sets, SIZE, fabric)
+    episode, latents = encoded[0].episodes[1]
+    original = sets[0].dataset.read("episode_001", SIZE)
+    assert latents.dtype == np.float16
+    assert (latents == encode_pictures(codec, original.pixels).numpy()).all()
+    for field in ("measured", "commanded", "stamps_ns"):
+        assert (getattr(episode, field) == getattr(original, field)).all()
+    monkeypatch.setattr(LatentStore, "_write", lambda *_: pytest.fail("encoded again"))
+    assert len(encode_sets(LatentStore(tmp_path, codec, fabric, 0.2), sets, SIZE, fabric)[1].episodes) == 2
+
+
+def test_an_interrupted_encoding_leaves_no_half_file_and_goes_on(
+    sets: list[TrainingSet], codec: Codec, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LatentStore(tmp_path, codec, fabric, 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "astra_ros.training.latents.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            store.encode(sets[0], SIZE)
+    assert not store.load(sets[0])[0]
+    store.encode(sets[0], SIZE)
+    assert len(store.load(sets[0])[0]) == 2
+
+
+def test_a_damaged_file_is_one_bad_episode(
+    sets: list[TrainingSet], codec: Codec, fabric: Fabric, tmp_path: Path
+) -> None:
+    store = LatentStore(tmp_path, codec, fabric, 0.2)
+    store.encode(sets[0], SIZE)
+    file = next(tmp_path.rglob("episode_000.safetensors"))
+    file.write_bytes(file.read_bytes()[:100])
+    episodes, bad = store.load(sets[0])
+    assert ([episode.name for episode, _ in episodes], bad) == (["episode_001"], ["episode_000"])
+
+
+def test_a_camera_of_another_rate_is_a_bad_episode(
+    sets: list[TrainingSet], codec: Codec, fabric: Fabric, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = LatentStore(tmp_path, codec, fabric, step_dt=0.3)
+    store.encode(sets[0], SIZE)
+    assert store.load(sets[0]) == ([], ["episode_000", "episode_001"])
+    assert (
+        "skipped a bad episode: episode_000: camera period 0.200 s does not divide step_dt 0.3 s"
+        in capsys.readouterr().out
+    )
+
+
+def test_latents_belong_to_an_encoder_not_to_a_decoder(codec: Codec) -> None:
+    before = encoder_digest(codec)
+    with torch.no_grad():
+        next(codec.decoder.parameters()).add_(1.0)
+    assert encoder_digest(codec) == before
+    with torch.no_grad():
+        codec.std.mul_(2.0)
+    assert encoder_digest(codec) != before
+
+
+@pytest.fixture
+def encoded(sets: list[TrainingSet], codec: Codec, fabric: Fabric, tmp_path: Path) -> list[EncodedSet]:
+    return encode_sets(LatentStore(tmp_path, codec, fabric, 0.2), sets, SIZE, fabric)
+
+
+def test_datasets_are_drawn_as_their_weights_say(encoded: list[EncodedSet]) -> None:
+    sampler = segment_sampler(encoded, fit_specs(encoded, 0.2), SegmentConfig())
+    spaces = sampler.draw(2000, np.random.default_rng(0)).space
+    assert float((spaces == 0).float().mean()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_one_space_declared_in_two_ways_is_refused(
+    encoded: list[EncodedSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = encoded[0].source.dataset.schema
+    other = ActionSchema(arm.space, "drive", "rate", ("speed",), ("m/s",))
+    monkeypatch.setattr(type(encoded[1].source.dataset), "schema", property(lambda self: schemas[self.name]))
+    schemas = {"toy_arm": arm, "toy_car": other}
+    with pytest.raises(
+        ValueError,
+        match=r"toy_car: action space toy_arm: expected the names and units of .*toy_arm, found speed",
+    ):
+        fit_specs(encoded, 0.2)
+
+
+def test_a_dataset_without_a_usable_episode_is_refused(encoded: list[EncodedSet]) -> None:
+    empty = replace(encoded[1], episodes=[], bad=["episode_000", "episode_001"])
+    with pytest.raises(ValueError, match="toy_car: expected a usable episode, found 2 bad ones"):
+        fit_specs([encoded[0], empty], 0.2)
