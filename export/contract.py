@@ -25,6 +25,7 @@ from astra_ros.backends.manifest import (
 )
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.io import graph_specs
+from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
 OPSET = 20
 WEIGHTS_FILE, GOLDEN_FILE = "weights.bin", "golden.npz"
@@ -38,18 +39,22 @@ LATENTS_TOLERANCE, PIXELS_TOLERANCE = 1e-3, 2
 class ExportConfig:
     """What a checkpoint does not say.
 
-    chunks: how many may be rolled out, max_horizon = chunks * chunk_len.
+    space: the action space to serve; "": the checkpoint's only one. steps: denoising steps of a chunk; 0: the preset's.
+    chunks: how many may be asked for at once, max_horizon = chunks * chunk_len.
     seed: of the golden inputs. command: goes into the provenance.
     """
 
+    space: str = ""
+    steps: int = 0
     chunks: int = 2
     seed: int = 0
     command: str = "export.to_onnx.export_bundle"
 
 
-def draft_manifest(checkpoint: Checkpoint, config: ExportConfig) -> Manifest:
-    """The manifest, complete but for the digests of the files."""
-    dims, preset, sigmas = checkpoint.dims, checkpoint.config.preset, checkpoint.config.sigmas
+def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportConfig) -> Manifest:
+    """The manifest, complete but for the digests of the files. served: the checkpoint as it is exported."""
+    (action,) = served.actions.values()
+    dims, preset, sigmas = served.dims(action.space), served.config.preset, served.config.sigmas
     graphs = {name: f"{name}.onnx" for name in graph_specs(dims, len(sigmas) - 1)}
     unwritten = FileSpec("0" * 64, 0)
     return Manifest(
@@ -57,15 +62,15 @@ def draft_manifest(checkpoint: Checkpoint, config: ExportConfig) -> Manifest:
         model_id=model_id(checkpoint),
         preset=preset,
         camera=CameraSpec(dims.image_height, dims.image_width),
-        action=checkpoint.action,
+        action=action,
         latents=LatentSpec(dims.latent_channels, dims.latent_height, dims.latent_width),
-        history=HistorySpec(dims.history_slots),
-        network=NetworkSpec(dims.depth, dims.num_heads, dims.head_dim, dims.tokens_per_frame),
+        history=HistorySpec(NUM_SLOTS, ANCHOR_AGE, dims.history_tokens),
+        network=NetworkSpec(dims.depth, dims.num_heads, dims.head_dim),
         chunk_len=dims.chunk_len,
         max_horizon=config.chunks * dims.chunk_len,
         sigmas=sigmas,
         precision="fp32",
-        weights_dtype=_weights_dtype(checkpoint),
+        weights_dtype=_weights_dtype(served),
         opset=OPSET,
         graphs=graphs,
         files=dict.fromkeys([*graphs.values(), WEIGHTS_FILE, GOLDEN_FILE], unwritten),
@@ -88,10 +93,10 @@ def model_id(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.config.preset}-{digest.hexdigest()[:12]}"
 
 
-def _weights_dtype(checkpoint: Checkpoint) -> str:
-    # The noise-level embedder becomes constants of the steps and is not stored.
-    stored = [*checkpoint.codec.parameters(), *checkpoint.denoiser.parameters()]
-    folded = sum(p.numel() for p in checkpoint.denoiser.noise_level.parameters())
+def _weights_dtype(served: Checkpoint) -> str:
+    # The noise-level embedder becomes constants of the graphs and is not stored.
+    stored = [*served.codec.parameters(), *served.denoiser.parameters()]
+    folded = sum(p.numel() for p in served.denoiser.noise_level.parameters())
     size = 4 * (sum(p.numel() for p in stored) - folded)
     return "float32" if size < MAX_BUNDLE_BYTES else "float16"
 

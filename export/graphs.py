@@ -1,4 +1,4 @@
-"""The stages of a bundle as modules with static shapes, in which everything that depends on sigma is a constant."""
+"""The stages of a bundle as modules with static shapes: what depends on sigma or on the action space is a constant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from astra_ros.codec.autoencoder import Codec
 from astra_ros.denoiser.blocks import Modulation
 from astra_ros.denoiser.checkpoint import Checkpoint
-from astra_ros.denoiser.dit import Denoiser, NoiseLevelEmbedder
+from astra_ros.denoiser.dit import Chunk, Denoiser, History, NoiseLevelEmbedder
+from astra_ros.denoiser.geometry import Cache
 from astra_ros.flow.schedule import euler_weights
 
 # The robot's history is what the codec made of real frames: the network is told that it is clean.
@@ -19,7 +20,7 @@ HISTORY_SIGMA = 0.0
 
 
 def build_graphs(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """One module per graph of denoiser/io.py, inputs in its order."""
+    """One module per graph of denoiser/io.py, inputs in its order, of a checkpoint of one action space."""
     sigmas = checkpoint.config.sigmas
     steps = {
         f"step_{k}": Step(checkpoint.denoiser, sigma, sigma_next)
@@ -28,6 +29,7 @@ def build_graphs(checkpoint: Checkpoint) -> dict[str, nn.Module]:
     graphs = {
         "encode": Encode(checkpoint.codec),
         "remember": Remember(checkpoint.denoiser),
+        "append": Append(checkpoint.denoiser),
         **steps,
         "decode": Decode(checkpoint.codec),
     }
@@ -78,32 +80,57 @@ class FixedNoiseLevel(nn.Module):
         return [self.get_buffer(f"constant_{layer}_{index}") for index in range(count)]
 
 
-class Remember(nn.Module):
-    """History → keys, values and bias, once per chunk."""
+class _AtSigma(nn.Module):
+    """A denoiser at one noise level and for the only action space it has."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, sigma: float) -> None:
         super().__init__()
-        self.denoiser = _at(denoiser, HISTORY_SIGMA)
-        self.register_buffer("sigma", torch.tensor([HISTORY_SIGMA]), persistent=False)
+        self.denoiser = copy.deepcopy(denoiser)
+        self.denoiser.noise_level = FixedNoiseLevel(denoiser.noise_level, sigma)  # type: ignore[assignment]
+        self.register_buffer("sigma", torch.tensor([sigma]), persistent=False)
+        self.register_buffer("space", torch.zeros(1, dtype=torch.long), persistent=False)
 
     sigma: Tensor
+    space: Tensor
+
+
+class Remember(_AtSigma):
+    """History → keys, values and bias."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser, HISTORY_SIGMA)
+
+    def forward(self, history_latents: Tensor, history_actions: Tensor, history_mask: Tensor) -> Cache:
+        history = History(history_latents, history_actions, history_mask, self.space)
+        return self.denoiser.remember(history, self.sigma)[0]
+
+
+class Append(_AtSigma):
+    """Keys, values and bias before a chunk, and the newest slots after it → those after it."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser, HISTORY_SIGMA)
 
     def forward(
-        self, history_latents: Tensor, history_actions: Tensor, history_mask: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return self.denoiser.remember(history_latents, history_actions, history_mask, self.sigma)
+        self,
+        history_keys: Tensor,
+        history_values: Tensor,
+        history_bias: Tensor,
+        history_latents: Tensor,
+        history_actions: Tensor,
+        history_mask: Tensor,
+    ) -> Cache:
+        cache = Cache(history_keys, history_values, history_bias)
+        newest = History(history_latents, history_actions, history_mask, self.space)
+        return self.denoiser.append(cache, newest, self.sigma)
 
 
-class Step(nn.Module):
+class Step(_AtSigma):
     """Denoising step sigma → sigma_next, the Euler update included."""
 
     def __init__(self, denoiser: Denoiser, sigma: float, sigma_next: float) -> None:
-        super().__init__()
-        self.denoiser = _at(denoiser, sigma)
-        self.register_buffer("sigma", torch.tensor([sigma]), persistent=False)
+        super().__init__(denoiser, sigma)
         self.keep, self.take = euler_weights(sigma, sigma_next)
-
-    sigma: Tensor
 
     def forward(
         self,
@@ -114,13 +141,7 @@ class Step(nn.Module):
         history_values: Tensor,
         history_bias: Tensor,
     ) -> Tensor:
-        clean = self.denoiser.denoise(
-            noisy_latents, last_latents, actions, self.sigma, history_keys, history_values, history_bias
-        )
+        chunk = Chunk(noisy_latents, last_latents, actions, self.space)
+        cache = Cache(history_keys, history_values, history_bias)
+        clean, _ = self.denoiser.denoise(chunk, self.sigma, cache)
         return self.keep * noisy_latents + self.take * clean if self.keep else clean
-
-
-def _at(denoiser: Denoiser, sigma: float) -> Denoiser:
-    fixed = copy.deepcopy(denoiser)
-    fixed.noise_level = FixedNoiseLevel(denoiser.noise_level, sigma)  # type: ignore[assignment]
-    return fixed

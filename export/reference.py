@@ -11,7 +11,7 @@ import torch
 
 from astra_ros.backends.base import GraphBackend
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.golden import ChunkInputs
+from astra_ros.backends.golden import NUM_CHUNKS, NUM_PICTURES, RolloutInputs
 from astra_ros.backends.manifest import Manifest
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.types import ByteArray, FloatArray
@@ -19,7 +19,7 @@ from export.graphs import build_graphs
 
 
 class TorchReference(GraphBackend):
-    """Loading it checks no golden vectors: it makes them."""
+    """Of a checkpoint of one action space. Loading it checks no golden vectors: it makes them."""
 
     name = "torch"
     version = f"torch {torch.__version__}"
@@ -50,21 +50,21 @@ class TorchReference(GraphBackend):
         """Nothing was acquired."""
 
 
-def golden_inputs(manifest: Manifest, seed: int) -> ChunkInputs:
-    """A seeded chunk of plausible size: smooth pictures, wandering joints, the oldest slot empty."""
+def golden_inputs(manifest: Manifest, seed: int) -> RolloutInputs:
+    """A seeded rollout of plausible size: smooth pictures, wandering actions, and slots empty as in short histories."""
     rng = np.random.default_rng(seed)
     action, slots, chunk = manifest.action, manifest.history.num_slots, manifest.chunk_len
-    steps = rng.standard_normal((slots + chunk, action.dim)) * np.asarray(action.delta_std)
-    positions = (np.asarray(action.mean) + np.cumsum(steps, axis=0)).astype(np.float32)
+    steps = rng.standard_normal((slots + NUM_CHUNKS * chunk, action.dim)) * np.asarray(action.delta_std)
+    actions = (np.asarray(action.mean) + np.cumsum(steps, axis=0)).astype(np.float32)
     mask = np.ones(slots, np.float32)
-    mask[: slots // 2] = 0
+    mask[1 : slots // 2] = 0
     latent = (manifest.latents.channels, manifest.latents.height, manifest.latents.width)
-    return ChunkInputs(
-        pixels=np.stack([_smooth_picture(rng, manifest) for _ in range(slots)]),
-        positions=positions[:slots],
+    return RolloutInputs(
+        pixels=np.stack([_smooth_picture(rng, manifest) for _ in range(NUM_PICTURES)]),
+        actions=actions[:slots],
         mask=mask,
-        noise=rng.standard_normal((chunk, *latent), np.float32),
-        plan=positions[slots:],
+        noise=rng.standard_normal((NUM_CHUNKS, chunk, *latent), np.float32),
+        plan=actions[slots:].reshape(NUM_CHUNKS, chunk, action.dim),
     )
 
 

@@ -1,6 +1,6 @@
 """Checkpoint → bundle: one ONNX graph per stage and denoising step, shared weights, golden vectors, manifest.
 
-Run as `python -m export.to_onnx runs/tiny/checkpoint --out astra_ros/bundles/tiny`.
+Run as `python -m export.to_onnx runs/tiny/checkpoint --space panda_sim --out astra_ros/bundles/tiny`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from time import perf_counter
 
 import onnx
 import torch
+from onnxscript import optimizer
 from torch import nn
 
 from astra_ros.backends import golden
@@ -28,6 +29,7 @@ from astra_ros.denoiser.io import GraphSpec, graph_specs
 from export.contract import GOLDEN_FILE, OPSET, WEIGHTS_FILE, ExportConfig, draft_manifest
 from export.graphs import build_graphs
 from export.reference import TorchReference, golden_inputs
+from export.served import as_served
 from export.weights import WeightFile, round_to_float16
 
 # How far ONNX Runtime may be from torch on the exporting machine; robots accept a little more.
@@ -37,22 +39,22 @@ EXPORT_TOLERANCE = 1e-4
 def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bundle:
     """Write the bundle `out`, replacing one that is there.
 
-    Rounds the checkpoint's weights in place when they are stored as float16. When ONNX Runtime does not agree with
-    torch nothing is left behind and BundleError is raised.
+    When ONNX Runtime does not agree with torch nothing is left behind and BundleError is raised.
     """
     if out.exists() and not (out / MANIFEST_FILE).is_file():
         raise FileExistsError(
             f"{out}: expected a bundle to replace or nothing, found something else; choose another --out"
         )
-    draft = draft_manifest(checkpoint, config)
+    served = as_served(checkpoint, config.space, config.steps)
+    draft = draft_manifest(checkpoint, served, config)
     if draft.weights_dtype == "float16":
-        round_to_float16(checkpoint)
+        round_to_float16(served)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         root = Path(temporary) / out.name
         root.mkdir()
-        _write_graphs(build_graphs(checkpoint), draft, root)
-        reference = TorchReference(checkpoint, draft)
+        _write_graphs(build_graphs(served), draft, root)
+        reference = TorchReference(served, draft)
         _write_golden(reference, root / GOLDEN_FILE, config.seed)
         _verify(write_manifest(root, _with_files(draft, root)))
         if out.exists():
@@ -66,16 +68,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export.to_onnx",
         description="Turn a checkpoint into a bundle that a robot runs without torch.",
-        epilog="example: python -m export.to_onnx runs/tiny/checkpoint --out astra_ros/bundles/tiny",
+        epilog="example: python -m export.to_onnx runs/tiny/checkpoint --space panda_sim --out astra_ros/bundles/tiny",
     )
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and weights.safetensors")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
-    parser.add_argument("--chunks", type=int, default=ExportConfig.chunks, help="chunks a rollout may have")
+    parser.add_argument(
+        "--space", default="", help="action space to serve (default: the checkpoint's only one)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=0, help="denoising steps of a chunk (default: the preset's)"
+    )
+    parser.add_argument(
+        "--chunks",
+        type=int,
+        default=ExportConfig.chunks,
+        help="chunks that may be asked for (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=ExportConfig.seed, help="seed of the golden inputs")
     options = parser.parse_args(arguments)
-    numbers = f"--chunks {options.chunks} --seed {options.seed}"
-    command = f"{parser.prog} CHECKPOINT --out {options.out.name} {numbers}"
-    config = ExportConfig(options.chunks, options.seed, command)
+    names = ("space", "steps", "chunks", "seed")
+    chosen = {name: getattr(options, name) for name in names}
+    given = " ".join(f"--{name} {value}" for name, value in chosen.items() if value)
+    config = ExportConfig(**chosen, command=f"{parser.prog} CHECKPOINT --out {options.out.name} {given}")
     try:
         export_bundle(load_checkpoint(options.checkpoint), options.out, config)
     except (OSError, ValueError) as error:
@@ -115,6 +129,8 @@ def _to_onnx(graph: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export: expected a program, found None")
+    # The exporter itself leaves alone what depends on large weights, such as the choice of a projector.
+    optimizer.optimize_ir(program.model, input_size_limit=sys.maxsize)
     model: onnx.ModelProto = program.model_proto
     _strip(model)
     return model
@@ -133,14 +149,14 @@ def _strip(model: onnx.ModelProto) -> None:
 def _write_golden(reference: TorchReference, path: Path, seed: int) -> None:
     inputs = golden_inputs(reference.manifest, seed)
     with reference:
-        golden.save(path, inputs, golden.run_chunk(reference, inputs))
+        golden.save(path, inputs, golden.run_rollout(reference, inputs))
 
 
 def _verify(bundle: Bundle) -> None:
     """Golden vectors within what an export must reach, which is stricter than what a robot accepts."""
     inputs, expected = golden.load(bundle.file(GOLDEN_FILE), bundle.manifest)
     with OrtBackend(bundle) as backend:
-        found = golden.deviation(golden.run_chunk(backend, inputs), expected)
+        found = golden.deviation(golden.run_rollout(backend, inputs), expected)
     print(f"largest difference to torch: latents {max(found.latents):.1e}, pixels {found.pixels} of 255")
     if max(found.latents) > EXPORT_TOLERANCE:
         raise BundleError(

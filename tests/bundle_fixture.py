@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
-from astra_ros.denoiser.dit import DenoiserConfig
+from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.presets import ModelConfig
 from export.contract import ExportConfig
 from export.to_onnx import export_bundle
@@ -20,38 +21,64 @@ from export.to_onnx import export_bundle
 torch.set_num_threads(1)
 
 JOINTS = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
+KEYS = tuple(f"key_{i}" for i in range(16))
+# One side is no multiple of the poolings, and height and width differ, so that mistaking them shows.
+HEIGHT, WIDTH, LATENT = 48, 64, (4, 6, 8)
+CHUNK, MAX_CHUNKS = 4, 25
+SIZES = {
+    "latent_channels": LATENT[0],
+    "latent_height": LATENT[1],
+    "latent_width": LATENT[2],
+    "width": 64,
+    "depth": 2,
+    "num_heads": 2,
+    "chunk_len": CHUNK,
+    "refiner": 8,
+}
 
 
-def untrained_model() -> Checkpoint:
-    """Two layers, 32x32 pictures, chunks of two frames, two denoising steps; every weight is random."""
+def action_specs() -> tuple[ActionSpec, ActionSpec]:
+    """Keys, whose features are the wider ones, and an arm."""
+    return _spec("keys", "command", "rate", KEYS), _spec("panda", "arm", "joint_position", JOINTS)
+
+
+def untrained_model(**sizes: Any) -> Checkpoint:
+    """Two layers, 48x64 pictures, chunks of four frames, two denoising steps, two action spaces; random weights.
+
+    sizes: other fields of the DenoiserConfig.
+    """
     config = ModelConfig(
         preset="untrained",
-        image_size=32,
+        image_height=HEIGHT,
+        image_width=WIDTH,
         num_steps=2,
         codec=CodecConfig(latent_channels=4, widths=(16, 40), num_blocks=1),
-        denoiser=DenoiserConfig(
-            latent_channels=4, latent_size=4, width=64, depth=2, num_heads=2, history_slots=4, chunk_len=2
-        ),
-    )
-    action = ActionSpec(
-        modality="arm",
-        representation="joint_position",
-        names=JOINTS,
-        units=("rad",) * 7 + ("m",),
-        step_dt=0.2,
-        mean=(0.1,) * 8,
-        std=(0.5,) * 8,
-        delta_std=(0.1,) * 8,
-        lower=(-2.0,) * 8,
-        upper=(2.0,) * 8,
+        denoiser=DenoiserConfig(**{**SIZES, **sizes}),
     )
     torch.manual_seed(0)
-    checkpoint = new_checkpoint(config, action)
+    checkpoint = new_checkpoint(config, action_specs())
     for parameter in checkpoint.denoiser.parameters():
         if not parameter.any():  # zero at initialisation: such a network would ignore history and actions
             torch.nn.init.normal_(parameter, std=0.1)
     checkpoint.provenance = {"data": "none: untrained"}
     return checkpoint
+
+
+def _spec(space: str, modality: str, representation: str, names: tuple[str, ...]) -> ActionSpec:
+    dim = len(names)
+    return ActionSpec(
+        space=space,
+        modality=modality,
+        representation=representation,
+        names=names,
+        units=(*("rad",) * (dim - 1), "m"),
+        step_dt=0.2,
+        mean=(0.1,) * dim,
+        std=(0.5,) * dim,
+        delta_std=(0.1,) * dim,
+        lower=(-2.0,) * dim,
+        upper=(2.0,) * dim,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +90,9 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained_bundle(untrained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read it only; `bundle_copy` is there to be damaged."""
+    """For the arm, in rollouts of up to 100 frames. Read it only; `bundle_copy` is there to be damaged."""
     out = tmp_path_factory.mktemp("bundles") / "untrained"
-    export_bundle(load_checkpoint(untrained_checkpoint), out, ExportConfig(chunks=3))
+    export_bundle(load_checkpoint(untrained_checkpoint), out, ExportConfig("panda", chunks=MAX_CHUNKS))
     return out
 
 

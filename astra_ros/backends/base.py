@@ -1,7 +1,7 @@
 """What runs the network: the protocol the rollout relies on, and the life-cycle that every backend shares.
 
-A backend speaks the robot's terms (pictures, joint positions); pictures become pixels and positions become action
-features here, once, so that every runtime sees the same numbers. Single-threaded: the thread that loads it owns it.
+A backend speaks the robot's terms (pictures, actions); pictures become pixels and actions become features here, once,
+so that every runtime sees the same numbers. Single-threaded: the thread that loads it owns it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.denoiser.features import chunk_features, history_features
 from astra_ros.denoiser.io import graph_specs
 from astra_ros.frames.preprocess import from_network, to_network
+from astra_ros.history.layout import blocks_after
 from astra_ros.history.memory import HistorySlots
 from astra_ros.types import ByteArray, FloatArray
 
@@ -27,10 +29,10 @@ class BackendError(RuntimeError):
 
 
 class Backend(Protocol):
-    """Order of calls: load, then per prediction encode*, and per chunk remember, denoise 0 … K-1, decode; close.
+    """Order of calls: load, then per prediction encode*, remember, and per chunk denoise 0 … K-1, decode, append; close.
 
-    Anything else before load is a RuntimeError. remember keeps the chunk's history inside the backend until the next
-    remember, so that the K denoising steps share it.
+    Anything else before load is a RuntimeError. The keys and values that remember and append compute stay in the
+    backend, in its runtime's memory; all denoising steps of a chunk share them.
 
     version: the runtime and its version, for example "onnxruntime 1.32.0".
     precision: arithmetic really used, for example "fp32". device: for example "cpu".
@@ -56,8 +58,11 @@ class Backend(Protocol):
     def remember(self, slots: HistorySlots) -> None:
         """Compute the history's keys and values for the chunk that follows."""
 
+    def append(self, slots: HistorySlots) -> None:
+        """The same for slots that moved on by one predicted chunk since the last call, from the newest of them alone."""
+
     def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
-        """Step k: noisy (t, c, h, w) at sigmas[k], commanded positions (t, a) → (t, c, h, w) at sigmas[k + 1]."""
+        """Step k: noisy (t, c, h, w) at sigmas[k], commanded actions (t, a) → (t, c, h, w) at sigmas[k + 1]."""
 
     def decode(self, latents: FloatArray) -> ByteArray:
         """(t, c, h, w) → (t, h, w, 3) uint8."""
@@ -79,10 +84,11 @@ class GraphBackend(Backend, ABC):
         self.bundle_sha256 = bundle.sha256
         self._bundle = bundle
         self._specs = graph_specs(bundle.manifest.dims, bundle.manifest.num_steps)
+        self._newest = blocks_after(bundle.manifest.chunk_len)[0].slots[0]  # first slot that append reads
         self._is_loaded = False
-        # What the denoising steps of the current chunk share; filled by remember.
-        self._chunk: dict[str, Any] = {}
-        self._last_positions: FloatArray = np.zeros(bundle.manifest.action.dim, np.float32)
+        # What the denoising steps of the current chunk share; filled by remember and append.
+        self._memory: dict[str, Any] = {}
+        self._last_actions: FloatArray = np.zeros(bundle.manifest.action.dim, np.float32)
 
     @abstractmethod
     def _open(self) -> None:
@@ -107,7 +113,7 @@ class GraphBackend(Backend, ABC):
             self._open()
             self._is_loaded = True
             golden.require_match(self, self._bundle)
-            self._chunk.clear()
+            self._memory.clear()
         except BackendError:
             self.close()
             raise
@@ -116,8 +122,8 @@ class GraphBackend(Backend, ABC):
             raise BundleError(f"{self._bundle.root}: {error}") from error
 
     def warmup(self) -> None:
-        golden.run_chunk(self, golden.blank_inputs(self.manifest))
-        self._chunk.clear()
+        golden.run_rollout(self, golden.blank_inputs(self.manifest))
+        self._memory.clear()
 
     def encode(self, pixels: ByteArray) -> FloatArray:
         self._require_loaded()
@@ -132,21 +138,16 @@ class GraphBackend(Backend, ABC):
 
     def remember(self, slots: HistorySlots) -> None:
         self._require_loaded()
-        # The frame before the oldest slot is unknown: it is taken to have held still.
-        features = self.manifest.action.features(slots.positions, slots.positions[0], is_past=True)
-        history = {"latents": slots.latents, "actions": features, "mask": slots.mask}
-        keys_and_values = self._run("remember", {f"history_{name}": v[None] for name, v in history.items()})
-        self._chunk = {**keys_and_values, "last_latents": slots.latents[-1:]}
-        self._last_positions = slots.positions[-1]
+        self._attend("remember", slots, first=0)
+
+    def append(self, slots: HistorySlots) -> None:
+        self._require_memory("append()")
+        self._attend("append", slots, first=self._newest)
 
     def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
-        self._require_loaded()
-        if not self._chunk:
-            raise RuntimeError(
-                f"backend {self.name!r}: expected remember() before denoise({k}), found no history"
-            )
-        features = self.manifest.action.features(actions, self._last_positions, is_past=False)
-        inputs = {"noisy_latents": noisy[None], "actions": features[None], **self._chunk}
+        self._require_memory(f"denoise({k})")
+        features = chunk_features(self.manifest.action, actions, self._last_actions)
+        inputs = {"noisy_latents": noisy[None], "actions": features[None], **self._memory}
         latents: FloatArray = self._fetch(self._run(f"step_{k}", inputs)["latents"])[0]
         return latents
 
@@ -157,7 +158,7 @@ class GraphBackend(Backend, ABC):
 
     def close(self) -> None:
         self._is_loaded = False
-        self._chunk.clear()
+        self._memory.clear()
         self._release()
 
     def __enter__(self) -> Self:
@@ -168,6 +169,22 @@ class GraphBackend(Backend, ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _attend(self, graph: str, slots: HistorySlots, first: int) -> None:
+        """Make the memory anew from the slots from `first` on, and from what `graph` wants of the memory before."""
+        features = history_features(self.manifest.action, slots.actions)
+        given = {"latents": slots.latents, "actions": features, "mask": slots.mask}
+        newest = {f"history_{name}": values[None, first:] for name, values in given.items()}
+        before = {name: self._memory[name] for name in self._specs[graph].inputs if name not in newest}
+        outputs = self._run(graph, {**before, **newest})
+        self._memory = {name.removeprefix("new_"): value for name, value in outputs.items()}
+        self._memory["last_latents"] = slots.latents[-1:]
+        self._last_actions = slots.actions[-1]
+
+    def _require_memory(self, call: str) -> None:
+        self._require_loaded()
+        if not self._memory:
+            raise RuntimeError(f"backend {self.name!r}: expected remember() before {call}, found no history")
 
     def _require_loaded(self) -> None:
         if not self._is_loaded:

@@ -26,7 +26,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
-_FIX = "restore it (git checkout -- FOLDER) or export it again: python -m export.to_onnx CHECKPOINT --out"
+_FIX = "restore it (git checkout -- FOLDER) or export it again: python -m export.to_onnx CHECKPOINT --space SPACE --out"
 
 
 @dataclass(frozen=True)

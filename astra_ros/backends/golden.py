@@ -1,4 +1,4 @@
-"""Golden vectors: one small chunk with known answers, checked each time a backend loads.
+"""Golden vectors: a rollout of two chunks with known answers, checked each time a backend loads.
 
 They catch what no hash can: a runtime, processor or driver that computes something else than the exporter did.
 """
@@ -21,76 +21,102 @@ from astra_ros.types import ByteArray, FloatArray
 if TYPE_CHECKING:
     from astra_ros.backends.base import Backend
 
+# The first chunk follows `remember`, the second `append`.
+NUM_CHUNKS = 2
+# Fewer pictures than slots keep loading quick: slot j shows picture j % NUM_PICTURES.
+NUM_PICTURES = 4
+
 
 @dataclass(frozen=True)
-class ChunkInputs:
-    """Everything that determines one chunk.
+class RolloutInputs:
+    """Everything that determines the rollout.
 
-    pixels: (s, h, w, 3) uint8, one frame per history slot. positions: (s, a). mask: (s,).
-    noise: (t, c, h, w). plan: (t, a) commanded positions.
+    pixels: (p, h, w, 3) uint8 pictures. actions: (s, a) of the slots. mask: (s,).
+    noise: (chunks, t, c, h, w). plan: (chunks, t, a) commanded actions.
     """
 
     pixels: ByteArray
-    positions: FloatArray
+    actions: FloatArray
     mask: FloatArray
     noise: FloatArray
     plan: FloatArray
 
 
 @dataclass(frozen=True)
-class ChunkOutputs:
+class RolloutOutputs:
     """What a network makes of it, stage by stage.
 
-    history: (s, c, h, w) encoded frames. steps: (K, t, c, h, w), the sample after each denoising step.
-    frames: (t, h, w, 3) uint8.
+    encoded: (p, c, h, w) pictures. steps: (chunks, K, c, h, w), the last frame after each denoising step; it depends on
+    all frames of the steps before. frames: (t, h, w, 3) uint8 of the last chunk.
     """
 
-    history: FloatArray
+    encoded: FloatArray
     steps: FloatArray
     frames: ByteArray
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """Largest absolute difference between two runs: latents per stage (encode, then each step), and grey levels."""
+    """Largest absolute difference between two runs: latents by stage, in the order of `stages`, and grey levels."""
 
     latents: tuple[float, ...]
     pixels: int
 
 
-def blank_inputs(manifest: Manifest) -> ChunkInputs:
-    """Black frames, joints at their mean, noise of zero."""
+def stages(num_steps: int) -> tuple[str, ...]:
+    """What makes latents, in order."""
+    steps = tuple(f"step_{k}" for k in range(num_steps))
+    return ("encode", *steps, *(f"append, {step}" for step in steps))
+
+
+def blank_inputs(manifest: Manifest) -> RolloutInputs:
+    """Black frames, actions at their mean, noise of zero."""
     layout = _layout(manifest)
-    arrays = {field.name: np.zeros(*layout[field.name]) for field in fields(ChunkInputs)}
-    for name in ("positions", "plan"):
+    arrays = {field.name: np.zeros(*layout[field.name]) for field in fields(RolloutInputs)}
+    for name in ("actions", "plan"):
         arrays[name] += np.asarray(manifest.action.mean, np.float32)
-    return ChunkInputs(**arrays)
+    return RolloutInputs(**arrays)
 
 
-def run_chunk(backend: Backend, inputs: ChunkInputs) -> ChunkOutputs:
-    """encode → remember → K steps → decode."""
-    history = np.stack([backend.encode(frame) for frame in inputs.pixels])
-    backend.remember(HistorySlots(history, inputs.positions, inputs.mask))
-    steps = [inputs.noise]
+def run_rollout(backend: Backend, inputs: RolloutInputs) -> RolloutOutputs:
+    """encode → remember → K steps → append → K steps → decode."""
+    encoded = np.stack([backend.encode(frame) for frame in inputs.pixels])
+    slots = HistorySlots(spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask)
+    backend.remember(slots)
+    first = denoise(backend, inputs.noise[0], inputs.plan[0])
+    backend.append(slots.append(first[-1], inputs.plan[0]))
+    second = denoise(backend, inputs.noise[1], inputs.plan[1])
+    return RolloutOutputs(encoded, np.stack([first, second])[:, :, -1], backend.decode(second[-1]))
+
+
+def denoise(backend: Backend, noise: FloatArray, plan: FloatArray) -> FloatArray:
+    """One chunk: (t, c, h, w) → (K, t, c, h, w), the sample after each step."""
+    steps = [noise]
     for k in range(backend.manifest.num_steps):
-        steps.append(backend.denoise(k, steps[-1], inputs.plan))
-    return ChunkOutputs(history, np.stack(steps[1:]), backend.decode(steps[-1]))
+        steps.append(backend.denoise(k, steps[-1], plan))
+    return np.stack(steps[1:])
 
 
-def deviation(found: ChunkOutputs, expected: ChunkOutputs) -> Deviation:
+def spread(encoded: FloatArray, num_slots: int) -> FloatArray:
+    """Latents of the pictures (p, c, h, w) → of the slots (s, c, h, w)."""
+    latents: FloatArray = encoded[np.arange(num_slots) % len(encoded)]
+    return latents
+
+
+def deviation(found: RolloutOutputs, expected: RolloutOutputs) -> Deviation:
     """NaN anywhere counts as infinitely far."""
-    pairs = [(found.history, expected.history), *zip(found.steps, expected.steps, strict=True)]
-    latents = [float(np.max(np.abs(a - b))) for a, b in pairs]
+    steps = zip(np.concatenate(found.steps), np.concatenate(expected.steps), strict=True)
+    latents = [float(np.max(np.abs(a - b))) for a, b in ((found.encoded, expected.encoded), *steps)]
     levels = np.abs(found.frames.astype(int) - expected.frames)
     return Deviation(tuple(d if np.isfinite(d) else np.inf for d in latents), int(levels.max()))
 
 
-def save(path: Path, inputs: ChunkInputs, outputs: ChunkOutputs) -> None:
+def save(path: Path, inputs: RolloutInputs, outputs: RolloutOutputs) -> None:
     """Write the npz that `load` reads."""
     np.savez_compressed(path, allow_pickle=False, **asdict(inputs), **asdict(outputs))
 
 
-def load(path: Path, manifest: Manifest) -> tuple[ChunkInputs, ChunkOutputs]:
+def load(path: Path, manifest: Manifest) -> tuple[RolloutInputs, RolloutOutputs]:
     """Raises BundleError unless the file holds exactly the arrays that the manifest implies."""
     expected = _layout(manifest)
     try:
@@ -105,8 +131,8 @@ def load(path: Path, manifest: Manifest) -> tuple[ChunkInputs, ChunkOutputs]:
         wrong = {name: found.get(name) for name in expected | found if found.get(name) != expected.get(name)}
         raise BundleError(f"{path.name}: expected {expected}, found {wrong}; export the bundle again")
     return (
-        ChunkInputs(**{field.name: arrays[field.name] for field in fields(ChunkInputs)}),
-        ChunkOutputs(**{field.name: arrays[field.name] for field in fields(ChunkOutputs)}),
+        RolloutInputs(**{field.name: arrays[field.name] for field in fields(RolloutInputs)}),
+        RolloutOutputs(**{field.name: arrays[field.name] for field in fields(RolloutOutputs)}),
     )
 
 
@@ -114,10 +140,10 @@ def require_match(backend: Backend, bundle: Bundle) -> None:
     """Raises BundleError when the backend is farther from the known answers than the manifest tolerates."""
     spec = bundle.manifest.golden
     inputs, expected = load(bundle.file(spec.file), bundle.manifest)
-    found = deviation(run_chunk(backend, inputs), expected)
+    found = deviation(run_rollout(backend, inputs), expected)
     if max(found.latents) > spec.latents_tolerance or found.pixels > spec.pixels_tolerance:
-        stages = ("encode", *(f"step_{k}" for k in range(bundle.manifest.num_steps)))
-        table = ", ".join(f"{stage} {value:.2g}" for stage, value in zip(stages, found.latents, strict=True))
+        names = stages(bundle.manifest.num_steps)
+        table = "; ".join(f"{name} {value:.2g}" for name, value in zip(names, found.latents, strict=True))
         raise BundleError(
             f"golden vectors: expected at most {spec.latents_tolerance:g} in latents and {spec.pixels_tolerance} grey"
             f" levels, found {table} and {found.pixels} with {backend.version} on {backend.device};"
@@ -128,14 +154,14 @@ def require_match(backend: Backend, bundle: Bundle) -> None:
 def _layout(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
     latent = (manifest.latents.channels, manifest.latents.height, manifest.latents.width)
     frame = (manifest.camera.height, manifest.camera.width, 3)
-    slots, chunk, joints = manifest.history.num_slots, manifest.chunk_len, manifest.action.dim
+    slots, chunk, dim = manifest.history.num_slots, manifest.chunk_len, manifest.action.dim
     return {
-        "pixels": ((slots, *frame), "uint8"),
-        "positions": ((slots, joints), "float32"),
+        "pixels": ((NUM_PICTURES, *frame), "uint8"),
+        "actions": ((slots, dim), "float32"),
         "mask": ((slots,), "float32"),
-        "noise": ((chunk, *latent), "float32"),
-        "plan": ((chunk, joints), "float32"),
-        "history": ((slots, *latent), "float32"),
-        "steps": ((manifest.num_steps, chunk, *latent), "float32"),
+        "noise": ((NUM_CHUNKS, chunk, *latent), "float32"),
+        "plan": ((NUM_CHUNKS, chunk, dim), "float32"),
+        "encoded": ((NUM_PICTURES, *latent), "float32"),
+        "steps": ((NUM_CHUNKS, manifest.num_steps, *latent), "float32"),
         "frames": ((chunk, *frame), "uint8"),
     }

@@ -14,8 +14,9 @@ from typing import Any
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends import schema
 from astra_ros.denoiser.io import ModelDims, graph_specs
+from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,25 +60,35 @@ class LatentSpec:
 
 @dataclass(frozen=True)
 class HistorySpec:
-    """num_slots: frames of history the network takes, the observation included."""
+    """The packed history, laid out as in history/layout.py.
+
+    num_slots: frames of history the network takes, the observation included. anchor_age: frames before the observation
+    at which the network places the first frame of all. num_tokens: what it makes of all slots.
+    """
 
     num_slots: int
+    anchor_age: int
+    num_tokens: int
 
     def __post_init__(self) -> None:
-        _require_counts(self, "num_slots")
+        _require_counts(self, "num_tokens")
+        if (self.num_slots, self.anchor_age) != (NUM_SLOTS, ANCHOR_AGE):
+            raise ValueError(
+                f"num_slots, anchor_age: expected {NUM_SLOTS}, {ANCHOR_AGE} (the layout of this version of astra_ros),"
+                f" found {self.num_slots}, {self.anchor_age}"
+            )
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The sizes behind the history's keys and values: layers, heads, width of a head, tokens of a frame."""
+    """The sizes behind the history's keys and values: layers, heads, width of a head."""
 
     depth: int
     num_heads: int
     head_dim: int
-    tokens_per_frame: int
 
     def __post_init__(self) -> None:
-        _require_counts(self, "depth", "num_heads", "head_dim", "tokens_per_frame")
+        _require_counts(self, "depth", "num_heads", "head_dim")
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class GoldenSpec:
 class Manifest:
     """The contract between an exported model and a robot.
 
-    chunk_len: frames per denoising. max_horizon: frames that may be rolled out.
+    action: the one action space, of those the model was trained on, that this bundle serves.
+    chunk_len: frames per denoising. max_horizon: frames that may be asked for at once; the network itself has no limit.
     sigmas: K + 1 noise levels, strictly falling, last 0; step k goes from sigmas[k] to sigmas[k + 1].
     precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
@@ -166,9 +178,9 @@ class Manifest:
             latent_channels=self.latents.channels,
             latent_height=self.latents.height,
             latent_width=self.latents.width,
-            history_slots=self.history.num_slots,
             chunk_len=self.chunk_len,
             num_features=self.action.num_features,
+            history_tokens=self.history.num_tokens,
             **asdict(self.network),
         )
 
@@ -182,7 +194,9 @@ class Manifest:
             document = schema.parse(text)
             if document.get("schema_version") != SCHEMA_VERSION:
                 found = str(document.get("schema_version"))[:80]
-                raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, found {found}")
+                raise ValueError(
+                    f"schema_version: expected {SCHEMA_VERSION} (the one of this version of astra_ros), found {found}"
+                )
             return schema.decode(cls, document)
         except ValueError as error:
             raise BundleError(str(error)) from error

@@ -13,7 +13,7 @@ import numpy as np
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.factory import open_backend
-from astra_ros.backends.manifest import Manifest
+from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistoryMemory
 from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
 
@@ -29,12 +29,14 @@ class WorldModel:
         """backend: loaded; the world model closes it."""
         self._backend = backend
         step_dt = self.manifest.action.step_dt
-        self.memory = HistoryMemory(self.manifest.history.num_slots, step_dt, SLOT_TOLERANCE * step_dt)
+        self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
 
     @classmethod
     def load(cls, bundle_dir: Path | str, backend: str = "auto", num_threads: int = 2) -> WorldModel:
         """Verify a bundle, open it and warm up. Raises BundleError or BackendError."""
-        opened = open_backend(load_bundle(bundle_dir), backend, num_threads)
+        bundle = load_bundle(bundle_dir)
+        _require_joint_positions(bundle.manifest)
+        opened = open_backend(bundle, backend, num_threads)
         opened.warmup()
         return cls(opened)
 
@@ -65,7 +67,10 @@ class WorldModel:
         noise = np.random.default_rng(seed)
         frames: list[ByteArray] = []
         for actions in self._chunks(plan):
-            self._backend.remember(slots)
+            if frames:
+                self._backend.append(slots)
+            else:
+                self._backend.remember(slots)
             latents = self._sample(noise, actions)
             frames.append(self._backend.decode(latents[: len(plan) - len(frames) * len(actions)]))
             slots = slots.append(latents, actions)
@@ -120,3 +125,14 @@ class WorldModel:
         if not np.isfinite(plan).all():
             raise ValueError(f"plan: expected finite positions, found {plan[~np.isfinite(plan)][0]}")
         return np.ascontiguousarray(plan, np.float32)
+
+
+def _require_joint_positions(manifest: Manifest) -> None:
+    # What observations carry; the other representations say how a robot moved between two frames.
+    action = manifest.action
+    if action.representation != "joint_position":
+        raise BundleError(
+            f"action.representation: expected joint_position, the only one that a robot's joint states give, found"
+            f" {action.representation} (action space {action.space!r} of {manifest.model_id}); export another space of the"
+            " checkpoint: python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
+        )

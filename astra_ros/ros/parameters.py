@@ -16,6 +16,8 @@ from rclpy.parameter import Parameter
 
 from astra_ros.backends.manifest import Manifest
 
+USUAL_HORIZON_S = 2.0  # what a planner of arm motions looks ahead, and a recorded plan usually covers
+
 
 class ConfigError(ValueError):
     """Parameters that cannot be. One line: name, expected, found."""
@@ -57,7 +59,7 @@ class NodeConfig:
     )
     horizon: int = _parameter(
         0,
-        "Frames to predict; 0: two chunks of the model, or its longest if that is shorter.",
+        "Frames to predict; 0: two seconds, or the model's longest if that is shorter.",
         Limits(0, 1024),
     )
     seed: int = _parameter(0, "Seed of the noise that every prediction starts from.", Limits(0, 2**31 - 1))
@@ -123,7 +125,8 @@ def resolve_horizon(config: NodeConfig, manifest: Manifest) -> int:
             f"horizon: expected at most {manifest.max_horizon} frames (max_horizon of model {manifest.model_id!r}),"
             f" found {config.horizon}; set horizon:={manifest.max_horizon}, or 0 for the model's usual one"
         )
-    return config.horizon or min(2 * manifest.chunk_len, manifest.max_horizon)
+    usual = max(1, round(USUAL_HORIZON_S / manifest.action.step_dt))
+    return config.horizon or min(usual, manifest.max_horizon)
 
 
 def describe(limits: Limits) -> str:

@@ -26,9 +26,11 @@ from astra_ros.ros.node import WorldModelNode
 from astra_ros.ros.refusal import Drop
 from astra_ros.ros.stamps import to_duration, to_ns, to_time
 from astra_ros.types import NANOSECONDS
+from tests.bundle_fixture import CHUNK
 
 JOINTS = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
 POSITIONS = np.linspace(-1.0, 1.0, len(JOINTS)).astype(np.float32)
+HORIZON = 2 * CHUNK  # what the node predicts unless told otherwise
 TIMEOUT_S = 20.0
 # A busy machine delivers late; the tests that are about lateness set their own.
 PATIENT = {"max_observation_age_s": 30.0, "sync_slop_s": 10.0, "plan_timeout_s": 60.0}
@@ -192,8 +194,8 @@ def joint_state(
 def action_sequence(
     stamp_ns: int = 0, *, rows: np.ndarray | None = None, step_dt: float = 0.2, **fields: Any
 ) -> ActionSequence:
-    """A plan of 4 rows, sound unless fields say otherwise."""
-    rows = np.tile(POSITIONS, (4, 1)) + np.arange(1, 5)[:, None] * 0.05 if rows is None else rows
+    """A plan as long as a prediction, sound unless fields say otherwise."""
+    rows = plan_rows() if rows is None else rows
     message = ActionSequence(
         representation=ActionSequence.REPRESENTATION_JOINT_POSITION,
         step_dt=to_duration(step_dt),
@@ -208,8 +210,23 @@ def action_sequence(
     return message
 
 
+def plan_rows() -> np.ndarray:
+    """All joints move by 0.05 a step."""
+    return POSITIONS + 0.05 * np.arange(1, HORIZON + 1)[:, None]
+
+
 def _clock_of(parameters: dict[str, Any]) -> list[Parameter]:
     return [Parameter("use_sim_time", value=parameters.get("use_sim_time", False))]
 
 
-__all__ = ["JOINTS", "NANOSECONDS", "POSITIONS", "Rig", "action_sequence", "image", "joint_state"]
+__all__ = [
+    "HORIZON",
+    "JOINTS",
+    "NANOSECONDS",
+    "POSITIONS",
+    "Rig",
+    "action_sequence",
+    "image",
+    "joint_state",
+    "plan_rows",
+]

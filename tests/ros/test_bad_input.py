@@ -18,7 +18,7 @@ from astra_ros.msg import ActionSequence
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg, to_rgb
 from astra_ros.types import NANOSECONDS
-from tests.ros.rig import JOINTS, POSITIONS, Rig, action_sequence, image, joint_state
+from tests.ros.rig import HORIZON, JOINTS, POSITIONS, Rig, action_sequence, image, joint_state
 
 MakeRig = Callable[..., Rig]
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -147,7 +147,9 @@ CASES = [
     ),
     bad_plan("plan of the wrong width", ["names", "missing panda_finger_joint1"], names=list(JOINTS[:7])),
     bad_plan(
-        "plan with a value too few", ["data", "4 * 8 = 32 values", "found 31"], data=array("f", [0.0] * 31)
+        "plan with a value too few",
+        ["data", f"{HORIZON} * 8 = {8 * HORIZON} values", "found 31"],
+        data=array("f", [0.0] * 31),
     ),
     bad_plan("plan with NaN", ["data", "nan", "row 1"], rows=np.array([[0.0] * 8, [math.nan] * 8])),
     bad_plan(

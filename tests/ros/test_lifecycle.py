@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,7 +19,7 @@ from rclpy.parameter import Parameter
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.outputs import Outputs
 from astra_ros.ros.worker import Worker
-from tests.ros.rig import Rig
+from tests.ros.rig import HORIZON, Rig
 
 MakeRig = Callable[..., Rig]
 SUCCESS, FAILURE, FAULT = (
@@ -93,8 +95,12 @@ def test_two_namespaces_do_not_hear_each_other(make_rig: MakeRig) -> None:
         ),
         (lambda bundle: (bundle / "manifest.json").unlink(), ["manifest.json", "expected a bundle folder"]),
         (lambda bundle: (bundle / "manifest.json").write_text("{"), ["line 1 column 2"]),
+        (
+            lambda bundle: change_manifest(bundle, lambda manifest: manifest.update(schema_version=1)),
+            ["schema_version: expected 2", "found 1", "export.to_onnx CHECKPOINT --space"],
+        ),
     ],
-    ids=["file missing", "wrong hash", "no manifest", "broken manifest"],
+    ids=["file missing", "wrong hash", "no manifest", "broken manifest", "old schema"],
 )
 def test_a_bad_bundle_fails_configure_until_a_good_one_is_set(
     make_rig: MakeRig,
@@ -115,6 +121,24 @@ def test_a_bad_bundle_fails_configure_until_a_good_one_is_set(
     rig.activate()
     rig.serve()
     rig.status(DiagnosticStatus.OK, "active")
+
+
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_model_of_another_representation_fails_configure_with_one_line(
+    make_rig: MakeRig, bundle_copy: Path
+) -> None:
+    change_manifest(bundle_copy, lambda manifest: manifest["action"].update(representation="rate"))
+    rig = make_rig(bundle=str(bundle_copy))
+    assert rig.node.trigger_configure() == FAILURE
+    message = rig.status(DiagnosticStatus.ERROR, "configure failed: action.representation").message
+    assert "expected joint_position" in message
+    assert "found rate (action space 'panda'" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -229,7 +253,7 @@ def test_shutdown_from_any_state(make_rig: MakeRig, state: str) -> None:
 
 
 def test_live_parameters_take_effect_at_the_next_prediction(rig: Rig) -> None:
-    assert len(rig.serve().compressed_frames) == 4
+    assert len(rig.serve().compressed_frames) == HORIZON
     set_parameters(rig, horizon=3, seed=7, compress_frames=False)
     future = rig.serve()
     assert len(future.frames) == 3
@@ -253,7 +277,7 @@ def test_bad_changes_are_refused_as_a_whole(rig: Rig, values: dict[str, object],
     assert not found[0]
     assert reason in found[1]
     future = rig.serve()
-    assert (len(future.compressed_frames), future.seed) == (4, 0)
+    assert (len(future.compressed_frames), future.seed) == (HORIZON, 0)
 
 
 def set_parameters(rig: Rig, **values: object) -> tuple[bool, str]:

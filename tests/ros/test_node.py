@@ -13,12 +13,24 @@ from sensor_msgs.msg import CompressedImage, Image
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.frames.preprocess import fit
+from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg, to_rgb
 from astra_ros.ros.stamps import to_ns
 from astra_ros.types import Observation
-from tests.ros.rig import JOINTS, POSITIONS, SENSOR, Rig, action_sequence, image, joint_state
+from tests.bundle_fixture import CHUNK, HEIGHT, WIDTH
+from tests.ros.rig import (
+    HORIZON,
+    JOINTS,
+    POSITIONS,
+    SENSOR,
+    Rig,
+    action_sequence,
+    image,
+    joint_state,
+    plan_rows,
+)
 
 STEP_NS = 200_000_000
 MakeRig = Callable[..., Rig]
@@ -34,7 +46,7 @@ def test_predicts_for_holding_still_without_a_plan(rig: Rig) -> None:
     assert not any(future.id.uuid)
     assert future.actions.representation == ActionSequence.REPRESENTATION_JOINT_POSITION
     assert tuple(future.actions.names) == JOINTS
-    np.testing.assert_array_equal(rows_of(future.actions), np.tile(POSITIONS, (4, 1)))
+    np.testing.assert_array_equal(rows_of(future.actions), np.tile(POSITIONS, (HORIZON, 1)))
 
 
 def test_stamps_frame_and_model(rig: Rig, untrained_bundle: str) -> None:
@@ -43,7 +55,7 @@ def test_stamps_frame_and_model(rig: Rig, untrained_bundle: str) -> None:
     t0 = to_ns(future.header.stamp)
     assert to_ns(future.step_dt) == STEP_NS
     assert [to_ns(frame.header.stamp) for frame in future.compressed_frames] == [
-        t0 + k * STEP_NS for k in (1, 2, 3, 4)
+        t0 + k * STEP_NS for k in range(1, HORIZON + 1)
     ]
     assert (
         {frame.header.frame_id for frame in future.compressed_frames}
@@ -71,9 +83,7 @@ def test_a_plan_is_echoed_with_its_id(rig: Rig) -> None:
     rig.plan.publish(action_sequence())
     future = rig.spin_until(lambda: (served := rig.serve()).flags == 0 and served)
     assert list(future.id.uuid) == list(range(16))
-    np.testing.assert_allclose(
-        rows_of(future.actions), np.tile(POSITIONS, (4, 1)) + np.arange(1, 5)[:, None] * 0.05, atol=1e-6
-    )
+    np.testing.assert_allclose(rows_of(future.actions), plan_rows(), atol=1e-6)
 
 
 def test_what_is_published_is_what_the_model_predicts(make_rig: MakeRig, untrained_bundle: str) -> None:
@@ -82,8 +92,8 @@ def test_what_is_published_is_what_the_model_predicts(make_rig: MakeRig, untrain
     future = rig.serve(seed=3)
     t0 = to_ns(future.header.stamp)
     with WorldModel.load(untrained_bundle) as model:
-        model.observe(Observation(t0, fit(to_rgb(image(t0, seed=3)), 32, 32), POSITIONS))
-        expected = model.predict(t0, np.tile(POSITIONS, (4, 1)), 5).frames
+        model.observe(Observation(t0, fit(to_rgb(image(t0, seed=3)), HEIGHT, WIDTH), POSITIONS))
+        expected = model.predict(t0, np.tile(POSITIONS, (HORIZON, 1)), 5).frames
     np.testing.assert_array_equal([to_rgb(frame) for frame in future.frames], expected)
     assert not future.compressed_frames
     assert future.seed == 5
@@ -125,7 +135,8 @@ def test_history_and_actions_matter(make_rig: MakeRig) -> None:
         ({"encoding": "mono8", "channels": 1}, "mono8"),
         ({"encoding": "rgba8", "channels": 4}, "rgba8"),
         ({"height": 120, "width": 40}, "tall"),
-        ({"height": 32, "width": 32}, "the model's size"),
+        ({"height": HEIGHT, "width": WIDTH}, "the model's size"),
+        ({"height": 32, "width": 32}, "square"),
         ({"height": 8, "width": 8}, "tiny"),
         ({"width": 30, "step": 96, "data": image(0, height=48, width=32).data}, "padded rows"),
     ],
@@ -133,13 +144,13 @@ def test_history_and_actions_matter(make_rig: MakeRig) -> None:
 def test_pictures_of_any_size_and_encoding_are_served(
     rig: Rig, picture: dict[str, object], name: str
 ) -> None:
-    assert len(rig.serve(**picture).compressed_frames) == 4, name
+    assert len(rig.serve(**picture).compressed_frames) == HORIZON, name
 
 
 def test_frames_are_jpegs_of_the_models_size(rig: Rig) -> None:
     for frame in rig.serve().compressed_frames:
         with PIL.Image.open(io.BytesIO(frame.data)) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (32, 32))
+            assert (picture.format, picture.size) == ("JPEG", (WIDTH, HEIGHT))
 
 
 def test_compressed_transport_follows_the_remapped_base_topic(make_rig: MakeRig) -> None:
@@ -151,7 +162,7 @@ def test_compressed_transport_follows_the_remapped_base_topic(make_rig: MakeRig)
     message = to_jpeg(to_rgb(image(stamp_ns)), image(stamp_ns).header, 90)
     rig.joints.publish(joint_state(stamp_ns))
     camera.publish(message)
-    assert len(rig.future_at(stamp_ns).compressed_frames) == 4
+    assert len(rig.future_at(stamp_ns).compressed_frames) == HORIZON
 
 
 def test_joint_positions_are_those_at_the_pictures_stamp(rig: Rig) -> None:
@@ -198,8 +209,12 @@ def test_model_info_is_latched(rig: Rig, untrained_bundle: str) -> None:
     manifest = load_bundle(untrained_bundle).manifest
     info = rig.spin_until(lambda: rig.infos and rig.infos[-1])
     assert (info.model_id, info.bundle_sha256) == (manifest.model_id, load_bundle(untrained_bundle).sha256)
-    assert (info.image_height, info.image_width, info.image_encoding) == (32, 32, "rgb8")
-    assert (info.chunk_len, info.max_horizon, info.num_history_slots) == (2, manifest.max_horizon, 4)
+    assert (info.image_height, info.image_width, info.image_encoding) == (HEIGHT, WIDTH, "rgb8")
+    assert (info.chunk_len, info.max_horizon, info.num_history_slots) == (
+        CHUNK,
+        manifest.max_horizon,
+        NUM_SLOTS,
+    )
     assert tuple(info.action_names) == JOINTS
     np.testing.assert_allclose(
         [info.action_lower, info.action_upper], [manifest.action.lower, manifest.action.upper]
@@ -216,7 +231,7 @@ def test_preview_is_drawn_for_whoever_looks(rig: Rig) -> None:
     sheet = rig.spin_until(lambda: sheets and sheets[-1])
     assert sheet.header == future.header
     assert sheet.encoding == "rgb8"
-    assert to_rgb(sheet).shape[1] == 5 * (32 + 6) + 6
+    assert to_rgb(sheet).shape[1] == 5 * (WIDTH + 6) + 6  # two rows
     rig.robot.destroy_subscription(subscription)
 
 

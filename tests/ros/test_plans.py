@@ -19,6 +19,7 @@ S = 1_000_000_000
 NOW = 100 * S
 MEASURED = np.array([0.0, 1.0], np.float32)
 SPEC = ActionSpec(
+    space="arm of two joints",
     modality="arm",
     representation="joint_position",
     names=("shoulder", "elbow"),

@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from astra_ros.msg import PredictedFuture
-from tests.ros.rig import SENSOR, image, joint_state
+from tests.ros.rig import HORIZON, SENSOR, image, joint_state
 
 START = "from astra_ros.ros.node import main; main()"
 TIMEOUT_S = 60.0
@@ -80,7 +80,7 @@ def test_a_second_client_receives_futures_and_the_node_ends_cleanly(
     try:
         change_state(executor, client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         client.create_timer(0.1, observe)
-        assert len(wait_for(executor, received).compressed_frames) == 4
+        assert len(wait_for(executor, received).compressed_frames) == HORIZON
     finally:
         # While pictures keep coming: the worker is busy when the signal arrives.
         code, errors = finish(process, number)

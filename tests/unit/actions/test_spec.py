@@ -9,6 +9,7 @@ import pytest
 from astra_ros.actions.spec import ActionSpec
 
 SPEC = ActionSpec(
+    space="arm of two joints",
     modality="arm",
     representation="joint_position",
     names=("a", "b"),
@@ -26,7 +27,9 @@ def test_features_are_positions_changes_and_the_past_bit() -> None:
     positions = np.array([[2.0, 0.0], [3.0, 1.0]], np.float32)
     features = SPEC.features(positions, np.array([1.0, 0.0], np.float32), is_past=False)
     expected = [[0.5, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0], [1.0, 1.0, 2.0, 1.0, 4.0, 1.0, 0.0]]
-    assert features.tolist() == expected
+    assert (
+        features.tolist() == expected
+    )  # position, change since the frame before, change since `previous`, bit
     assert features.dtype == np.float32
     assert features.shape[1] == SPEC.num_features
     assert SPEC.features(positions, positions[0], is_past=True)[:, -1].tolist() == [1.0, 1.0]
@@ -49,3 +52,9 @@ def test_a_list_of_another_length_is_refused_by_name(field: str) -> None:
 def test_a_step_without_duration_is_refused() -> None:
     with pytest.raises(ValueError, match="step_dt: expected seconds > 0, found 0"):
         replace(SPEC, step_dt=0)
+
+
+@pytest.mark.parametrize("field", ["modality", "representation"])
+def test_an_unknown_kind_is_refused_with_the_known_ones(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"action\.{field}: expected one of .*found 'wings'"):
+        ActionSpec.from_json({**SPEC.to_json(), field: "wings"})

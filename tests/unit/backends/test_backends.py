@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from astra_ros.backends import factory, golden
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.factory import open_backend
-from astra_ros.backends.golden import ChunkInputs
+from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
+from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
+from tests.bundle_fixture import CHUNK, HEIGHT, LATENT, WIDTH
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def bundle(untrained_bundle: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def inputs(bundle: Bundle) -> ChunkInputs:
+def inputs(bundle: Bundle) -> RolloutInputs:
     return golden.load(bundle.file("golden.npz"), bundle.manifest)[0]
 
 
@@ -35,20 +38,27 @@ def backend(bundle: Bundle) -> Iterator[Backend]:
         yield loaded
 
 
-Call = Callable[[Backend, ChunkInputs], object]
+def slots(inputs: RolloutInputs) -> HistorySlots:
+    """Latents of noise."""
+    latents = np.random.default_rng(0).standard_normal((NUM_SLOTS, *LATENT), np.float32)
+    return HistorySlots(latents, inputs.actions, inputs.mask)
+
+
+Call = Callable[[Backend, RolloutInputs], object]
 CALLS: dict[str, Call] = {
     "encode": lambda backend, inputs: backend.encode(inputs.pixels[0]),
-    "remember": lambda backend, inputs: backend.remember(
-        HistorySlots(np.zeros((4, 4, 4, 4), np.float32), inputs.positions, inputs.mask)
-    ),
-    "denoise": lambda backend, inputs: backend.denoise(0, inputs.noise, inputs.plan),
-    "decode": lambda backend, inputs: backend.decode(inputs.noise),
+    "remember": lambda backend, inputs: backend.remember(slots(inputs)),
+    "append": lambda backend, inputs: backend.append(slots(inputs)),
+    "denoise": lambda backend, inputs: backend.denoise(0, inputs.noise[0], inputs.plan[0]),
+    "decode": lambda backend, inputs: backend.decode(inputs.noise[0]),
     "warmup": lambda backend, _: backend.warmup(),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_use_before_load_and_after_close_is_an_error(bundle: Bundle, inputs: ChunkInputs, call: str) -> None:
+def test_use_before_load_and_after_close_is_an_error(
+    bundle: Bundle, inputs: RolloutInputs, call: str
+) -> None:
     backend = OrtBackend(bundle)
     with pytest.raises(
         RuntimeError, match=r"backend 'onnxruntime': expected load\(\) first, found it not loaded or closed"
@@ -60,30 +70,33 @@ def test_use_before_load_and_after_close_is_an_error(bundle: Bundle, inputs: Chu
         CALLS[call](backend, inputs)
 
 
-def test_denoise_needs_a_history(bundle: Bundle, inputs: ChunkInputs) -> None:
+@pytest.mark.parametrize(("call", "name"), [("denoise", r"denoise\(0\)"), ("append", r"append\(\)")])
+def test_denoise_and_append_need_a_history(
+    bundle: Bundle, inputs: RolloutInputs, call: str, name: str
+) -> None:
     with OrtBackend(bundle) as backend:
         for _ in range(2):  # loading and warming up leave none behind
-            with pytest.raises(RuntimeError, match=r"expected remember\(\) before denoise\(0\)"):
-                backend.denoise(0, inputs.noise, inputs.plan)
+            with pytest.raises(RuntimeError, match=rf"expected remember\(\) before {name}"):
+                CALLS[call](backend, inputs)
             backend.warmup()
 
 
-def test_load_and_close_twice(bundle: Bundle, inputs: ChunkInputs) -> None:
+def test_load_and_close_twice(bundle: Bundle, inputs: RolloutInputs) -> None:
     backend = OrtBackend(bundle)
     backend.close()
     for _ in range(2):
         backend.load()
         backend.load()
-        assert backend.encode(inputs.pixels[0]).shape == (4, 4, 4)
+        assert backend.encode(inputs.pixels[0]).shape == LATENT
         backend.close()
         backend.close()
 
 
-def test_shapes_and_types(backend: Backend, inputs: ChunkInputs) -> None:
-    outputs = golden.run_chunk(backend, inputs)
-    assert (outputs.history.shape, outputs.history.dtype) == ((4, 4, 4, 4), np.float32)
-    assert (outputs.steps.shape, outputs.steps.dtype) == ((2, 2, 4, 4, 4), np.float32)
-    assert (outputs.frames.shape, outputs.frames.dtype) == ((2, 32, 32, 3), np.uint8)
+def test_shapes_and_types(backend: Backend, inputs: RolloutInputs) -> None:
+    outputs = golden.run_rollout(backend, inputs)
+    assert (outputs.encoded.shape, outputs.encoded.dtype) == ((4, *LATENT), np.float32)
+    assert (outputs.steps.shape, outputs.steps.dtype) == ((2, 2, *LATENT), np.float32)
+    assert (outputs.frames.shape, outputs.frames.dtype) == ((CHUNK, HEIGHT, WIDTH, 3), np.uint8)
 
 
 def test_what_a_backend_says_of_itself(backend: Backend) -> None:
@@ -91,7 +104,7 @@ def test_what_a_backend_says_of_itself(backend: Backend) -> None:
     assert backend.version == f"onnxruntime {onnxruntime.__version__}"
 
 
-def test_results_are_the_callers_own(backend: Backend, inputs: ChunkInputs) -> None:
+def test_results_are_the_callers_own(backend: Backend, inputs: RolloutInputs) -> None:
     first = backend.encode(inputs.pixels[0])
     kept = first.copy()
     backend.encode(inputs.pixels[1])
@@ -100,28 +113,50 @@ def test_results_are_the_callers_own(backend: Backend, inputs: ChunkInputs) -> N
     assert np.array_equal(backend.encode(inputs.pixels[0]), kept)
 
 
-def test_two_loads_give_the_same_bytes(bundle: Bundle, backend: Backend, inputs: ChunkInputs) -> None:
+def test_two_loads_give_the_same_bytes(bundle: Bundle, backend: Backend, inputs: RolloutInputs) -> None:
     with OrtBackend(bundle) as other:
         for a, b in zip(
-            vars(golden.run_chunk(backend, inputs)).values(),
-            vars(golden.run_chunk(other, inputs)).values(),
+            vars(golden.run_rollout(backend, inputs)).values(),
+            vars(golden.run_rollout(other, inputs)).values(),
             strict=True,
         ):
             assert a.tobytes() == b.tobytes()
 
 
-def test_an_empty_slot_is_invisible(backend: Backend, inputs: ChunkInputs) -> None:
-    pixels = inputs.pixels.copy()
-    pixels[0] = 255 - pixels[0]
-    assert inputs.mask[0] == 0
-    hidden = golden.run_chunk(backend, inputs)
-    changed = golden.run_chunk(backend, ChunkInputs(**{**vars(inputs), "pixels": pixels}))
-    assert np.array_equal(hidden.steps, changed.steps)
+def predict(backend: Backend, inputs: RolloutInputs) -> np.ndarray:
+    """The chunk after whatever the backend remembers."""
+    return golden.denoise(backend, inputs.noise[0], inputs.plan[0])[-1]
+
+
+def test_empty_slots_are_invisible(backend: Backend, inputs: RolloutInputs) -> None:
+    full = slots(inputs)
+    assert not inputs.mask[1:10].any()
+    garbage = replace(full, latents=full.latents.copy(), actions=full.actions.copy())
+    garbage.latents[1:10], garbage.actions[1:10] = 9.0, -9.0
+    found = []
+    for past in (full, garbage):
+        backend.remember(past)
+        found.append(predict(backend, inputs))
+    assert np.array_equal(found[0], found[1])
+
+
+def test_appending_is_remembering_the_moved_window_over_many_chunks(
+    backend: Backend, bundle: Bundle, inputs: RolloutInputs
+) -> None:
+    past, rng = slots(inputs), np.random.default_rng(1)
+    backend.remember(past)
+    with OrtBackend(bundle) as other:
+        for _ in range(8):
+            steps = 0.1 * rng.standard_normal(inputs.plan[0].shape, np.float32)
+            past = past.append(rng.standard_normal((CHUNK, *LATENT), np.float32), past.actions[-1] + steps)
+            backend.append(past)
+            other.remember(past)
+            assert np.abs(predict(backend, inputs) - predict(other, inputs)).max() <= 1e-5
 
 
 def test_a_picture_of_another_size_is_refused(backend: Backend) -> None:
     with pytest.raises(
-        ValueError, match=r"pixels: expected \(32, 32, 3\), found \(64, 48, 3\); use .*fit\(rgb, 32, 32\)"
+        ValueError, match=r"pixels: expected \(48, 64, 3\), found \(64, 48, 3\); use .*fit\(rgb, 48, 64\)"
     ):
         backend.encode(np.zeros((64, 48, 3), np.uint8))
 

@@ -37,8 +37,11 @@ def test_round_trip(text: str) -> None:
 
 def test_dims_agree_with_the_fields(text: str) -> None:
     manifest = Manifest.from_json(text)
-    assert (manifest.dims.image_height, manifest.dims.history_slots, manifest.dims.head_dim) == (32, 4, 32)
-    assert manifest.dims.num_features == manifest.action.num_features
+    dims = manifest.dims
+    assert (dims.image_height, dims.image_width, dims.head_dim) == (48, 64, 32)
+    assert dims.history_tokens == 2 * 12 + 4 + 4 * 1  # anchor and last; 2x; four blocks at 4x
+    assert dims.num_features == manifest.action.num_features == 25
+    assert manifest.action.space == "panda"
     assert manifest.num_steps == 2
 
 
@@ -49,8 +52,20 @@ def test_dims_agree_with_the_fields(text: str) -> None:
         (lambda m: m.update(colour=1), r"unknown \['colour'\]"),
         (lambda m: m["camera"].pop("height"), r"camera: .*missing \['height'\]"),
         (lambda m: m["latents"].update(depth=1), r"latents: .*unknown \['depth'\]"),
-        (lambda m: m.update(schema_version=2), "schema_version: expected 1, found 2"),
-        (lambda m: m.pop("schema_version"), "schema_version: expected 1, found None"),
+        (
+            lambda m: m.update(schema_version=1),
+            r"schema_version: expected 2 \(the one of this version .*, found 1",
+        ),
+        (lambda m: m.update(schema_version=3), "schema_version: expected 2 .*, found 3"),
+        (lambda m: m.pop("schema_version"), "schema_version: expected 2 .*, found None"),
+        (
+            lambda m: m["history"].update(num_slots=4),
+            "history: num_slots, anchor_age: expected 20, 24 .*found 4, 24",
+        ),
+        (lambda m: m["history"].update(anchor_age=9), "history: num_slots, anchor_age: .*found 20, 9"),
+        (lambda m: m["history"].update(num_tokens=0), "history: num_tokens: expected 1"),
+        (lambda m: m["action"].pop("space"), r"action: .*missing \['space'\]"),
+        (lambda m: m.update(chunk_len=6), "chunk_len: expected a multiple of 4 up to 16, found 6"),
         (lambda m: m["camera"].update(height="128"), "camera.height: expected an integer, found '128'"),
         (lambda m: m["camera"].update(height=True), "camera.height: expected an integer, found 'True'"),
         (lambda m: m["camera"].update(height=0), r"camera: height: expected 1\.\.\d+, found 0"),
@@ -61,7 +76,7 @@ def test_dims_agree_with_the_fields(text: str) -> None:
         (lambda m: m.update(sigmas=[0.5, 0.5, 0.0]), "sigmas: expected numbers falling"),
         (lambda m: m.update(sigmas=[]), "sigmas: expected numbers falling"),
         (lambda m: m.update(sigmas=[1.0, 0.0]), r"graphs: .*unknown \['step_1'\]"),
-        (lambda m: m["graphs"].pop("remember"), r"graphs: .*missing \['remember'\]"),
+        (lambda m: m["graphs"].pop("append"), r"graphs: .*missing \['append'\]"),
         (
             lambda m: m["graphs"].update(encode="other.onnx"),
             "graphs.encode: expected one of the bundle's files",
@@ -87,6 +102,18 @@ def test_dims_agree_with_the_fields(text: str) -> None:
 def test_what_is_refused(text: str, change: Callable[[Document], object], message: str) -> None:
     with pytest.raises(BundleError, match=message):
         Manifest.from_json(changed(text, change))
+
+
+def test_a_bundle_of_the_first_schema_is_refused_with_the_line_that_fixes_it(
+    bundle_copy: Path, text: str
+) -> None:
+    (bundle_copy / "manifest.json").write_text(changed(text, lambda m: m.update(schema_version=1)))
+    with pytest.raises(
+        BundleError,
+        match=r"schema_version: .*found 1; .*python -m export.to_onnx CHECKPOINT --space SPACE --out ",
+    ) as refusal:
+        load_bundle(bundle_copy)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -1,125 +1,166 @@
-"""What the denoiser promises: causality, invisible empty slots, and its state before training."""
+"""What the denoiser promises: who sees whom, where tokens stand, and its state before training."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
 import torch
 from einops import rearrange
+from torch import Tensor
 
-from astra_ros.denoiser.blocks import Block, Modulation, SelfAttention, rotary_angles, rotate
-from astra_ros.denoiser.dit import HIDDEN, Denoiser, DenoiserConfig
-
-CONFIG = DenoiserConfig(
-    latent_channels=3,
-    latent_size=4,
-    width=64,
-    depth=2,
-    num_heads=2,
-    history_slots=3,
-    chunk_len=2,
-    num_features=5,
-)
+from astra_ros.denoiser.blocks import HIDDEN, ActAdapter, SelfAttention, rotary_angles, rotate
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.dit import Denoiser, History
+from astra_ros.history.layout import ANCHOR_AGE, BLOCKS, NUM_SLOTS
+from tests.bundle_fixture import untrained_model
+from tests.unit.denoiser.scene import chunk, history, predict
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    """With every weight that is zero at initialisation made random, so that nothing is trivially satisfied."""
-    torch.manual_seed(0)
-    model = Denoiser(CONFIG).eval()
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model
+    """Every weight that is zero at initialisation is random, so that nothing is trivially satisfied."""
+    return untrained_model().denoiser.eval()
 
 
-def history(batch: int = 2) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(1)
-    return (
-        torch.randn(batch, 3, 3, 4, 4, generator=generator),
-        torch.randn(batch, 3, 5, generator=generator),
-        torch.ones(batch, 3),
-        torch.zeros(batch),
-    )
+def changed(past: History, slot: int, field: str, by: float = 1.0) -> History:
+    other = getattr(past, field).clone()
+    other[:, slot] += by
+    return past._replace(**{field: other})
 
 
-def chunk(batch: int = 2) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(batch, 2, 3, 4, 4, generator=generator), torch.randn(batch, 2, 5, generator=generator)
+def keys_by_block(denoiser: Denoiser, past: History) -> list[Tensor]:
+    with torch.inference_mode():
+        cache, _ = denoiser.remember(past, torch.zeros(len(past.latents)))
+    return list(cache.keys.split(denoiser.geometry.tokens, dim=-2))
 
 
-def predict(
-    model: Denoiser, latents: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor, sigma: torch.Tensor
-) -> torch.Tensor:
-    noisy, targets = chunk(len(latents))
-    with torch.no_grad():
-        cache = model.remember(latents, actions, mask, sigma)
-        return model.denoise(noisy, latents[:, -1], targets, torch.full((len(latents),), 0.75), *cache)
+@pytest.mark.parametrize("field", ["latents", "actions"])
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_a_block_is_seen_by_itself_and_by_later_blocks_that_see_the_past(
+    denoiser: Denoiser, index: int, field: str
+) -> None:
+    past = history(denoiser)
+    before = keys_by_block(denoiser, past)
+    after = keys_by_block(denoiser, changed(past, BLOCKS[index].slots[0], field))
+    for other, block in enumerate(BLOCKS):
+        is_seen = other == index or (other > index and block.sees_past)
+        assert torch.equal(before[other], after[other]) != is_seen, other
 
 
-def test_a_later_history_frame_does_not_change_an_earlier_ones_memory(denoiser: Denoiser) -> None:
-    latents, actions, mask, sigma = history()
-    before, _, _ = denoiser.remember(latents, actions, mask, sigma)
-    changed = latents.clone()
-    changed[:, 2] += 1.0
-    after, _, _ = denoiser.remember(changed, actions, mask, sigma)
-    tokens = CONFIG.tokens_per_frame
-    assert torch.allclose(before[..., : 2 * tokens, :], after[..., : 2 * tokens, :], atol=1e-6)
-    assert not torch.allclose(before[..., 2 * tokens :, :], after[..., 2 * tokens :, :], atol=1e-3)
+def test_a_frame_of_a_chunk_sees_no_later_one(denoiser: Denoiser) -> None:
+    past = history(denoiser)
+    target = chunk(denoiser, past.latents[:, -1])
+    expected = predict(denoiser, past, target)
+    for field in ("noisy", "actions"):
+        other = getattr(target, field).clone()
+        other[:, 2] += 1.0
+        found = predict(denoiser, past, target._replace(**{field: other}))
+        assert torch.equal(found[:, :2], expected[:, :2])
+        assert (found[:, 2:] != expected[:, 2:]).flatten(2).any(dim=-1).all()
 
 
-def test_what_lies_in_an_empty_slot_is_invisible(denoiser: Denoiser) -> None:
-    latents, actions, mask, sigma = history()
-    mask[:, 0] = 0.0
-    other_latents, other_actions = latents.clone(), actions.clone()
-    other_latents[:, 0], other_actions[:, 0] = 9.0, -9.0
-    expected = predict(denoiser, latents, actions, mask, sigma)
-    assert torch.allclose(expected, predict(denoiser, other_latents, other_actions, mask, sigma), atol=1e-5)
+@pytest.mark.parametrize("empty", [(1, 10), (1, 19), (3, 4), (17, 18), (0, 1), (6, 19)])
+def test_empty_slots_are_invisible(denoiser: Denoiser, empty: tuple[int, int]) -> None:
+    """Garbage in them, also in slots of a block that is filled in part, changes nothing."""
+    past = history(denoiser)
+    past.mask[:, slice(*empty)] = 0.0
+    garbage = past
+    for slot in range(*empty):
+        garbage = changed(changed(garbage, slot, "latents", 9.0), slot, "actions", -9.0)
+    assert torch.equal(predict(denoiser, past), predict(denoiser, garbage))
+    assert not torch.equal(predict(denoiser, past), predict(denoiser, history(denoiser)))
 
 
 def test_every_filled_slot_and_its_action_matter(denoiser: Denoiser) -> None:
-    latents, actions, mask, sigma = history()
-    expected = predict(denoiser, latents, actions, mask, sigma)
-    for slot in range(2):  # the last slot also enters as `last`
-        other = latents.clone()
-        other[:, slot] += 1.0
-        assert not torch.allclose(expected, predict(denoiser, other, actions, mask, sigma), atol=1e-4)
-        other = actions.clone()
-        other[:, slot] += 1.0
-        assert not torch.allclose(expected, predict(denoiser, latents, other, mask, sigma), atol=1e-4)
+    past = history(denoiser)
+    target = chunk(denoiser, past.latents[:, -1])  # keeps the change of the last slot out of `last`
+    expected = predict(denoiser, past, target)
+    for slot in range(NUM_SLOTS):
+        for field in ("latents", "actions"):
+            found = predict(denoiser, changed(past, slot, field), target)
+            assert not torch.allclose(expected, found, atol=1e-5), (slot, field)
 
 
 def test_the_network_is_told_how_noisy_its_history_is(denoiser: Denoiser) -> None:
-    latents, actions, mask, sigma = history()
-    clean = predict(denoiser, latents, actions, mask, sigma)
-    assert not torch.allclose(clean, predict(denoiser, latents, actions, mask, sigma + 0.3), atol=1e-4)
+    past = history(denoiser)
+    assert not torch.allclose(predict(denoiser, past), predict(denoiser, past, told=0.3), atol=1e-4)
 
 
-def test_batch_members_do_not_mix(denoiser: Denoiser) -> None:
-    inputs = history()
-    both = predict(denoiser, *inputs)
-    noisy, targets = chunk()
-    with torch.no_grad():
-        cache = denoiser.remember(*(x[1:] for x in inputs))
-        alone = denoiser.denoise(noisy[1:], inputs[0][1:, -1], targets[1:], torch.tensor([0.75]), *cache)
-    assert torch.allclose(both[1:], alone, atol=1e-5)
+def test_robots_of_different_action_spaces_share_a_batch(denoiser: Denoiser) -> None:
+    keys, arm = history(denoiser, space=0), history(denoiser, seed=7, space=1)
+    targets = chunk(denoiser, keys.latents[:, -1], space=0), chunk(denoiser, arm.latents[:, -1], space=1)
+    padding = keys.actions.shape[-1] - arm.actions.shape[-1]
+
+    def pad(actions: Tensor) -> Tensor:
+        return torch.nn.functional.pad(actions, (0, padding))
+
+    both = History(*map(torch.cat, zip(keys, arm._replace(actions=pad(arm.actions)), strict=True)))
+    target = targets[1]._replace(actions=pad(targets[1].actions))
+    mixed = targets[0]._replace(
+        **{name: torch.cat([getattr(targets[0], name), getattr(target, name)]) for name in target._fields[:4]}
+    )
+    found = predict(denoiser, both, mixed)
+    assert torch.allclose(found[:1], predict(denoiser, keys, targets[0]), atol=1e-5)
+    assert torch.allclose(found[1:], predict(denoiser, arm, targets[1]), atol=1e-5)
 
 
-def test_untrained_it_predicts_that_nothing_moves() -> None:
-    latents, actions, mask, sigma = history()
-    predicted = predict(Denoiser(CONFIG).eval(), latents, actions, mask, sigma)
-    assert torch.equal(predicted, latents[:, -1:].expand_as(predicted))
+def test_pooled_tokens_stand_at_their_true_coordinates(denoiser: Denoiser) -> None:
+    """Mean time, row and column of what they hold; the grid of 3 rows is padded by repeating the last."""
+    whole = [(float(row), float(column)) for row in range(3) for column in range(4)]
+    halves = [(row, column) for row in (0.5, 2.0) for column in (0.5, 2.5)]
+    quarter = [(5 / 4, 1.5)]  # rows 0 1 2 2
+    blocks = [
+        (-float(ANCHOR_AGE), whole),
+        *((time, quarter) for time in (-16.5, -12.5, -8.5, -4.5)),
+        (-1.5, halves),
+        (0.0, whole),
+    ]
+    expected = torch.tensor([[time, *place] for time, places in blocks for place in places])
+    head_dim = denoiser.config.head_dim
+    assert torch.allclose(denoiser.geometry.history_angles, rotary_angles(expected, head_dim), atol=1e-6)
+    frames = torch.tensor([[float(time), *place] for time in range(1, 5) for place in whole])
+    assert torch.allclose(denoiser.geometry.chunk_angles, rotary_angles(frames, head_dim), atol=1e-6)
 
 
-def test_the_adapter_is_an_identity_and_the_action_without_effect_before_training() -> None:
-    block = Block(width=64, num_heads=2, mlp_ratio=2).eval()
-    x, angles, bias = torch.randn(1, 6, 64), torch.zeros(6, 16), torch.zeros(1, 1, 1, 6)
-    modulation = Modulation(*(torch.ones(1, 1, 64) for _ in range(6)))
-    with torch.no_grad():
-        expected, _ = block(x, modulation, torch.zeros(1, 3, 64), angles, bias)
-        with_action, _ = block(x, modulation, torch.randn(1, 3, 64), angles, bias)
-        block.adapter.forward = torch.nn.Identity().forward  # type: ignore[method-assign]
-        without_adapter, _ = block(x, modulation, torch.zeros(1, 3, 64), angles, bias)
-    assert torch.equal(expected, with_action)
-    assert torch.allclose(expected, without_adapter, atol=1e-6)
+def fresh(adapter: str) -> Denoiser:
+    """As at the start of training, but for a head that lets its input through."""
+    torch.manual_seed(0)
+    config = replace(untrained_model().config.denoiser, adapter=adapter, refiner=0)  # type: ignore[arg-type]
+    model = Denoiser(config).eval()
+    torch.nn.init.normal_(model.head.layer.weight)
+    return model
+
+
+@pytest.mark.parametrize("adapter", ["act", "cross_attention"])
+def test_the_action_has_exactly_no_effect_before_training(adapter: str) -> None:
+    model = fresh(adapter)
+    past = history(model)
+    target = chunk(model, past.latents[:, -1])
+    expected = predict(model, past, target)
+    others = past._replace(actions=past.actions + 1), target._replace(actions=target.actions - 1)
+    assert torch.equal(expected, predict(model, *others))
+
+
+@pytest.mark.parametrize("adapter", ["act", "cross_attention"])
+def test_the_adapter_has_exactly_no_effect_before_training(
+    adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh(adapter)
+    expected = predict(model, history(model))
+    kind = type(model.blocks[0].adapter)
+    assert (kind is ActAdapter) == (adapter == "act")
+    monkeypatch.setattr(kind, "before", lambda _self, x, *_: x)
+    monkeypatch.setattr(kind, "after", lambda _self, attended, *_: attended)
+    assert torch.equal(expected, predict(model, history(model)))
+
+
+@pytest.mark.parametrize(("refiner", "tolerance"), [(0, 0.0), (8, 1e-5)])
+def test_untrained_it_predicts_that_nothing_moves(refiner: int, tolerance: float) -> None:
+    """A flow of zero still interpolates, which rounds."""
+    model = Denoiser(untrained_model(refiner=refiner).config.denoiser).eval()
+    past = history(model)
+    assert (predict(model, past) - past.latents[:, -1:]).abs().max() <= tolerance
 
 
 def test_attention_is_the_reference_attention() -> None:
@@ -141,7 +182,7 @@ def test_attention_is_the_reference_attention() -> None:
 def test_rotary_products_depend_on_relative_coordinates_only() -> None:
     query, key = torch.randn(1, 1, 1, 32), torch.randn(1, 1, 1, 32)
 
-    def product(at_query: list[float], at_key: list[float]) -> torch.Tensor:
+    def product(at_query: list[float], at_key: list[float]) -> Tensor:
         turned = (
             rotate(x, rotary_angles(torch.tensor([at]), 32)) for x, at in ((query, at_query), (key, at_key))
         )
@@ -153,7 +194,9 @@ def test_rotary_products_depend_on_relative_coordinates_only() -> None:
     assert not torch.allclose(near, product([1.0, 2.0, 3.0], [0.0, 1.0, 4.0]), atol=1e-4)
 
 
-@pytest.mark.parametrize(("field", "value"), [("patch", 3), ("width", 60)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("patch", 3), ("width", 60), ("chunk_len", 6), ("chunk_len", 20)]
+)
 def test_impossible_sizes_are_refused_with_both_numbers(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{field}: expected .*found {value}"):
-        replace(CONFIG, **{field: value})
+        DenoiserConfig(**{field: value})  # type: ignore[arg-type]

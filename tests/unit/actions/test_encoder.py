@@ -1,0 +1,92 @@
+"""The mixture of action experts: projectors, padding, routing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from astra_ros.actions.config import ActionEncoderConfig, RouterKind
+from astra_ros.actions.encoder import ActionEncoder, Routing, balance_loss
+
+WIDTH, FEATURES = 32, (5, 9)
+
+
+def encoder(router: RouterKind = "learned") -> ActionEncoder:
+    torch.manual_seed(0)
+    return ActionEncoder(ActionEncoderConfig(FEATURES, (2, 1), 4, 16, router=router), WIDTH)
+
+
+def features(space: int, frames: int = 6) -> torch.Tensor:
+    return torch.randn(1, frames, FEATURES[space], generator=torch.Generator().manual_seed(space))
+
+
+def test_padding_has_the_right_width_and_changes_nothing() -> None:
+    model, own = encoder(), features(0)
+    expected, _ = model(own, torch.tensor([0]))
+    for missing in range(1, FEATURES[1] - FEATURES[0] + 1):
+        found, _ = model(F.pad(own, (0, missing)), torch.tensor([0]))
+        assert torch.equal(found, expected)
+
+
+def test_every_action_space_has_a_projector_of_its_own() -> None:
+    model, narrow = encoder(), features(0)
+    first, second = (model(narrow, torch.tensor([space]))[0] for space in (0, 1))
+    assert not torch.allclose(first, second, atol=1e-3)
+    with torch.no_grad():
+        model.projector[1] += 1.0
+    assert torch.equal(model(narrow, torch.tensor([0]))[0], first)
+
+
+@pytest.mark.parametrize("router", ["learned", "hard"])
+def test_one_expert_answers_for_a_frame(router: RouterKind) -> None:
+    """The others may change as they like."""
+    model, own = encoder(router), features(1)
+    expected, routing = model(own, torch.tensor([1]))
+    for expert in range(4):
+        other = encoder(router)
+        with torch.no_grad():
+            other.expert_out[expert] += 1.0
+        found, _ = other(own, torch.tensor([1]))
+        is_chosen = routing.chosen[0] == expert
+        assert torch.equal((found != expected).any(dim=-1)[0], is_chosen)
+
+
+def test_a_learned_router_takes_the_likeliest_and_learns_from_the_result() -> None:
+    model = encoder("learned")
+    out, routing = model(features(1), torch.tensor([1]))
+    assert routing.probabilities.sum(dim=-1).allclose(torch.ones(1, 6))
+    assert torch.equal(routing.chosen, routing.probabilities.argmax(dim=-1))
+    out.sum().backward()
+    assert model.router.weight.grad is not None
+    assert model.router.weight.grad.abs().sum() > 0
+
+
+def test_a_hard_router_takes_the_modalitys_expert() -> None:
+    model = encoder("hard")
+    for space, expert in ((0, 2), (1, 1)):
+        assert (model(features(space), torch.tensor([space]))[1].chosen == expert).all()
+
+
+def test_a_single_expert_is_no_mixture() -> None:
+    model = encoder("single")
+    out, routing = model(features(1), torch.tensor([1]))
+    assert routing.probabilities.shape == (1, 6, 1)
+    assert (routing.chosen == 0).all()
+    assert model.expert_in.shape[0] == 1
+    assert out.shape == (1, 6, WIDTH)
+
+
+def test_frames_are_encoded_one_by_one() -> None:
+    model, own = encoder(), features(1)
+    together, _ = model(own, torch.tensor([1]))
+    alone = [model(own[:, frame : frame + 1], torch.tensor([1]))[0] for frame in range(6)]
+    assert torch.allclose(together, torch.cat(alone, dim=1), atol=1e-6)
+
+
+def test_balance_loss_is_1_when_even_and_the_number_of_experts_when_one_takes_all() -> None:
+    even = Routing(torch.full((2, 4, 4), 0.25), torch.arange(8).view(2, 4) % 4)
+    assert balance_loss(even).item() == pytest.approx(1.0)
+    chosen = torch.zeros(2, 4, dtype=torch.long)
+    alone = Routing(F.one_hot(chosen, 4).float(), chosen)
+    assert balance_loss(alone).item() == pytest.approx(4.0)
