@@ -189,6 +189,10 @@ def main() -> None:
     except ParameterException as error:
         try_shutdown()
         sys.exit(f"world_model: {error}")
+    except RuntimeError:
+        if rclpy.ok():
+            raise
+        return  # a signal came before the node was there
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

@@ -26,11 +26,10 @@ from astra_ros.ros.node import WorldModelNode
 from astra_ros.ros.refusal import Drop
 from astra_ros.ros.stamps import to_duration, to_ns, to_time
 from astra_ros.types import NANOSECONDS
-from tests.bundle_fixture import CHUNK
 
 JOINTS = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
 POSITIONS = np.linspace(-1.0, 1.0, len(JOINTS)).astype(np.float32)
-HORIZON = 2 * CHUNK  # what the node predicts unless told otherwise
+HORIZON = 10  # two seconds: what the node predicts unless told otherwise
 TIMEOUT_S = 20.0
 # A busy machine delivers late; the tests that are about lateness set their own.
 PATIENT = {"max_observation_age_s": 30.0, "sync_slop_s": 10.0, "plan_timeout_s": 60.0}

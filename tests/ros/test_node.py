@@ -231,7 +231,7 @@ def test_preview_is_drawn_for_whoever_looks(rig: Rig) -> None:
     sheet = rig.spin_until(lambda: sheets and sheets[-1])
     assert sheet.header == future.header
     assert sheet.encoding == "rgb8"
-    assert to_rgb(sheet).shape[1] == 5 * (WIDTH + 6) + 6  # two rows
+    assert to_rgb(sheet).shape[1] == 6 * (WIDTH + 6) + 6  # two rows
     rig.robot.destroy_subscription(subscription)
 
 
