@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.evaluation.intervals import Interval, bootstrap_columns
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray, Observation
 
 SERIES = ("predicted", "other_actions", "copy_last", "ceiling")
-BOOTSTRAP_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,8 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Mean over episodes with a 95 % bootstrap interval (episodes resampled), dB."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class HeldOutQuality:
-    """PSNR per horizon step against what really happened.
+    """PSNR per horizon step against what really happened, dB; 95 % intervals over episodes.
 
     other_actions: predicted for the actions of another moment; the further below `predicted`, the more the actions
     are obeyed. ceiling: what happened, after the codec alone.
@@ -69,7 +59,7 @@ class HeldOutQuality:
         for k, (predicted, copy, gain, other, ceiling) in enumerate(rows, 1):
             lines.append(
                 f"| +{k * self.step_dt:.1f} s | {predicted.mean:.2f} dB | {copy.mean:.2f} dB "
-                f"| **{gain.mean:+.2f}** ({gain.low:+.2f} … {gain.high:+.2f}) | {other.mean:.2f} dB "
+                f"| {gain.text('+.2f')} dB | {other.mean:.2f} dB "
                 f"| {ceiling.mean:.2f} dB |"
             )
         return "\n".join(lines)
@@ -94,7 +84,7 @@ def evaluate(
         step_dt=world_model.manifest.action.step_dt,
         episodes=tuple(episode.name for episode in episodes),
         predictions=sum(len(table["predicted"]) for table in tables),
-        **{name: _intervals(values, rng) for name, values in means.items()},
+        **{name: bootstrap_columns(values, rng) for name, values in means.items()},
     )
 
 
@@ -110,6 +100,10 @@ def _evaluate_episode(
             f"{episode.name}: expected an episode longer than history and horizon, found too short a one"
         )
     ahead = stride * np.arange(1, config.horizon + 1)
+
+    def plan(now: int) -> FloatArray:
+        return world_model.manifest.action.steps(episode.commanded, now + ahead, stride)
+
     world_model.reset()
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
     for now, observation in enumerate(_observations(episode)):
@@ -119,12 +113,8 @@ def _evaluate_episode(
         other = moments[(np.searchsorted(moments, now) + len(moments) // 2) % len(moments)]
         happened = episode.pixels[now + ahead]
         pictures = {
-            "predicted": world_model.predict(
-                observation.stamp_ns, episode.commanded[now + ahead], config.seed
-            ).frames,
-            "other_actions": world_model.predict(
-                observation.stamp_ns, episode.commanded[other + ahead], config.seed
-            ).frames,
+            "predicted": world_model.predict(observation.stamp_ns, plan(now), config.seed).frames,
+            "other_actions": world_model.predict(observation.stamp_ns, plan(other), config.seed).frames,
             "copy_last": np.broadcast_to(episode.pixels[now], happened.shape),
             "ceiling": world_model.reconstruct(happened),
         }
@@ -136,11 +126,3 @@ def _evaluate_episode(
 def _observations(episode: Episode) -> list[Observation]:
     moments = zip(episode.stamps_ns, episode.pixels, episode.measured, strict=True)
     return [Observation(int(stamp), pixels, positions) for stamp, pixels, positions in moments]
-
-
-def _intervals(values: npt.NDArray[np.float64], rng: np.random.Generator) -> tuple[Interval, ...]:
-    """values (episodes, horizon)."""
-    chosen = rng.integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
-    low, high = np.percentile(values[chosen].mean(axis=1), (2.5, 97.5), axis=0)
-    columns = zip(values.mean(axis=0), low, high, strict=True)
-    return tuple(Interval(*(round(float(x), 3) for x in column)) for column in columns)

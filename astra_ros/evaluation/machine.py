@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("onnxruntime", "numpy", "ros-jazzy-rclpy")
+_RUN_TIME = ("onnxruntime", "numpy", "ros-jazzy-rclpy")
 
 
-def describe_machine() -> dict[str, str | int]:
-    """Processor, usable cores, operating system, and versions of what runs the model."""
+def describe_machine(packages: Sequence[str] = _RUN_TIME) -> dict[str, str | int]:
+    """Processor, usable cores, operating system, and versions of `packages`, which run the model."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in packages},
     }
 
 

@@ -1,0 +1,49 @@
+"""`astra evaluate BUNDLE`: through the run-time path that a robot uses; needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from astra_ros.backends.manifest import Manifest
+from astra_ros.cli.options import topics_from, write_json
+from astra_ros.data.episode import Episode, read_episode
+from astra_ros.evaluation.held_out_bundle import EvaluationConfig, evaluate
+from astra_ros.rollout.world_model import WorldModel
+
+
+def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
+    """Prints a table per horizon step; with --json also writes it, and the table beside it."""
+    with WorldModel.load(path) as world_model:
+        episodes = [
+            e for folder in arguments.data for e in _episodes(folder, world_model.manifest, arguments)
+        ]
+        config = EvaluationConfig(arguments.horizon, arguments.every)
+        quality = evaluate(world_model, episodes, config, lambda name: print(f"  {name}", flush=True))
+    print(
+        f"{quality.model_id}: {quality.predictions} predictions in {len(episodes)} recordings\n\n{quality.table()}"
+    )
+    write_json(arguments.json, quality.to_json())
+    if arguments.json is not None:
+        arguments.json.with_suffix(".md").write_text(f"# {quality.model_id}\n\n{quality.table()}\n")
+    return 0
+
+
+def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:
+    """Held-out episodes of a dataset, or all bags of a folder."""
+    size = (manifest.camera.height, manifest.camera.width)
+    bags = sorted(path.parent for path in folder.glob("*/metadata.yaml"))
+    if bags:
+        topics = topics_from(arguments)
+        yield from (read_episode(bag, manifest.action.names, size[0], topics) for bag in bags)
+        return
+    from astra_ros.data.held_out import held_out
+    from astra_ros.data.lerobot import Dataset
+
+    dataset = Dataset.open(folder)
+    names = held_out(arguments.held_out).split(dataset.name, dataset.episode_names).held_out
+    episodes = list(dataset.stream(names, size, lambda error: print(f"skipped: {error}")))
+    yield from episodes
+    if not episodes:
+        raise ValueError(f"{folder}: expected bags or a dataset with held-out episodes, found none")

@@ -1,0 +1,122 @@
+"""Datasets on disk → held-out data of a checkpoint's action spaces, and real transitions for the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astra_ros.codec.pictures import decode_latents, encode_episode
+from astra_ros.data.episode import Episode
+from astra_ros.data.held_out import HeldOut, Split
+from astra_ros.data.lerobot import Dataset
+from astra_ros.data.schema import EpisodeError
+from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.evaluation.scenes import HeldOutData, UnsuitableDataError, at_model_rate, held_out_data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset of one of the checkpoint's action spaces, and how its episodes are divided."""
+
+    dataset: Dataset
+    split: Split
+
+    @property
+    def space(self) -> str:
+        return self.dataset.schema.space
+
+
+def open_sources(
+    folders: Sequence[Path], held_out: HeldOut, checkpoint: Checkpoint, space: str | None = None
+) -> list[Source]:
+    """Datasets that the checkpoint can be judged on; `space`: those of one action space only.
+
+    Raises ValueError, one line, when none is left, when a dataset's action space is not the checkpoint's, or when an
+    episode was trained on.
+    """
+    opened = [Dataset.open(folder) for folder in folders]
+    if space is not None:
+        opened = [dataset for dataset in opened if dataset.schema.space == space]
+    if not opened:
+        raise ValueError(
+            f"--data: expected datasets{f' of the action space {space}' if space else ''}, found none"
+        )
+    sources = [Source(dataset, held_out.split(dataset.name, dataset.episode_names)) for dataset in opened]
+    for source in sources:
+        checkpoint.space_index(source.space)
+        _require_unseen(source, checkpoint)
+    return sources
+
+
+def load_held_out(
+    source: Source, checkpoint: Checkpoint, max_episodes: int, report: Callable[[str], None]
+) -> HeldOutData:
+    """At most `max_episodes` of its held-out episodes, evenly chosen. Raises UnsuitableDataError for none."""
+    episodes, bad = _read(source, source.split.held_out, checkpoint, max_episodes, report)
+    if not episodes:
+        found = bad[0] if bad else "no episode of it is held out"
+        raise UnsuitableDataError(f"{source.dataset.path}: expected held-out episodes, found none: {found}")
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        report(f"encoding {source.dataset.name}: {len(pixels)} frames")
+        return encode_episode(checkpoint.codec, pixels)
+
+    data = held_out_data(source.dataset.name, checkpoint.actions[source.space], episodes, encode)
+    return replace(data, bad=tuple(bad))
+
+
+def training_episodes(
+    source: Source, checkpoint: Checkpoint, max_frames: int, report: Callable[[str], None]
+) -> list[Episode]:
+    """Episodes that are trained on, at the model's rate, their pictures after the codec; about `max_frames` frames."""
+    names = source.split.training
+    lengths = [source.dataset.num_frames(name) for name in names]
+    spec = checkpoint.actions[source.space]
+    frames = sum(lengths) / max(1.0, source.dataset.fps * spec.step_dt)
+    count = max(1, round(len(names) * min(1.0, max_frames / max(frames, 1.0))))
+    episodes, _ = _read(source, names, checkpoint, count, report)
+    stepped = [at_model_rate(episode, spec) for episode in episodes]
+    passed = []
+    for number, episode in enumerate(stepped, 1):
+        report(f"through the codec: {source.dataset.name}, episode {number} of {len(stepped)}")
+        latents = torch.from_numpy(encode_episode(checkpoint.codec, episode.pixels)).float()
+        parts = [decode_latents(checkpoint.codec, part) for part in latents.split(64)]
+        passed.append(replace(episode, pixels=np.concatenate(parts)))
+    return passed
+
+
+def _read(
+    source: Source, names: Sequence[str], checkpoint: Checkpoint, count: int, report: Callable[[str], None]
+) -> tuple[list[Episode], list[str]]:
+    """Evenly chosen episodes, and a line for each bad one."""
+    if not names:
+        return [], []
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
+    size, bad = (checkpoint.config.image_height, checkpoint.config.image_width), list[str]()
+
+    def note(error: EpisodeError) -> None:
+        bad.append(str(error))
+        report(f"skipped a bad episode: {error}")
+
+    episodes = []
+    for episode in source.dataset.stream([names[index] for index in chosen], size, note):
+        episodes.append(episode)
+        report(f"reading {source.dataset.name}: {len(episodes)} of {len(chosen)} episodes")
+    return episodes, bad
+
+
+def _require_unseen(source: Source, checkpoint: Checkpoint) -> None:
+    """What the checkpoint says it was trained on is not judged."""
+    trained = checkpoint.provenance.get("data", {}).get(source.dataset.name)
+    if trained is None:
+        return
+    seen = sorted(set(source.split.held_out) - set(trained["held_out"]))
+    if seen:
+        raise ValueError(
+            f"{source.dataset.name}: expected held-out episodes that the checkpoint was not trained on, found "
+            f"{len(seen)} that it was, first {seen[0]}; use the file of held-out episodes of its training"
+        )

@@ -1,0 +1,170 @@
+"""`astra evaluate` from end to end on a checkpoint that is not trained: it predicts that nothing changes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from astra_ros.actions.config import ActionEncoderConfig
+from astra_ros.cli.main import main
+from astra_ros.codec.autoencoder import CodecConfig
+from astra_ros.codec.pictures import encode_episode
+from astra_ros.data.lerobot import DatasetWriter
+from astra_ros.data.normalisation import fit_action_spec
+from astra_ros.data.schema import ActionSchema
+from astra_ros.denoiser.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.presets import ModelConfig
+from astra_ros.denoiser.rollout import RolloutSettings
+from astra_ros.evaluation.predictor import CheckpointPredictor
+from astra_ros.evaluation.scenes import Sampling, held_out_data
+from tests.unit.evaluation import toy_world
+
+MODEL = ModelConfig(
+    preset="test",
+    image_height=32,
+    image_width=32,
+    codec=CodecConfig(latent_channels=4, widths=(16, 32), num_blocks=1),
+    denoiser=DenoiserConfig(
+        latent_channels=4,
+        latent_height=4,
+        latent_width=4,
+        patch=1,
+        width=32,
+        depth=1,
+        num_heads=2,
+        actions=ActionEncoderConfig(num_experts=2, unified=8),
+    ),
+)
+SLIDER = ActionSchema("slider", "arm", "joint_position", ("slide",), ("m",))
+CAR = ActionSchema("car", "drive", "rate", ("steer",), ("1",))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two datasets of five episodes, two of them held out, and an untrained checkpoint for both."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("evaluation")
+    episodes = [toy_world.episode(seed, 100) for seed in range(5)]
+    specs = []
+    for schema in (SLIDER, CAR):
+        with DatasetWriter(root / schema.space, schema.space, schema, 10.0, 32) as writer:
+            for episode in episodes:
+                rows = episode.measured if schema is SLIDER else episode.measured - 12
+                writer.append(replace(episode, measured=rows, commanded=rows))
+        specs.append(fit_action_spec(episodes, schema, MODEL.step_dt))
+    save_checkpoint(root / "checkpoint", new_checkpoint(MODEL, specs))
+    (root / "held_out.yaml").write_text("slider: [slider_3, slider_4]\ncar: [slider_3, slider_4]\n")
+    return root
+
+
+def _evaluate(folder: Path, test: str, *options: str) -> dict[str, Any]:
+    """The JSON of a run."""
+    words = f"evaluate {folder}/checkpoint --test {test} --data {folder}/slider {folder}/car --windows 6 --seeds 2"
+    files = f"--held-out {folder}/held_out.yaml --json {folder}/{test}.json --steps 1"
+    assert main([*words.split(), *files.split(), *options]) == 0
+    return json.loads((folder / f"{test}.json").read_text())
+
+
+def test_held_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = _evaluate(folder, "held_out")
+    one_second = report["result"]["slider"]["result"]["one_second"][-1]
+    assert one_second["seconds"] == 1.0
+    assert one_second["gain_over_history_only_db"]["mean"] == 0.0
+    assert report["result"]["car"]["result"]["reached_s"] == pytest.approx(8.8)
+    assert report["machine"]["torch"] == torch.__version__
+    assert report["seeds"] == [0, 1]
+    assert len(report["checkpoint"]["weights_sha256"]) == 64
+    printed = capsys.readouterr().out
+    assert "| slider | arm | 2, 6 |" in printed
+    assert printed in (folder / "held_out.md").read_text()
+
+
+def test_actions(folder: Path) -> None:
+    report = _evaluate(folder, "actions", "--judge-steps", "2")
+    result = report["result"]["slider"]["result"]
+    assert result["gap"]["gap_db"]["mean"] == 0.0  # whatever it is told, nothing changes
+    assert result["counterfactual"] is None  # pictures of a random codec, and a judge of two steps
+    assert "expected movements that the judge reads off real pictures" in result["why_no_counterfactual"]
+    assert "not readable" in (folder / "actions.md").read_text()
+    assert (folder / "checkpoint/evaluation/inverse_dynamics_slider.safetensors").is_file()
+
+
+def test_inertia(folder: Path) -> None:
+    curve = _evaluate(folder, "inertia")["result"]["slider"]["result"]
+    assert [point["history_length"] for point in curve] == [1, 2, 4, 8, 16, 20]
+    assert (folder / "inertia.png").is_file()
+
+
+def test_drift(folder: Path) -> None:
+    result = _evaluate(folder, "drift", "--free-run-minutes", "0.2")["result"]["slider"]["result"]
+    assert [point["seconds"] for point in result["points"]] == [1.0, 2.0, 5.0]
+    assert result["free_run"]["finite"]
+    assert len(result["free_run"]["shown"]) == 10
+    assert (folder / "drift.png").is_file()
+
+
+def test_steps(folder: Path) -> None:
+    points = _evaluate(folder, "steps", "--space", "slider")["result"]["slider"]["result"]["points"]
+    assert [point["num_steps"] for point in points] == [1, 2, 4, 8, 16, 50]
+    assert {round(point["kept"]["mean"], 3) for point in points} == {1.0}
+
+
+def test_router(folder: Path) -> None:
+    modalities = _evaluate(folder, "router")["result"]["modalities"]
+    assert set(modalities["loads"]) == {"arm", "drive"}
+    assert sum(modalities["loads"]["arm"]["share"]) == pytest.approx(1.0)
+    assert 0.5 <= modalities["purity"] <= 1.0
+
+
+def test_a_checkpoint_that_saw_the_episodes_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    checkpoint.provenance = {"data": {"slider": {"held_out": ["slider_4"]}}}
+    save_checkpoint(folder / "seen", checkpoint)
+    words = f"evaluate {folder}/seen --data {folder}/slider --held-out {folder}/held_out.yaml"
+    assert main(words.split()) == 1
+    assert (
+        "slider: expected held-out episodes that the checkpoint was not trained on, found 1 that it was, first slider_3"
+        in (capsys.readouterr().err)
+    )
+
+
+def test_a_broken_rollout_is_not_scored(folder: Path) -> None:
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    spec = checkpoint.actions["slider"]
+    held_out = held_out_data(
+        "slider", spec, [toy_world.episode(0)], lambda pixels: encode_episode(checkpoint.codec, pixels)
+    )
+    scenes = held_out.scenes(5, 2)
+    for parameter in checkpoint.denoiser.head.parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(
+        FloatingPointError, match="slider: latents after frame 0: expected finite numbers, found NaN"
+    ):
+        CheckpointPredictor(checkpoint, "slider", RolloutSettings(1)).predict(scenes, scenes.plan, Sampling())
+
+
+def test_a_bundle_can_only_do_held_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--test", "drift", "--data", "anywhere"]) == 1
+    assert (
+        "expected a checkpoint for --test drift, found a bundle; it can do held_out"
+        in capsys.readouterr().err
+    )
+
+
+def test_another_robots_dataset_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schema = ActionSchema("boat", "drive", "rate", ("steer",), ("1",))
+    with DatasetWriter(folder / "boat", "boat", schema, 10.0, 32) as writer:
+        writer.append(toy_world.episode(0, 20))
+    (folder / "boat.yaml").write_text("boat: []\n")
+    words = f"evaluate {folder}/checkpoint --data {folder}/boat --held-out {folder}/boat.yaml"
+    assert main(words.split()) == 1
+    assert "space: expected one of slider, car, found 'boat'" in capsys.readouterr().err
