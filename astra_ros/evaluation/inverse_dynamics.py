@@ -64,9 +64,11 @@ class InverseDynamics(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1),
         )
         self.layers = nn.Sequential(
-            nn.Conv2d((2 * config.reach + 1) ** 2 + 2 * width, 2 * width, 3, padding=1),
+            nn.Conv2d((2 * config.reach + 1) ** 2 + 2 * width, 2 * width, 1),
             nn.GELU(),
             nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             nn.GELU(),
             nn.Flatten(),
             nn.Dropout(config.dropout),
