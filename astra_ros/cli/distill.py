@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 from astra_ros.cli.options import add_json, write_json
@@ -58,10 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     optimisation = OptimisationConfig(
         batch=arguments.batch, learning_rate=LEARNING_RATE, max_steps=arguments.max_steps
     )
-    command = shlex.join(["astra", *sys.argv[1:]])
     fabric = make_fabric()
     student = DistillationRun(
-        arguments.checkpoint, config, optimisation, arguments.out, fabric, command
+        arguments.checkpoint, config, optimisation, arguments.out, fabric, arguments.command_line
     ).run()
     if fabric.is_global_zero:
         write_json(arguments.json, student.provenance)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from hashlib import sha256
@@ -100,7 +98,7 @@ def describe(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) 
         "served": asdict(suite_config(path, checkpoint, arguments).served),
         "seeds": list(range(arguments.seeds)),
         "windows": arguments.windows,
-        "command": shlex.join(["astra", *sys.argv[1:]]),
+        "command": arguments.command_line,
         "machine": describe_machine(PACKAGES),
         "device": next(checkpoint.denoiser.parameters()).device.type,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that spin while they wait for one that lost its core made a training step take
     # twelve times as long on two cores shared with other programs; on idle cores waiting asleep costs nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parsed = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed = build_parser().parse_args(words)
+    parsed.command_line = shlex.join(["astra", *words])  # kept with what the command makes
     try:
         code: int = parsed.run(parsed)
     except ModuleNotFoundError as error:

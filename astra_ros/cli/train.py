@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 from astra_ros.cli.options import add_json, write_json
@@ -50,9 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     minutes = [] if arguments.minutes is None else [f"budget.minutes={arguments.minutes}"]
     config = load_config(arguments.config, [*arguments.overrides, *minutes])
-    command = shlex.join(["astra", *sys.argv[1:]])
     fabric = make_fabric()
-    checkpoint = TrainingRun(config, arguments.out, fabric, command).run()
+    checkpoint = TrainingRun(config, arguments.out, fabric, arguments.command_line).run()
     if fabric.is_global_zero:
         write_json(arguments.json, checkpoint.provenance)
     return 0

@@ -189,10 +189,11 @@ def main() -> None:
     except ParameterException as error:
         try_shutdown()
         sys.exit(f"world_model: {error}")
-    except RuntimeError:
-        if rclpy.ok():
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if rclpy.ok() and not isinstance(error, KeyboardInterrupt):
             raise
-        return  # a signal came before the node was there
+        try_shutdown()  # a signal came before the node was there
+        return
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
