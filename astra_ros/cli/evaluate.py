@@ -77,7 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         default=3000,
         metavar="N",
-        help="actions: training of the judge, 2 to 3 minutes (default: %(default)s)",
+        help="actions: training of the judge, 3 to 6 minutes per dataset (default: %(default)s)",
     )
     parser.add_argument(
         "--free-run-minutes",

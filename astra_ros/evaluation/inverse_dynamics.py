@@ -25,6 +25,8 @@ from astra_ros.data.episode import Episode
 from astra_ros.evaluation.movements import is_cumulative, movements
 from astra_ros.types import ByteArray, FloatArray
 
+WARMUP = 100  # steps over which the learning rate rises
+
 
 @dataclass(frozen=True)
 class InverseDynamicsConfig:
@@ -38,7 +40,7 @@ class InverseDynamicsConfig:
     size: int = 128
     width: int = 64
     reach: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.3
     max_gap: int = 5
     noise: float = 4.0
     batch: int = 32
@@ -64,11 +66,9 @@ class InverseDynamics(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1),
         )
         self.layers = nn.Sequential(
-            nn.Conv2d((2 * config.reach + 1) ** 2 + 2 * width, 2 * width, 1),
+            nn.Conv2d((2 * config.reach + 1) ** 2 + 2 * width, 2 * width, 3, padding=1),
             nn.GELU(),
             nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             nn.GELU(),
             nn.Flatten(),
             nn.Dropout(config.dropout),
@@ -161,14 +161,15 @@ def train_inverse_dynamics(
     network = InverseDynamics(config, data.movement.shape[1])
     network.mean.copy_(torch.from_numpy(data.movement.mean(axis=0)))
     network.std.copy_(torch.from_numpy(data.movement.std(axis=0) + 1e-6))
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     for step in range(config.steps):
-        rate = config.learning_rate * min(1.0, (step + 1) / 50) * (1.0 - step / config.steps)
+        rate = config.learning_rate * min(1.0, (step + 1) / WARMUP) * (1.0 - step / config.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = _loss(network, data, rng.integers(len(data.before), size=config.batch), config)
+        loss = _loss(network, data, config, rng)
         optimiser.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         report(f"inverse dynamics: step {step + 1} of {config.steps}, loss {loss.item():.3f}")
     return network.eval()
@@ -212,15 +213,22 @@ def _neighbours(side: int, reach: int) -> tuple[Tensor, Tensor]:
 
 
 def _loss(
-    network: InverseDynamics, data: Transitions, chosen: np.ndarray, config: InverseDynamicsConfig
+    network: InverseDynamics, data: Transitions, config: InverseDynamicsConfig, rng: np.random.Generator
 ) -> Tensor:
+    chosen = rng.integers(len(data.before), size=config.batch)
     before, after = (_fitted(data.frames[rows[chosen]], config.size) for rows in (data.before, data.after))
-    before, after = (x + config.noise / 127.5 * torch.randn_like(x) for x in (before, after))
+    before, after = (x + config.noise / 127.5 * _uniform(x.shape, rng) for x in (before, after))
     target = (torch.from_numpy(data.movement[chosen]) - network.mean) / network.std
     # bfloat16 halves the time where the processor multiplies it, and is never slower.
     with torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities().get("avx512_bf16"))):
         predicted = network(before, after)
     return F.mse_loss(predicted.float(), target)
+
+
+def _uniform(shape: torch.Size, rng: np.random.Generator) -> Tensor:
+    """Uniform noise of unit variance; drawing normal noise would take almost half of the training's time."""
+    levels = np.frombuffer(rng.bytes(shape.numel()), np.int8).reshape(shape)
+    return torch.from_numpy(levels.astype(np.float32)) / (256 / 12**0.5)
 
 
 def _fitted(frames: ByteArray, size: int) -> Tensor:

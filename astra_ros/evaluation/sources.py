@@ -47,7 +47,11 @@ def open_sources(
         )
     sources = [Source(dataset, held_out.split(dataset.name, dataset.episode_names)) for dataset in opened]
     for source in sources:
-        checkpoint.space_index(source.space)
+        if source.space not in checkpoint.actions:
+            raise ValueError(
+                f"{source.dataset.path}: space: expected one of the checkpoint's, {', '.join(checkpoint.actions)}, "
+                f"found {source.space}; leave this dataset out"
+            )
         _require_unseen(source, checkpoint)
     return sources
 

@@ -55,7 +55,7 @@ class SuiteConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     episodes: int = 24
     judge: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
-    judge_frames: int = 4000
+    judge_frames: int = 8000
     teacher_guidance: float = 1.0
     free_run_s: float = 600.0
 

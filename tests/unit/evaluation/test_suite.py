@@ -167,4 +167,7 @@ def test_another_robots_dataset_is_refused(folder: Path, capsys: pytest.CaptureF
     (folder / "boat.yaml").write_text("boat: []\n")
     words = f"evaluate {folder}/checkpoint --data {folder}/boat --held-out {folder}/boat.yaml"
     assert main(words.split()) == 1
-    assert "space: expected one of slider, car, found 'boat'" in capsys.readouterr().err
+    assert (
+        "boat: space: expected one of the checkpoint's, slider, car, found boat; leave this dataset out"
+        in capsys.readouterr().err
+    )
