@@ -108,11 +108,12 @@ def compare(bundle: Bundle, checkpoint_dir: Path, seed: int) -> list[Row]:
 def _prepare(reference: Backend, inputs: RolloutInputs) -> _Scene:
     encoded = np.stack([reference.encode(frame) for frame in inputs.pixels])
     slots = HistorySlots(golden.spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask)
-    reference.remember(slots)
-    first = golden.denoise(reference, inputs.noise[0], inputs.plan[0])
+    rollout = reference.rollout()
+    rollout.begin(reference.remember(slots))
+    first = golden.denoise(rollout, inputs.noise[:1], inputs.plan[:1])[:, 0]
+    rollout.append(first[-1:], inputs.plan[:1])
     moved = slots.append(first[-1], inputs.plan[0])
-    reference.append(moved)
-    second = golden.denoise(reference, inputs.noise[1], inputs.plan[1])
+    second = golden.denoise(rollout, inputs.noise[1:], inputs.plan[1:])[:, 0]
     chunks = np.concatenate([inputs.noise[:, None], np.stack([first, second])], axis=1)
     return _Scene(inputs, reference.manifest, slots, moved, chunks)
 
@@ -121,26 +122,26 @@ def _stages(backend: Backend, scene: _Scene) -> dict[str, Array]:
     """What `backend` makes of the reference's values, by stage."""
     plan, steps = scene.inputs.plan, range(backend.manifest.num_steps)
     results: dict[str, Array] = {"encode": np.stack([backend.encode(frame) for frame in scene.inputs.pixels])}
-    backend.remember(scene.slots)
-    results |= {f"step_{k}": backend.denoise(k, scene.chunks[0, k], plan[0]) for k in steps}
-    backend.append(scene.moved)
-    results |= {f"append, step_{k}": backend.denoise(k, scene.chunks[1, k], plan[1]) for k in steps}
-    backend.remember(scene.moved)
-    results["remember, step_0"] = backend.denoise(0, scene.chunks[1, 0], plan[1])
+    rollout = backend.rollout()
+    rollout.begin(backend.remember(scene.slots))
+    results |= {f"step_{k}": rollout.denoise(k, scene.chunks[:1, k], plan[:1]).copy() for k in steps}
+    rollout.append(scene.chunks[:1, -1], plan[:1])
+    results |= {f"append, step_{k}": rollout.denoise(k, scene.chunks[1:, k], plan[1:]).copy() for k in steps}
+    rollout.begin(backend.remember(scene.moved))
+    results["remember, step_0"] = rollout.denoise(0, scene.chunks[1:, 0], plan[1:]).copy()
     results["decode"] = backend.decode(scene.chunks[1, -1])
     return results
 
 
 def _rollout(backend: Backend, scene: _Scene) -> FloatArray:
     """As a robot rolls out; latents (chunks * t, c, h, w)."""
-    generator, slots, latents = torch.Generator().manual_seed(0), scene.slots, []
-    backend.remember(slots)
+    generator, rollout, latents = torch.Generator().manual_seed(0), backend.rollout(), []
+    rollout.begin(backend.remember(scene.slots))
     for plan in scene.plans:
-        noise = torch.randn(1, *scene.inputs.noise.shape[1:], generator=generator)[0]
-        latents.append(golden.denoise(backend, noise.numpy(), plan)[-1])
-        slots = slots.append(latents[-1], plan)
-        backend.append(slots)
-    return np.concatenate(latents)
+        noise = torch.randn(1, *scene.inputs.noise.shape[1:], generator=generator)
+        latents.append(rollout.sample(noise.numpy(), plan[None]).copy())
+        rollout.append(latents[-1], plan[None])
+    return np.concatenate(latents, axis=1)[0]
 
 
 def _torch_rollout(checkpoint: Checkpoint, scene: _Scene) -> FloatArray:

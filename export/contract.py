@@ -41,12 +41,14 @@ class ExportConfig:
 
     space: the action space to serve; "": the checkpoint's only one. steps: denoising steps of a chunk; 0: the preset's.
     chunks: how many may be asked for at once, max_horizon = chunks * chunk_len.
+    candidates: that one run takes; more are run in several. 1: none side by side.
     seed: of the golden inputs. command: goes into the provenance.
     """
 
     space: str = ""
     steps: int = 0
     chunks: int = 2
+    candidates: int = 8
     seed: int = 0
     command: str = "export.to_onnx.export_bundle"
 
@@ -55,7 +57,8 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
     """The manifest, complete but for the digests of the files. served: the checkpoint as it is exported."""
     (action,) = served.actions.values()
     dims, preset, sigmas = served.dims(action.space), served.config.preset, served.config.sigmas
-    graphs = {name: f"{name}.onnx" for name in graph_specs(dims, len(sigmas) - 1)}
+    batches = tuple(sorted({1, config.candidates}))
+    graphs = {name: f"{name}.onnx" for name in graph_specs(dims, len(sigmas) - 1, batches)}
     unwritten = FileSpec("0" * 64, 0)
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -69,6 +72,7 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
         chunk_len=dims.chunk_len,
         max_horizon=config.chunks * dims.chunk_len,
         sigmas=sigmas,
+        batches=batches,
         precision="fp32",
         weights_dtype=_weights_dtype(served),
         opset=OPSET,

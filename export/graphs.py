@@ -13,24 +13,29 @@ from astra_ros.denoiser.blocks import Modulation
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.dit import Chunk, Denoiser, History, NoiseLevelEmbedder
 from astra_ros.denoiser.geometry import Cache
+from astra_ros.denoiser.io import batched
 from astra_ros.flow.schedule import euler_weights
 
 # The robot's history is what the codec made of real frames: the network is told that it is clean.
 HISTORY_SIGMA = 0.0
 
 
-def build_graphs(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """One module per graph of denoiser/io.py, inputs in its order, of a checkpoint of one action space."""
-    sigmas = checkpoint.config.sigmas
-    steps = {
-        f"step_{k}": Step(checkpoint.denoiser, sigma, sigma_next)
-        for k, (sigma, sigma_next) in enumerate(pairwise(sigmas))
+def build_graphs(checkpoint: Checkpoint, batches: tuple[int, ...]) -> dict[str, nn.Module]:
+    """One module per graph of denoiser/io.py, inputs in its order, of a checkpoint of one action space.
+
+    The same module serves every batch.
+    """
+    stages = {
+        "append": Append(checkpoint.denoiser),
+        **{
+            f"step_{k}": Step(checkpoint.denoiser, sigma, sigma_next)
+            for k, (sigma, sigma_next) in enumerate(pairwise(checkpoint.config.sigmas))
+        },
     }
     graphs = {
         "encode": Encode(checkpoint.codec),
         "remember": Remember(checkpoint.denoiser),
-        "append": Append(checkpoint.denoiser),
-        **steps,
+        **{batched(stage, batch): graph for batch in batches for stage, graph in stages.items()},
         "decode": Decode(checkpoint.codec),
     }
     return {name: graph.eval().requires_grad_(requires_grad=False) for name, graph in graphs.items()}
@@ -121,7 +126,7 @@ class Append(_AtSigma):
         history_mask: Tensor,
     ) -> Cache:
         cache = Cache(history_keys, history_values, history_bias)
-        newest = History(history_latents, history_actions, history_mask, self.space)
+        newest = History(history_latents, history_actions, history_mask, self.space.expand(len(history_mask)))
         return self.denoiser.append(cache, newest, self.sigma)
 
 
@@ -141,7 +146,7 @@ class Step(_AtSigma):
         history_values: Tensor,
         history_bias: Tensor,
     ) -> Tensor:
-        chunk = Chunk(noisy_latents, last_latents, actions, self.space)
+        chunk = Chunk(noisy_latents, last_latents, actions, self.space.expand(len(actions)))
         cache = Cache(history_keys, history_values, history_bias)
         clean, _ = self.denoiser.denoise(chunk, self.sigma, cache)
         return self.keep * noisy_latents + self.take * clean if self.keep else clean

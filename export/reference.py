@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from astra_ros.backends.base import GraphBackend
+from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.golden import NUM_CHUNKS, NUM_PICTURES, RolloutInputs
 from astra_ros.backends.manifest import Manifest
@@ -18,7 +18,7 @@ from astra_ros.types import ByteArray, FloatArray
 from export.graphs import build_graphs
 
 
-class TorchReference(GraphBackend):
+class TorchReference(Backend):
     """Of a checkpoint of one action space. Loading it checks no golden vectors: it makes them."""
 
     name = "torch"
@@ -28,7 +28,7 @@ class TorchReference(GraphBackend):
 
     def __init__(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         super().__init__(Bundle(Path(), manifest, sha256=""))
-        self._graphs = build_graphs(checkpoint)
+        self._graphs = build_graphs(checkpoint, manifest.batches)
 
     def load(self) -> None:
         self._open()
@@ -37,13 +37,13 @@ class TorchReference(GraphBackend):
     def _open(self) -> None:
         """Modules need no opening."""
 
-    def _run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        spec = self._specs[graph]
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        spec = self.specs[graph]
         with torch.inference_mode():
             outputs = self._graphs[graph](*(torch.as_tensor(inputs[name]) for name in spec.inputs))
         return dict(zip(spec.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
 
-    def _fetch(self, value: torch.Tensor) -> FloatArray:
+    def fetch(self, value: torch.Tensor) -> FloatArray:
         return value.numpy()
 
     def _release(self) -> None:

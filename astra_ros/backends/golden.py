@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from astra_ros.types import ByteArray, FloatArray
 
 if TYPE_CHECKING:
     from astra_ros.backends.base import Backend
+    from astra_ros.backends.rollout import Rollout
 
 # The first chunk follows `remember`, the second `append`.
 NUM_CHUNKS = 2
@@ -78,22 +80,25 @@ def blank_inputs(manifest: Manifest) -> RolloutInputs:
     return RolloutInputs(**arrays)
 
 
-def run_rollout(backend: Backend, inputs: RolloutInputs) -> RolloutOutputs:
-    """encode → remember → K steps → append → K steps → decode."""
+def run_rollout(backend: Backend, inputs: RolloutInputs, batch: int = 1) -> RolloutOutputs:
+    """encode → remember → K steps → append → K steps → decode, of the last of `batch` equal candidates."""
     encoded = np.stack([backend.encode(frame) for frame in inputs.pixels])
-    slots = HistorySlots(spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask)
-    backend.remember(slots)
-    first = denoise(backend, inputs.noise[0], inputs.plan[0])
-    backend.append(slots.append(first[-1], inputs.plan[0]))
-    second = denoise(backend, inputs.noise[1], inputs.plan[1])
-    return RolloutOutputs(encoded, np.stack([first, second])[:, :, -1], backend.decode(second[-1]))
+    rollout = backend.rollout(batch)
+    rollout.begin(
+        backend.remember(HistorySlots(spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask))
+    )
+    noise, plan = (np.repeat(rows[:, None], batch, axis=1) for rows in (inputs.noise, inputs.plan))
+    first = denoise(rollout, noise[0], plan[0])
+    rollout.append(first[-1], plan[0])
+    second = denoise(rollout, noise[1], plan[1])
+    return RolloutOutputs(encoded, np.stack([first, second])[:, :, -1, -1], backend.decode(second[-1, -1]))
 
 
-def denoise(backend: Backend, noise: FloatArray, plan: FloatArray) -> FloatArray:
-    """One chunk: (t, c, h, w) → (K, t, c, h, w), the sample after each step."""
+def denoise(rollout: Rollout, noise: FloatArray, plan: FloatArray) -> FloatArray:
+    """One chunk: (b, t, c, h, w), (b, t, a) → (K, b, t, c, h, w), the sample after each step."""
     steps = [noise]
-    for k in range(backend.manifest.num_steps):
-        steps.append(backend.denoise(k, steps[-1], plan))
+    for k in range(rollout.num_steps):
+        steps.append(rollout.denoise(k, steps[-1], plan).copy())
     return np.stack(steps[1:])
 
 
@@ -109,6 +114,12 @@ def deviation(found: RolloutOutputs, expected: RolloutOutputs) -> Deviation:
     latents = [float(np.max(np.abs(a - b))) for a, b in ((found.encoded, expected.encoded), *steps)]
     levels = np.abs(found.frames.astype(int) - expected.frames)
     return Deviation(tuple(d if np.isfinite(d) else np.inf for d in latents), int(levels.max()))
+
+
+def worst(deviations: Sequence[Deviation]) -> Deviation:
+    """The largest of each."""
+    latents = zip(*(one.latents for one in deviations), strict=True)
+    return Deviation(tuple(map(max, latents)), max(one.pixels for one in deviations))
 
 
 def save(path: Path, inputs: RolloutInputs, outputs: RolloutOutputs) -> None:
@@ -140,12 +151,17 @@ def require_match(backend: Backend, bundle: Bundle) -> None:
     """Raises BundleError when the backend is farther from the known answers than the manifest tolerates."""
     spec = bundle.manifest.golden
     inputs, expected = load(bundle.file(spec.file), bundle.manifest)
-    found = deviation(run_rollout(backend, inputs), expected)
+    for batch in bundle.manifest.batches:
+        _require_near(backend, bundle, batch, deviation(run_rollout(backend, inputs, batch), expected))
+
+
+def _require_near(backend: Backend, bundle: Bundle, batch: int, found: Deviation) -> None:
+    spec = bundle.manifest.golden
     if max(found.latents) > spec.latents_tolerance or found.pixels > spec.pixels_tolerance:
         names = stages(bundle.manifest.num_steps)
         table = "; ".join(f"{name} {value:.2g}" for name, value in zip(names, found.latents, strict=True))
         raise BundleError(
-            f"golden vectors: expected at most {spec.latents_tolerance:g} in latents and {spec.pixels_tolerance} grey"
+            f"golden vectors, batch {batch}: expected at most {spec.latents_tolerance:g} in latents and {spec.pixels_tolerance} grey"
             f" levels, found {table} and {found.pixels} with {backend.version} on {backend.device};"
             f" choose another backend or export the bundle again"
         )

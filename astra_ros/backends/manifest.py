@@ -13,14 +13,15 @@ from typing import Any
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends import schema
-from astra_ros.denoiser.io import ModelDims, graph_specs
+from astra_ros.denoiser.io import GraphSpec, ModelDims, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT = 1 << 20
+MAX_BATCH = 1024
 
 
 class BundleError(ValueError):
@@ -134,6 +135,7 @@ class Manifest:
     action: the one action space, of those the model was trained on, that this bundle serves.
     chunk_len: frames per denoising. max_horizon: frames that may be asked for at once; the network itself has no limit.
     sigmas: K + 1 noise levels, strictly falling, last 0; step k goes from sigmas[k] to sigmas[k + 1].
+    batches: candidates that one run of append and of the steps can take, from 1 up.
     precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
@@ -150,6 +152,7 @@ class Manifest:
     chunk_len: int
     max_horizon: int
     sigmas: tuple[float, ...]
+    batches: tuple[int, ...]
     precision: str
     weights_dtype: str
     opset: int
@@ -161,7 +164,8 @@ class Manifest:
     def __post_init__(self) -> None:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
         _require_sigmas(self.sigmas)
-        schema.require_names("graphs", set(self.graphs), set(graph_specs(self.dims, self.num_steps)))
+        _require_batches(self.batches)
+        schema.require_names("graphs", set(self.graphs), set(self.graph_specs))
         _require_files(self)
 
     @property
@@ -183,6 +187,11 @@ class Manifest:
             history_tokens=self.history.num_tokens,
             **asdict(self.network),
         )
+
+    @property
+    def graph_specs(self) -> dict[str, GraphSpec]:
+        """Inputs and outputs of every graph."""
+        return graph_specs(self.dims, self.num_steps, self.batches)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -212,6 +221,14 @@ def _require_sigmas(sigmas: tuple[float, ...]) -> None:
     falls = all(high > low for high, low in pairwise(sigmas))
     if len(sigmas) < 2 or not falls or sigmas[-1] != 0 or sigmas[0] > 1:
         raise ValueError(f"sigmas: expected numbers falling from at most 1 to 0, found {list(sigmas)[:9]}")
+
+
+def _require_batches(batches: tuple[int, ...]) -> None:
+    grows = all(small < large for small, large in pairwise(batches))
+    if not batches or batches[0] != 1 or not grows or batches[-1] > MAX_BATCH:
+        raise ValueError(
+            f"batches: expected numbers rising from 1 to at most {MAX_BATCH}, found {list(batches)[:9]}"
+        )
 
 
 def _require_files(manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from astra_ros.backends.base import BackendError, GraphBackend
+from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError
 from astra_ros.denoiser.io import GraphSpec
@@ -18,7 +18,7 @@ from astra_ros.types import FloatArray
 _ERRORS_ONLY = 3
 
 
-class OrtBackend(GraphBackend):
+class OrtBackend(Backend):
     """Runs on the CPU.
 
     num_threads: threads of one inference; graphs run one after another, never together.
@@ -37,7 +37,7 @@ class OrtBackend(GraphBackend):
         self._sessions: dict[str, ort.InferenceSession] = {}
 
     def _open(self) -> None:
-        for graph, spec in self._specs.items():
+        for graph, spec in self.specs.items():
             session = self._open_session(self._bundle.graph(graph))
             _require_io(graph, session, spec)
             self._sessions[graph] = session
@@ -67,14 +67,17 @@ class OrtBackend(GraphBackend):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
-    def _run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ort.OrtValue]:
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ort.OrtValue]:
         session = self._sessions[graph]
         values = {name: _to_value(value) for name, value in inputs.items()}
-        names = list(self._specs[graph].outputs)
+        names = list(self.specs[graph].outputs)
         return dict(zip(names, session.run_with_ort_values(names, values), strict=True))
 
-    def _fetch(self, value: ort.OrtValue) -> FloatArray:
+    def fetch(self, value: ort.OrtValue) -> FloatArray:
         return np.asarray(value.numpy(), np.float32)
+
+    def repeat(self, value: ort.OrtValue, count: int, axis: int) -> ort.OrtValue:
+        return _to_value(super().repeat(value, count, axis))
 
     def _release(self) -> None:
         self._sessions.clear()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.history.layout import AGED, BLOCKS
+from astra_ros.history.layout import AGED, BLOCKS, HistoryBlock
 from astra_ros.types import FloatArray
 
 
-def history_features(spec: ActionSpec, actions: FloatArray) -> FloatArray:
-    """(s, a) actions that led to the slots' frames → (s, f).
+def history_features(
+    spec: ActionSpec, actions: FloatArray, blocks: tuple[HistoryBlock, ...] = BLOCKS
+) -> FloatArray:
+    """(s, a) actions that led to the frames in the slots of `blocks` → (s, f).
 
     A 4x block is told of changes inside of it only, so that its features stay when the window moves on.
     """
-    parts = []
-    for block in BLOCKS:
-        first, end = block.slots
+    parts, start = [], blocks[0].slots[0]
+    for block in blocks:
+        first, end = (slot - start for slot in block.slots)
         before = first if first == 0 or block.pooling == AGED else first - 1
         parts.append(spec.features(actions[first:end], actions[before], is_past=True))
     return np.concatenate(parts)

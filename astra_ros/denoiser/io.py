@@ -34,33 +34,60 @@ class GraphSpec:
     outputs: dict[str, Shape]
 
 
-def graph_specs(dims: ModelDims, num_steps: int) -> dict[str, GraphSpec]:
-    """encode, remember, append, step_0 … step_{K-1}, decode."""
+# The axis of each part of the history's cache along which candidates lie.
+CACHE_AXES = {"history_keys": 1, "history_values": 1, "history_bias": 0}
+
+
+def graph_specs(dims: ModelDims, num_steps: int, batches: tuple[int, ...] = (1,)) -> dict[str, GraphSpec]:
+    """encode, remember, decode, and for every batch append and step_0 … step_{K-1} (named by `batched`)."""
     pixels = (1, 3, dims.image_height, dims.image_width)
     frame = (1, dims.latent_channels, dims.latent_height, dims.latent_width)
-    chunk = (1, dims.chunk_len, *frame[1:])
-    keys = (dims.depth, 1, dims.num_heads, dims.history_tokens, dims.head_dim)
-    cache = {"history_keys": keys, "history_values": keys, "history_bias": (1, dims.history_tokens)}
+    graphs = {
+        "encode": GraphSpec({"pixels": pixels}, {"latents": frame}),
+        "remember": GraphSpec(_slots(dims, 1, NUM_SLOTS), _cache(dims, 1)),
+    }
+    for batch in batches:
+        graphs |= {
+            batched(stage, batch): spec for stage, spec in _chunk_specs(dims, num_steps, batch).items()
+        }
+    return {**graphs, "decode": GraphSpec({"latents": frame}, {"pixels": pixels})}
+
+
+def batched(stage: str, batch: int) -> str:
+    """Name of the graph that runs a stage for so many candidates at once."""
+    return stage if batch == 1 else f"{stage}_x{batch}"
+
+
+def newest_slots(dims: ModelDims) -> int:
+    """Remembered frames, the last ones, that append reads."""
+    return NUM_SLOTS - blocks_after(dims.chunk_len)[0].slots[0]
+
+
+def _chunk_specs(dims: ModelDims, num_steps: int, batch: int) -> dict[str, GraphSpec]:
+    cache = _cache(dims, batch)
+    frame = (batch, dims.latent_channels, dims.latent_height, dims.latent_width)
+    chunk = (batch, dims.chunk_len, *frame[1:])
     step = {
         "noisy_latents": chunk,
         "last_latents": frame,
-        "actions": (1, dims.chunk_len, dims.num_features),
+        "actions": (batch, dims.chunk_len, dims.num_features),
         **cache,
     }
     appended = {f"new_{name}": shape for name, shape in cache.items()}
-    newest = NUM_SLOTS - blocks_after(dims.chunk_len)[0].slots[0]
     return {
-        "encode": GraphSpec({"pixels": pixels}, {"latents": frame}),
-        "remember": GraphSpec(_slots(dims, NUM_SLOTS), cache),
-        "append": GraphSpec({**cache, **_slots(dims, newest)}, appended),
+        "append": GraphSpec({**cache, **_slots(dims, batch, newest_slots(dims))}, appended),
         **{f"step_{k}": GraphSpec(step, {"latents": chunk}) for k in range(num_steps)},
-        "decode": GraphSpec({"latents": frame}, {"pixels": pixels}),
     }
 
 
-def _slots(dims: ModelDims, count: int) -> dict[str, Shape]:
+def _cache(dims: ModelDims, batch: int) -> dict[str, Shape]:
+    keys = (dims.depth, batch, dims.num_heads, dims.history_tokens, dims.head_dim)
+    return {"history_keys": keys, "history_values": keys, "history_bias": (batch, dims.history_tokens)}
+
+
+def _slots(dims: ModelDims, batch: int, count: int) -> dict[str, Shape]:
     return {
-        "history_latents": (1, count, dims.latent_channels, dims.latent_height, dims.latent_width),
-        "history_actions": (1, count, dims.num_features),
-        "history_mask": (1, count),
+        "history_latents": (batch, count, dims.latent_channels, dims.latent_height, dims.latent_width),
+        "history_actions": (batch, count, dims.num_features),
+        "history_mask": (batch, count),
     }

@@ -48,10 +48,12 @@ def to_network(rgb: ByteArray) -> FloatArray:
     return pixels
 
 
-def from_network(pixels: FloatArray) -> ByteArray:
-    """(1, 3, h, w) float32 → (h, w, 3) uint8, contiguous; values beyond [-1, 1] saturate."""
+def from_network(pixels: FloatArray, out: ByteArray | None = None) -> ByteArray:
+    """(1, 3, h, w) float32 → (h, w, 3) uint8, into `out` if given; values beyond [-1, 1] saturate."""
     scaled = np.rint((pixels[0] + 1) * _HALF_RANGE)
-    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    frame = np.empty((*scaled.shape[1:], 3), np.uint8) if out is None else out
+    np.copyto(frame, np.clip(scaled, 0, 255).transpose(1, 2, 0), casting="unsafe")
+    return frame
 
 
 def _require_picture(rgb: ByteArray) -> None:

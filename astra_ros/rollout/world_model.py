@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -15,6 +14,7 @@ from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistoryMemory
+from astra_ros.rollout.chunks import roll_out
 from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
 
 # Share of step_dt by which a frame may miss its slot's time: a 10 Hz camera with 10 ms of jitter always finds one
@@ -28,6 +28,7 @@ class WorldModel:
     def __init__(self, backend: Backend) -> None:
         """backend: loaded; the world model closes it."""
         self._backend = backend
+        self._rollout = backend.rollout()
         step_dt = self.manifest.action.step_dt
         self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
 
@@ -63,18 +64,10 @@ class WorldModel:
         """
         started = perf_counter()
         plan = self._checked(plan)
-        slots = self.memory.slots(t0_ns, self._backend.encode)
-        noise = np.random.default_rng(seed)
-        frames: list[ByteArray] = []
-        for actions in self._chunks(plan):
-            if frames:
-                self._backend.append(slots)
-            else:
-                self._backend.remember(slots)
-            latents = self._sample(noise, actions)
-            frames.append(self._backend.decode(latents[: len(plan) - len(frames) * len(actions)]))
-            slots = slots.append(latents, actions)
-        return Prediction(np.concatenate(frames), seed, perf_counter() - started)
+        past = self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
+        chunks = roll_out(self._rollout, past, plan[None], self.manifest, seed)
+        latents = np.concatenate([chunk[0].copy() for chunk in chunks])
+        return Prediction(self._backend.decode(latents[: len(plan)]), seed, perf_counter() - started)
 
     def reconstruct(self, frames: ByteArray) -> ByteArray:
         """What the codec alone leaves of frames (t, h, w, 3): the ceiling of any prediction's quality."""
@@ -96,21 +89,6 @@ class WorldModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _sample(self, noise: np.random.Generator, actions: FloatArray) -> FloatArray:
-        """One chunk of latents (t, c, h, w), from noise down to sigma 0."""
-        shape = self.manifest.latents
-        size = (self.manifest.chunk_len, shape.channels, shape.height, shape.width)
-        latents: FloatArray = noise.standard_normal(size, np.float32)
-        for k in range(self.manifest.num_steps):
-            latents = self._backend.denoise(k, latents, actions)
-        return latents
-
-    def _chunks(self, plan: FloatArray) -> Iterator[FloatArray]:
-        """The plan in rows of chunk_len; the last chunk holds still beyond the plan's end."""
-        length = self.manifest.chunk_len
-        padding = np.repeat(plan[-1:], -len(plan) % length, axis=0)
-        return iter(np.concatenate([plan, padding]).reshape(-1, length, plan.shape[1]))
 
     def _checked(self, plan: FloatArray) -> FloatArray:
         expected, limit = self.manifest.action.dim, self.manifest.max_horizon

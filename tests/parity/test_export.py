@@ -286,7 +286,7 @@ def test_the_command_is_in_the_provenance(
     to_onnx.main(
         [str(untrained_checkpoint), "--space", "panda", "--steps", "4", "--out", str(tmp_path / "tiny")]
     )
-    assert seen == [ExportConfig("panda", 4, 2, 0, command=seen[0].command)]
+    assert seen == [ExportConfig("panda", 4, 2, 8, 0, command=seen[0].command)]
     assert (
-        seen[0].command == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2"
+        seen[0].command == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2 --candidates 8"
     )

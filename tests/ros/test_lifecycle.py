@@ -97,7 +97,7 @@ def test_two_namespaces_do_not_hear_each_other(make_rig: MakeRig) -> None:
         (lambda bundle: (bundle / "manifest.json").write_text("{"), ["line 1 column 2"]),
         (
             lambda bundle: change_manifest(bundle, lambda manifest: manifest.update(schema_version=1)),
-            ["schema_version: expected 2", "found 1", "export.to_onnx CHECKPOINT --space"],
+            ["schema_version: expected 3", "found 1", "export.to_onnx CHECKPOINT --space"],
         ),
     ],
     ids=["file missing", "wrong hash", "no manifest", "broken manifest", "old schema"],

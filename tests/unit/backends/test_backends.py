@@ -12,11 +12,12 @@ import onnxruntime
 import pytest
 
 from astra_ros.backends import factory, golden
-from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.base import Backend, BackendError, Past
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
+from astra_ros.backends.rollout import Rollout
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
 from tests.bundle_fixture import CHUNK, HEIGHT, LATENT, WIDTH
@@ -48,8 +49,7 @@ Call = Callable[[Backend, RolloutInputs], object]
 CALLS: dict[str, Call] = {
     "encode": lambda backend, inputs: backend.encode(inputs.pixels[0]),
     "remember": lambda backend, inputs: backend.remember(slots(inputs)),
-    "append": lambda backend, inputs: backend.append(slots(inputs)),
-    "denoise": lambda backend, inputs: backend.denoise(0, inputs.noise[0], inputs.plan[0]),
+    "rollout": lambda backend, _: backend.rollout(),
     "decode": lambda backend, inputs: backend.decode(inputs.noise[0]),
     "warmup": lambda backend, _: backend.warmup(),
 }
@@ -70,15 +70,56 @@ def test_use_before_load_and_after_close_is_an_error(
         CALLS[call](backend, inputs)
 
 
-@pytest.mark.parametrize(("call", "name"), [("denoise", r"denoise\(0\)"), ("append", r"append\(\)")])
-def test_denoise_and_append_need_a_history(
-    bundle: Bundle, inputs: RolloutInputs, call: str, name: str
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda rollout, noise, plan: rollout.denoise(0, noise, plan), r"denoise\(0\)"),
+        (lambda rollout, noise, plan: rollout.sample(noise, plan), r"sample\(\)"),
+        (lambda rollout, noise, plan: rollout.append(noise, plan), r"append\(\)"),
+    ],
+)
+def test_a_rollout_needs_a_past(
+    backend: Backend, inputs: RolloutInputs, call: Callable[..., object], name: str
 ) -> None:
-    with OrtBackend(bundle) as backend:
-        for _ in range(2):  # loading and warming up leave none behind
-            with pytest.raises(RuntimeError, match=rf"expected remember\(\) before {name}"):
-                CALLS[call](backend, inputs)
-            backend.warmup()
+    with pytest.raises(RuntimeError, match=rf"expected begin\(past\) before {name}, found no history"):
+        call(backend.rollout(), inputs.noise[:1], inputs.plan[:1])
+
+
+def test_a_batch_that_was_not_exported_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"batch: expected one of \(1, 8\) .*found 3; export .*--candidates"):
+        backend.rollout(3)
+
+
+def test_candidates_side_by_side_are_what_each_is_alone(backend: Backend, inputs: RolloutInputs) -> None:
+    """Eight plans over three chunks from one past, and each in a rollout of its own."""
+    rng, past = np.random.default_rng(2), backend.remember(slots(inputs))
+    noise = rng.standard_normal((3, 8, CHUNK, *LATENT), np.float32)
+    steps = 0.1 * rng.standard_normal((3, 8, CHUNK, len(inputs.plan[0, 0])), np.float32)
+    plans = past.slots.actions[-1] + np.cumsum(steps, axis=2)
+    together = roll(backend.rollout(8), past, noise, plans)
+    alone = [roll(backend.rollout(), past, noise[:, [b]], plans[:, [b]]) for b in range(8)]
+    difference = np.abs(together - np.concatenate(alone, axis=1)).max()
+    print(f"\nlargest difference between a batch and runs of one: {difference:.1e}")
+    assert difference <= 1e-5
+    assert np.abs(together[-1, 0] - together[-1, 1]).max() > 1e-2
+
+
+def test_a_rollout_begins_again_as_if_it_were_new(backend: Backend, inputs: RolloutInputs) -> None:
+    past, used = backend.remember(slots(inputs)), backend.rollout()
+    noise, plans = inputs.noise[:, None], inputs.plan[:, None]
+    first = roll(used, past, noise, plans)
+    assert np.array_equal(roll(used, past, noise, plans), first)
+    assert np.array_equal(roll(backend.rollout(), past, noise, plans), first)
+
+
+def roll(rollout: Rollout, past: Past, noise: np.ndarray, plans: np.ndarray) -> np.ndarray:
+    """(chunks, b, t, c, h, w)."""
+    rollout.begin(past)
+    chunks = []
+    for one, plan in zip(noise, plans, strict=True):
+        chunks.append(rollout.sample(one, plan).copy())
+        rollout.append(chunks[-1], plan)
+    return np.stack(chunks)
 
 
 def test_load_and_close_twice(bundle: Bundle, inputs: RolloutInputs) -> None:
@@ -123,9 +164,9 @@ def test_two_loads_give_the_same_bytes(bundle: Bundle, backend: Backend, inputs:
             assert a.tobytes() == b.tobytes()
 
 
-def predict(backend: Backend, inputs: RolloutInputs) -> np.ndarray:
-    """The chunk after whatever the backend remembers."""
-    return golden.denoise(backend, inputs.noise[0], inputs.plan[0])[-1]
+def predict(rollout: Rollout, inputs: RolloutInputs) -> np.ndarray:
+    """The next chunk."""
+    return rollout.sample(inputs.noise[:1], inputs.plan[:1])
 
 
 def test_empty_slots_are_invisible(backend: Backend, inputs: RolloutInputs) -> None:
@@ -133,25 +174,26 @@ def test_empty_slots_are_invisible(backend: Backend, inputs: RolloutInputs) -> N
     assert not inputs.mask[1:10].any()
     garbage = replace(full, latents=full.latents.copy(), actions=full.actions.copy())
     garbage.latents[1:10], garbage.actions[1:10] = 9.0, -9.0
-    found = []
+    found, rollout = [], backend.rollout()
     for past in (full, garbage):
-        backend.remember(past)
-        found.append(predict(backend, inputs))
+        rollout.begin(backend.remember(past))
+        found.append(predict(rollout, inputs))
     assert np.array_equal(found[0], found[1])
 
 
 def test_appending_is_remembering_the_moved_window_over_many_chunks(
-    backend: Backend, bundle: Bundle, inputs: RolloutInputs
+    backend: Backend, inputs: RolloutInputs
 ) -> None:
     past, rng = slots(inputs), np.random.default_rng(1)
-    backend.remember(past)
-    with OrtBackend(bundle) as other:
-        for _ in range(8):
-            steps = 0.1 * rng.standard_normal(inputs.plan[0].shape, np.float32)
-            past = past.append(rng.standard_normal((CHUNK, *LATENT), np.float32), past.actions[-1] + steps)
-            backend.append(past)
-            other.remember(past)
-            assert np.abs(predict(backend, inputs) - predict(other, inputs)).max() <= 1e-5
+    appended, afresh = backend.rollout(), backend.rollout()
+    appended.begin(backend.remember(past))
+    for _ in range(8):
+        steps = 0.1 * rng.standard_normal(inputs.plan[0].shape, np.float32)
+        latents, actions = rng.standard_normal((CHUNK, *LATENT), np.float32), past.actions[-1] + steps
+        past = past.append(latents, actions)
+        appended.append(latents[None], actions[None])
+        afresh.begin(backend.remember(past))
+        assert np.abs(predict(appended, inputs) - predict(afresh, inputs)).max() <= 1e-5
 
 
 def test_a_picture_of_another_size_is_refused(backend: Backend) -> None:

@@ -6,14 +6,14 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from astra_ros.backends import golden
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.denoiser.checkpoint import load_checkpoint
@@ -105,8 +105,9 @@ def test_a_rollout_is_chunks_whose_latents_become_history(world_model: WorldMode
     actions, slots = plan(12), slots_of(observations(), world_model)
     frames = []
     for rows in np.split(actions, 3):
-        backend.remember(slots)
-        latents = golden.denoise(backend, rng.standard_normal((CHUNK, *LATENT), np.float32), rows)[-1]
+        rollout = backend.rollout()
+        rollout.begin(backend.remember(slots))
+        latents = rollout.sample(rng.standard_normal((1, CHUNK, *LATENT), np.float32), rows[None])[0]
         frames.append(backend.decode(latents))
         slots = slots.append(latents, rows)
     found = world_model.predict(3 * STEP_NS, actions, seed=5).frames
@@ -168,15 +169,18 @@ def test_the_window_is_remembered_once_and_then_appended_to(
     world_model: WorldModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    attend = OrtBackend._attend
+    run = OrtBackend.run
 
-    def watch(backend: OrtBackend, graph: str, slots: HistorySlots, first: int) -> None:
+    def watch(backend: OrtBackend, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         calls.append(graph)
-        attend(backend, graph, slots, first)
+        return run(backend, graph, inputs)
 
-    monkeypatch.setattr(OrtBackend, "_attend", watch)
+    monkeypatch.setattr(OrtBackend, "run", watch)
     world_model.predict(3 * STEP_NS, plan(3 * CHUNK), seed=0)
-    assert calls == ["remember", "append", "append"]
+    steps = ["step_0", "step_1"]
+    assert [graph for graph in calls if graph not in ("encode", "decode")] == [
+        "remember", *steps, "append", *steps, "append", *steps,
+    ]  # fmt: skip
 
 
 def test_a_model_of_another_representation_is_refused_with_what_to_do(

@@ -1,0 +1,94 @@
+"""Candidates side by side: the same past, other actions, chunk after chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astra_ros.denoiser.features import chunk_features, history_features
+from astra_ros.denoiser.io import CACHE_AXES, batched, newest_slots
+from astra_ros.history.layout import blocks_after
+from astra_ros.types import FloatArray
+
+if TYPE_CHECKING:
+    from astra_ros.backends.base import Backend, Past
+
+
+class Rollout:
+    """begin, then per chunk sample (or denoise 0 … K-1) and append; any number of chunks, then begin again.
+
+    Keys and values stay in the runtime's memory and are shared by the denoising steps of a chunk. b: `batch`.
+    """
+
+    def __init__(self, backend: Backend, batch: int) -> None:
+        self.batch = batch
+        manifest = backend.manifest
+        self._backend, self._spec, self.num_steps = backend, manifest.action, manifest.num_steps
+        self._blocks = blocks_after(manifest.chunk_len)
+        slots, shape = newest_slots(manifest.dims), manifest.latents
+        # The newest slots, which append reads: they move on by a chunk each time.
+        self._latents = np.zeros((batch, slots, shape.channels, shape.height, shape.width), np.float32)
+        self._actions = np.zeros((batch, slots, manifest.action.dim), np.float32)
+        self._mask = np.zeros((batch, slots), np.float32)
+        self._cache: dict[str, Any] = {}
+
+    def begin(self, past: Past) -> None:
+        """All candidates start from this past."""
+        newest = slice(-self._mask.shape[1], None)
+        self._latents[:] = past.slots.latents[newest]
+        self._actions[:] = past.slots.actions[newest]
+        self._mask[:] = past.slots.mask[newest]
+        if self.batch == 1:
+            self._cache = dict(past.cache)
+        else:
+            self._cache = {
+                name: self._backend.repeat(past.cache[name], self.batch, axis)
+                for name, axis in CACHE_AXES.items()
+            }
+
+    def sample(self, noise: FloatArray, actions: FloatArray) -> FloatArray:
+        """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w)."""
+        latents, given = noise, self._given(actions, "sample()")
+        for k in range(self.num_steps):
+            latents = self._step(k, latents, given)
+        return self._backend.fetch(latents)
+
+    def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
+        """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1]."""
+        return self._backend.fetch(self._step(k, noisy, self._given(actions, f"denoise({k})")))
+
+    def append(self, latents: FloatArray, actions: FloatArray) -> None:
+        """A predicted chunk, latents (b, t, c, h, w) for actions (b, t, a), becomes the newest history."""
+        self._require_begun("append()")
+        for slots, newest in ((self._latents, latents), (self._actions, actions), (self._mask, 1.0)):
+            length = actions.shape[1]
+            slots[:, :-length] = slots[:, length:]
+            slots[:, -length:] = newest
+        features = np.stack([history_features(self._spec, rows, self._blocks) for rows in self._actions])
+        outputs = self._backend.run(
+            batched("append", self.batch),
+            {
+                "history_latents": self._latents,
+                "history_actions": features,
+                "history_mask": self._mask,
+                **self._cache,
+            },
+        )
+        self._cache = {name.removeprefix("new_"): value for name, value in outputs.items()}
+
+    def _given(self, actions: FloatArray, call: str) -> dict[str, Any]:
+        """What the denoising steps of a chunk share."""
+        self._require_begun(call)
+        rows = zip(actions, self._actions[:, -1], strict=True)
+        features = np.stack([chunk_features(self._spec, chunk, last) for chunk, last in rows])
+        return {"last_latents": self._latents[:, -1], "actions": features, **self._cache}
+
+    def _step(self, k: int, noisy: Any, given: dict[str, Any]) -> Any:
+        return self._backend.run(batched(f"step_{k}", self.batch), {"noisy_latents": noisy, **given})[
+            "latents"
+        ]
+
+    def _require_begun(self, call: str) -> None:
+        if not self._cache:
+            raise RuntimeError(f"rollout: expected begin(past) before {call}, found no history")
