@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.presets import PRESETS
-from astra_ros.history.layout import BLOCKS, NUM_SLOTS, HistoryBlock, blocks_after
+from astra_ros.history.layout import BLOCKS, MAX_PATCH_SIDE, NUM_SLOTS, HistoryBlock, blocks_after
 
 _SINUSOIDS = 256  # of the noise level
 _KERNEL = 9  # of the refiner's convolutions
@@ -89,7 +89,8 @@ def _poolings() -> list[HistoryBlock]:
 
 def _patch_values(config: DenoiserConfig, block: HistoryBlock) -> int:
     """Latent values that become one token of a block."""
-    return config.latent_channels * block.num_frames * (block.pooling * config.patch) ** 2
+    side = min(block.pooling * config.patch, MAX_PATCH_SIDE)
+    return config.latent_channels * block.num_frames * side**2
 
 
 def _num_experts(config: DenoiserConfig) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_PATCH_SIDE = 8  # latents a side of what a projection of the history reads
 ANCHOR_AGE = 24  # frames; the anchor stands at this fixed distance, whatever its true age
 
 
