@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,17 +60,19 @@ class ActionEncoder(nn.Module):
                 taken * probabilities
             )  # the chosen one's probability, so that the router learns from the result
         # Experts are a few thousand multiplications per frame: running all and keeping one beats gathering weights.
-        hidden = F.silu(einsum(unified, self.expert_in, "b t u, e u d -> b t e d") + self.expert_bias)
-        return einsum(hidden, self.expert_out, taken, "b t e d, e d o, b t e -> b t o"), Routing(
-            probabilities, chosen
+        hidden = F.silu(unified @ rearrange(self.expert_in, "e u d -> u (e d)") + self.expert_bias.flatten())
+        kept = rearrange(
+            rearrange(hidden, "b t (e d) -> b t e d", e=taken.shape[-1]) * taken[..., None],
+            "b t e d -> b t (e d)",
         )
+        return kept @ rearrange(self.expert_out, "e d o -> (e d) o"), Routing(probabilities, chosen)
 
     def _project(self, features: Tensor, space: Tensor) -> Tensor:
         if missing := max(self.config.num_features) - features.shape[-1]:
             features = F.pad(features, (0, missing))
         angles = rearrange(features[..., None] * self.frequencies, "b t f o -> b t (f o)")
         inputs = torch.cat([features, angles.sin(), angles.cos()], dim=-1)
-        projected = einsum(inputs, self.projector[space], "b t i, b i u -> b t u")
+        projected = inputs @ self.projector[space]
         return F.silu(projected + self.projector_bias[space][:, None])
 
     def _choose(self, probabilities: Tensor, space: Tensor) -> Tensor:

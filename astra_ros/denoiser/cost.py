@@ -170,7 +170,7 @@ def _block_flops(config: DenoiserConfig, tokens: int, seen: int, actions: int) -
 
 def _action_flops(config: DenoiserConfig, frames: int) -> int:
     width, unified, experts = config.width, config.actions.unified, _num_experts(config)
-    expert = unified * width + width * width + width  # the last: its share of the sum over experts
+    expert = unified * width + width * width
     return 2 * frames * (_projector_inputs(config) * unified + experts * (unified + expert))
 
 

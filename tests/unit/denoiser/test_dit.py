@@ -172,7 +172,7 @@ def test_attention_is_the_reference_attention() -> None:
     with torch.no_grad():
         mixed, (key, value) = attention(x, torch.zeros(6, 16), bias, past)
         query = rearrange(attention.qkv(x), "b n (three k d) -> three b k n d", three=3, k=2)[0]
-        query = torch.nn.functional.rms_norm(query, (32,), eps=1e-6)
+        query = 32 * torch.nn.functional.normalize(query, dim=-1)
         keys, values = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         expected = attention.out(rearrange(expected, "b k n d -> b n (k d)"))
