@@ -1,0 +1,56 @@
+"""Many plans from one past, in as few runs of the network as the bundle's batches allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from astra_ros.backends.base import Backend, Past
+from astra_ros.backends.rollout import Rollout
+from astra_ros.rollout.chunks import roll_out
+from astra_ros.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Futures:
+    """What follows from some of the plans. plans: their indices. latents: (n, horizon, c, h, w), their own copy."""
+
+    plans: range
+    latents: FloatArray
+
+
+class Candidates:
+    """Rolls out plans side by side. Buffers are made once per batch; no two questions may run at the same time."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @cached_property
+    def _rollouts(self) -> dict[int, Rollout]:
+        return {batch: self._backend.rollout(batch) for batch in self._backend.manifest.batches}
+
+    def roll_out(self, past: Past, plans: FloatArray, seed: int) -> Iterator[Futures | None]:
+        """Futures of all plans (n, horizon, a), a batch after the other; None after every chunk that completes none.
+
+        Whoever asks may therefore stop, or do something else, after each chunk. All plans see the same noise.
+        """
+        for group, batch in _groups(len(plans), self._backend.manifest.batches):
+            rows = plans[group.start : group.stop]
+            # A batch has a fixed size: its last places repeat the last plan.
+            padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
+            chunks: list[FloatArray] = []
+            for chunk in roll_out(self._rollouts[batch], past, padded, self._backend.manifest, seed):
+                if chunks:
+                    yield None
+                chunks.append(chunk[: len(rows)].copy())
+            yield Futures(group, np.concatenate(chunks, axis=1)[:, : plans.shape[1]])
+
+
+def _groups(count: int, batches: tuple[int, ...]) -> Iterator[tuple[range, int]]:
+    """Indices that run together and the batch that takes them: the largest, and for the rest the smallest that fits."""
+    for start in range(0, count, batches[-1]):
+        group = range(start, min(count, start + batches[-1]))
+        yield group, next(batch for batch in batches if batch >= len(group))

@@ -1,0 +1,72 @@
+"""Many plans from one past: the same futures as one plan at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_ros.backends.base import Past
+from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.ort import OrtBackend
+from astra_ros.history.layout import NUM_SLOTS
+from astra_ros.history.memory import HistorySlots
+from astra_ros.rollout.candidates import Candidates, Futures
+from astra_ros.rollout.chunks import roll_out
+from tests.bundle_fixture import CHUNK, LATENT
+
+HORIZON = 2 * CHUNK + 1
+
+
+@pytest.fixture(scope="module")
+def backend(untrained_bundle: Path) -> Iterator[OrtBackend]:
+    with OrtBackend(load_bundle(untrained_bundle)) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def past(backend: OrtBackend) -> Past:
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((NUM_SLOTS, *LATENT), np.float32)
+    return backend.remember(
+        HistorySlots(latents, np.zeros((NUM_SLOTS, 8), np.float32), np.ones(NUM_SLOTS, np.float32))
+    )
+
+
+def plans(count: int) -> np.ndarray:
+    return 0.3 * np.random.default_rng(1).standard_normal((count, HORIZON, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 20])
+def test_every_plan_gets_the_future_it_has_alone(backend: OrtBackend, past: Past, count: int) -> None:
+    found = [one for one in Candidates(backend).roll_out(past, plans(count), seed=4) if one]
+    assert [index for one in found for index in one.plans] == list(range(count))
+    for index, future in zip(range(count), np.concatenate([one.latents for one in found]), strict=True):
+        alone = [
+            chunk[0].copy()
+            for chunk in roll_out(backend.rollout(), past, plans(count)[[index]], backend.manifest, seed=4)
+        ]
+        assert future.shape == (HORIZON, *LATENT)
+        assert np.abs(future - np.concatenate(alone)[:HORIZON]).max() <= 1e-5
+
+
+def test_equal_plans_have_equal_futures_whatever_runs_beside_them(backend: OrtBackend, past: Past) -> None:
+    """Common noise: two places of a batch, and two batches, differ by their plans only."""
+    twins = plans(10)
+    twins[[3, 9]] = twins[0]
+    found = np.concatenate([one.latents for one in Candidates(backend).roll_out(past, twins, seed=0) if one])
+    assert np.abs(found[3] - found[0]).max() <= 1e-6
+    assert np.abs(found[9] - found[0]).max() <= 1e-5
+    assert np.abs(found[1] - found[0]).max() > 1e-2
+
+
+def test_whoever_asks_may_stop_after_every_chunk(backend: OrtBackend, past: Past) -> None:
+    candidates = Candidates(backend)
+    kinds = [type(one) for one in candidates.roll_out(past, plans(9), seed=0)]
+    assert kinds == [type(None), type(None), Futures] * 2
+    next(candidates.roll_out(past, plans(9), seed=0))  # left half-way
+    again = [one for one in candidates.roll_out(past, plans(9), seed=0) if one]
+    first = [one for one in Candidates(backend).roll_out(past, plans(9), seed=0) if one]
+    assert all(np.array_equal(a.latents, b.latents) for a, b in zip(again, first, strict=True))
