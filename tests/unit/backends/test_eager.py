@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from astra_ros.backends import golden
+from astra_ros.backends import cuda_graph, golden
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.cuda_graph import RecordedFunction, Recorder
@@ -119,6 +121,19 @@ def test_closing_lets_go_of_everything(bundle: Bundle) -> None:
     assert not backend._graphs
     with pytest.raises(RuntimeError, match=r"expected load\(\) first"):
         backend.encode(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_float32_is_not_rounded_while_graphs_are_recorded() -> None:
+    parts = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [part.fp32_precision for part in parts]
+    with cuda_graph._full_precision():
+        assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
+    assert [part.fp32_precision for part in parts] == before
+
+
+def test_torch_is_imported_only_when_asked_for() -> None:
+    code = "import sys, astra_ros.backends.factory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_unknown_device_is_refused(bundle: Bundle) -> None:
