@@ -14,6 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from astra_ros.backends.factory import PRECISIONS
 from astra_ros.backends.manifest import Manifest
 
 USUAL_HORIZON_S = 2.0  # what a planner of arm motions looks ahead, and a recorded plan usually covers
@@ -48,7 +49,13 @@ class NodeConfig:
         "", "Folder of the model's bundle; empty: the one that comes with the package.", is_live=False
     )
     backend: str = _parameter(
-        "auto", "What runs the network: auto (the fastest installed) or its name.", is_live=False
+        "auto", "What runs the network: auto (the first that can here) or its name.", is_live=False
+    )
+    precision: str = _parameter(
+        "auto",
+        "Arithmetic of the network: auto (the fastest that answers right, timed at configure) or its name.",
+        Limits(choices=PRECISIONS),
+        is_live=False,
     )
     num_threads: int = _parameter(2, "CPU threads of the network.", Limits(1, 256), is_live=False)
     image_transport: str = _parameter(
@@ -85,12 +92,37 @@ class NodeConfig:
     preview_always_on: bool = _parameter(
         default=False, description="Draw the preview also when nobody subscribes to it."
     )
+    goal_distance: str = _parameter(
+        "codec",
+        "What goals are compared by: codec, or a plug-in of the entry points astra_ros.goal_distance.",
+        is_live=False,
+    )
+    uncertainty_samples: int = _parameter(
+        1,
+        "Futures of one plan, each from other noise, whose spread is its uncertainty; 1: none.",
+        Limits(1, 64),
+    )
+    uncertainty_weight: float = _parameter(
+        0.0, "Lambda in score = -final goal distance - lambda * uncertainty.", Limits(0.0, 1e6)
+    )
+    preemption: str = _parameter(
+        "queue",
+        "A question that comes while another is answered waits, ends that one, or is refused as busy.",
+        Limits(choices=("queue", "preempt", "reject")),
+    )
+    max_candidates: int = _parameter(256, "Most candidates of one question.", Limits(1, 65536))
+    max_futures: int = _parameter(16, "Most futures that one question may have returned.", Limits(0, 1024))
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
             choices, found = _limits(parameter).choices, getattr(self, parameter.name)
             if choices and found not in choices:
                 raise ConfigError(f"{parameter.name}: expected one of {', '.join(choices)}, found {found!r}")
+        if self.uncertainty_weight and self.uncertainty_samples == 1:
+            raise ConfigError(
+                f"uncertainty_weight: expected 0 without uncertainty, found {self.uncertainty_weight:g}; set"
+                " uncertainty_samples:=4 first"
+            )
 
 
 def declare_parameters(node: Node) -> None:
