@@ -24,15 +24,15 @@ from astra_ros.backends.manifest import (
     NetworkSpec,
 )
 from astra_ros.denoiser.checkpoint import Checkpoint
-from astra_ros.denoiser.io import graph_specs
+from astra_ros.denoiser.io import comparison_specs, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
 OPSET = 20
 WEIGHTS_FILE, GOLDEN_FILE = "weights.bin", "golden.npz"
 # float32 weights are kept while the whole bundle stays below this; it travels in a git repository.
 MAX_BUNDLE_BYTES = 25_000_000
-# How far any backend may be from torch on a robot.
-LATENTS_TOLERANCE, PIXELS_TOLERANCE = 1e-3, 2
+# How far any backend may be from torch on a robot, in the precision of the graphs and in a lower one.
+LATENTS_TOLERANCE, PIXELS_TOLERANCE, REDUCED_TOLERANCE = 1e-3, 2, 0.02
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ExportConfig:
     space: the action space to serve; "": the checkpoint's only one. steps: denoising steps of a chunk; 0: the preset's.
     chunks: how many may be asked for at once, max_horizon = chunks * chunk_len.
     candidates: that one run takes; more are run in several. 1: none side by side.
+    comparisons: also the graphs of denoiser/io.py comparison_specs.
     seed: of the golden inputs. command: goes into the provenance.
     """
 
@@ -49,6 +50,7 @@ class ExportConfig:
     steps: int = 0
     chunks: int = 2
     candidates: int = 8
+    comparisons: bool = False
     seed: int = 0
     command: str = "export.to_onnx.export_bundle"
 
@@ -58,7 +60,11 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
     (action,) = served.actions.values()
     dims, preset, sigmas = served.dims(action.space), served.config.preset, served.config.sigmas
     batches = tuple(sorted({1, config.candidates}))
-    graphs = {name: f"{name}.onnx" for name in graph_specs(dims, len(sigmas) - 1, batches)}
+    names = [
+        *graph_specs(dims, len(sigmas) - 1, batches),
+        *(comparison_specs(dims) if config.comparisons else ()),
+    ]
+    graphs = {name: f"{name}.onnx" for name in names}
     unwritten = FileSpec("0" * 64, 0)
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -78,7 +84,7 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
         opset=OPSET,
         graphs=graphs,
         files=dict.fromkeys([*graphs.values(), WEIGHTS_FILE, GOLDEN_FILE], unwritten),
-        golden=GoldenSpec(GOLDEN_FILE, LATENTS_TOLERANCE, PIXELS_TOLERANCE),
+        golden=GoldenSpec(GOLDEN_FILE, LATENTS_TOLERANCE, PIXELS_TOLERANCE, REDUCED_TOLERANCE),
         provenance={
             "command": config.command,
             "seed": config.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,25 +21,24 @@ from astra_ros.flow.schedule import euler_weights
 HISTORY_SIGMA = 0.0
 
 
-def build_graphs(checkpoint: Checkpoint, batches: tuple[int, ...]) -> dict[str, nn.Module]:
-    """One module per graph of denoiser/io.py, inputs in its order, of a checkpoint of one action space.
+def build_graphs(
+    checkpoint: Checkpoint, names: Sequence[str], batches: tuple[int, ...]
+) -> dict[str, nn.Module]:
+    """The named graphs of denoiser/io.py as modules, inputs in its order, of a checkpoint of one action space.
 
     The same module serves every batch.
     """
-    stages = {
-        "append": Append(checkpoint.denoiser),
-        **{
-            f"step_{k}": Step(checkpoint.denoiser, sigma, sigma_next)
-            for k, (sigma, sigma_next) in enumerate(pairwise(checkpoint.config.sigmas))
-        },
-    }
+    steps = [Step(checkpoint.denoiser, *levels) for levels in pairwise(checkpoint.config.sigmas)]
+    stages = {"append": Append(checkpoint.denoiser), **{f"step_{k}": step for k, step in enumerate(steps)}}
     graphs = {
         "encode": Encode(checkpoint.codec),
         "remember": Remember(checkpoint.denoiser),
         **{batched(stage, batch): graph for batch in batches for stage, graph in stages.items()},
         "decode": Decode(checkpoint.codec),
+        "fused": Fused(steps),
+        "step_t": StepAtAnyLevel(checkpoint.denoiser),
     }
-    return {name: graph.eval().requires_grad_(requires_grad=False) for name, graph in graphs.items()}
+    return {name: graphs[name].eval().requires_grad_(requires_grad=False) for name in names}
 
 
 class Encode(nn.Module):
@@ -126,7 +126,7 @@ class Append(_AtSigma):
         history_mask: Tensor,
     ) -> Cache:
         cache = Cache(history_keys, history_values, history_bias)
-        newest = History(history_latents, history_actions, history_mask, self.space.expand(len(history_mask)))
+        newest = History(history_latents, history_actions, history_mask, self.space)
         return self.denoiser.append(cache, newest, self.sigma)
 
 
@@ -146,7 +146,48 @@ class Step(_AtSigma):
         history_values: Tensor,
         history_bias: Tensor,
     ) -> Tensor:
-        chunk = Chunk(noisy_latents, last_latents, actions, self.space.expand(len(actions)))
+        chunk = Chunk(noisy_latents, last_latents, actions, self.space)
         cache = Cache(history_keys, history_values, history_bias)
         clean, _ = self.denoiser.denoise(chunk, self.sigma, cache)
         return self.keep * noisy_latents + self.take * clean if self.keep else clean
+
+
+class Fused(nn.Module):
+    """All denoising steps."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, noisy_latents: Tensor, *given: Tensor) -> Tensor:
+        for step in self.steps:
+            noisy_latents = step(noisy_latents, *given)
+        return noisy_latents
+
+
+class StepAtAnyLevel(nn.Module):
+    """Denoising step between two noise levels that are inputs: nothing of them is folded."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.register_buffer("space", torch.zeros(1, dtype=torch.long), persistent=False)
+
+    space: Tensor
+
+    def forward(  # noqa: PLR0913 (the inputs of a graph)
+        self,
+        noisy_latents: Tensor,
+        last_latents: Tensor,
+        actions: Tensor,
+        history_keys: Tensor,
+        history_values: Tensor,
+        history_bias: Tensor,
+        sigma: Tensor,
+        sigma_next: Tensor,
+    ) -> Tensor:
+        chunk = Chunk(noisy_latents, last_latents, actions, self.space)
+        cache = Cache(history_keys, history_values, history_bias)
+        clean, _ = self.denoiser.denoise(chunk, sigma, cache)
+        keep = sigma_next / sigma
+        return keep * noisy_latents + (1.0 - keep) * clean

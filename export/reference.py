@@ -28,7 +28,7 @@ class TorchReference(Backend):
 
     def __init__(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         super().__init__(Bundle(Path(), manifest, sha256=""))
-        self._graphs = build_graphs(checkpoint, manifest.batches)
+        self._graphs = build_graphs(checkpoint, list(manifest.graphs), manifest.batches)
 
     def load(self) -> None:
         self._open()

@@ -53,7 +53,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         root = Path(temporary) / out.name
         root.mkdir()
-        _write_graphs(build_graphs(served, draft.batches), draft, root)
+        _write_graphs(build_graphs(served, list(draft.graphs), draft.batches), draft, root)
         reference = TorchReference(served, draft)
         _write_golden(reference, root / GOLDEN_FILE, config.seed)
         _verify(write_manifest(root, _with_files(draft, root)))
@@ -90,11 +90,18 @@ def main(arguments: list[str] | None = None) -> int:
         default=ExportConfig.candidates,
         help="candidates that one run of a step takes, for planners (default: %(default)s)",
     )
+    parser.add_argument(
+        "--comparisons",
+        action="store_true",
+        help="also all steps in one graph and a step with the noise level as an input, for astra bench",
+    )
     parser.add_argument("--seed", type=int, default=ExportConfig.seed, help="seed of the golden inputs")
     options = parser.parse_args(arguments)
-    names = ("space", "steps", "chunks", "candidates", "seed")
+    names = ("space", "steps", "chunks", "candidates", "comparisons", "seed")
     chosen = {name: getattr(options, name) for name in names}
-    given = " ".join(f"--{name} {value}" for name, value in chosen.items() if value)
+    given = " ".join(
+        f"--{name}" if value is True else f"--{name} {value}" for name, value in chosen.items() if value
+    )
     config = ExportConfig(**chosen, command=f"{parser.prog} CHECKPOINT --out {options.out.name} {given}")
     try:
         export_bundle(load_checkpoint(options.checkpoint), options.out, config)

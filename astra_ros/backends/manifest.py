@@ -13,7 +13,7 @@ from typing import Any
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends import schema
-from astra_ros.denoiser.io import GraphSpec, ModelDims, graph_specs
+from astra_ros.denoiser.io import GraphSpec, ModelDims, comparison_specs, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
 SCHEMA_VERSION = 3
@@ -111,19 +111,19 @@ class GoldenSpec:
     """Known answers of the network, and how far a backend on another machine may be from them.
 
     file: npz of inputs and expected outputs (backends/golden.py).
-    latents_tolerance: largest absolute difference, in latent units.
-    pixels_tolerance: largest absolute difference, in grey levels of 255.
+    latents_tolerance: largest absolute difference, in latent units. pixels_tolerance: the same in grey levels of 255.
+    reduced_tolerance: for arithmetic below the graphs' own; largest relative error, as golden.relative_errors has it.
     """
 
     file: str
     latents_tolerance: float
     pixels_tolerance: int
+    reduced_tolerance: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.latents_tolerance <= 1:
-            raise ValueError(
-                f"latents_tolerance: expected 0 < tolerance <= 1, found {self.latents_tolerance}"
-            )
+        for name in ("latents_tolerance", "reduced_tolerance"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 < tolerance <= 1, found {getattr(self, name)}")
         if not 0 <= self.pixels_tolerance <= 16:
             raise ValueError(f"pixels_tolerance: expected 0..16 grey levels, found {self.pixels_tolerance}")
 
@@ -165,7 +165,8 @@ class Manifest:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
         _require_sigmas(self.sigmas)
         _require_batches(self.batches)
-        schema.require_names("graphs", set(self.graphs), set(self.graph_specs))
+        optional = set(comparison_specs(self.dims))
+        schema.require_names("graphs", set(self.graphs) - optional, set(self.graph_specs) - optional)
         _require_files(self)
 
     @property
@@ -191,7 +192,8 @@ class Manifest:
     @property
     def graph_specs(self) -> dict[str, GraphSpec]:
         """Inputs and outputs of every graph."""
-        return graph_specs(self.dims, self.num_steps, self.batches)
+        optional = {name: spec for name, spec in comparison_specs(self.dims).items() if name in self.graphs}
+        return {**graph_specs(self.dims, self.num_steps, self.batches), **optional}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -16,16 +16,23 @@ KeysValues = tuple[Tensor, Tensor]
 HIDDEN = -1e4  # added to the logits of what a token may not see
 
 
+class Rotation(NamedTuple):
+    """Cosines and signed sines, (n, d_head), of the angles by which the features of n tokens turn."""
+
+    cos: Tensor
+    sin: Tensor
+
+
 class Context(NamedTuple):
     """What every block is told beside its tokens.
 
     action (b, t, d): one embedding per frame or block of frames. frames (n,): the row of it each token belongs to.
-    angles (n, d_head / 2): rotary angles. bias: broadcasts to (b, k, n, n_past + n).
+    rotation: of each token's place. bias: broadcasts to (b, k, n, n_past + n).
     """
 
     action: Tensor
     frames: Tensor
-    angles: Tensor
+    rotation: Rotation
     bias: Tensor
 
 
@@ -61,11 +68,16 @@ def rotary_angles(coordinates: Tensor, head_dim: int, theta: float = 100.0) -> T
     return torch.cat(angles, dim=1)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn each pair of features of (b, k, n, d_head) by its angle."""
+def rotation(angles: Tensor) -> Rotation:
+    """By angles (n, d_head / 2)."""
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Turn each pair of features of (b, k, n, d_head): feature i with feature i + d_head / 2."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = torch.cat([angles.cos()] * 2, dim=-1), torch.cat([-angles.sin(), angles.sin()], dim=-1)
-    return x * cos + torch.cat([second, first], dim=-1) * sin
+    return x * by.cos + torch.cat([second, first], dim=-1) * by.sin
 
 
 class SelfAttention(nn.Module):
@@ -78,7 +90,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, angles: Tensor, bias: Tensor, past: KeysValues | None = None
+        self, x: Tensor, by: Rotation, bias: Tensor, past: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
         """x (b, n, d); bias broadcasts to (b, k, n, n_past + n). Returns the output and the own keys and values."""
         queries_keys, value = self.qkv(x).split([2 * x.shape[-1], x.shape[-1]], dim=-1)
@@ -86,7 +98,7 @@ class SelfAttention(nn.Module):
         unit = F.normalize(
             rearrange(queries_keys, "b n (two k d) -> b (two k) n d", two=2, k=self.num_heads), dim=-1
         )
-        query, key = rotate(unit, angles).chunk(2, dim=1)
+        query, key = rotate(unit, by).chunk(2, dim=1)
         value = rearrange(value, "b n (k d) -> b k n d", k=self.num_heads)
         own = (key, value)
         if past is not None:
@@ -169,7 +181,7 @@ class Block(nn.Module):
         """x (b, n, d). Returns it changed, and the keys and values of its own tokens."""
         h = modulated_norm(x, modulation.attention_shift, modulation.attention_scale)
         h = self.adapter.before(h, context.action, context.frames)
-        attended, own = self.attention(h, context.angles, context.bias, past)
+        attended, own = self.attention(h, context.rotation, context.bias, past)
         x = x + modulation.attention_gate * self.adapter.after(attended, context.action, context.frames)
         h = modulated_norm(x, modulation.mlp_shift, modulation.mlp_scale)
         return x + modulation.mlp_gate * self.mlp(h), own

@@ -9,7 +9,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from astra_ros.denoiser.blocks import HIDDEN, Context, rotary_angles, rotate
+from astra_ros.denoiser.blocks import HIDDEN, Context, rotary_angles, rotate, rotation
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.history.embedder import pool_per_block
 from astra_ros.history.layout import AGED, BLOCKS, HistoryBlock
@@ -81,21 +81,21 @@ class Geometry(nn.Module):
             bias = torch.cat([past.bias, bias], dim=1)
         seen = bias[:, None] * self.other_blocks[first:] + self.history_mask[first:]
         pooled = pool_per_block(action, blocks)
-        return Context(pooled, owner, self.history_angles[first:], seen[:, None]), bias
+        return Context(pooled, owner, rotation(self.history_angles[first:]), seen[:, None]), bias
 
     def of_chunk(self, action: Tensor, history_bias: Tensor) -> Context:
         """Context of a chunk's tokens: a frame sees what is remembered, itself and the frames before it."""
         past = repeat(history_bias, "b n -> b m n", m=len(self.chunk_mask))
         own = repeat(self.chunk_mask, "m n -> b m n", b=len(history_bias))
         bias = rearrange(torch.cat([past, own], dim=-1), "b m n -> b 1 m n")
-        return Context(action, self.chunk_frames, self.chunk_angles, bias)
+        return Context(action, self.chunk_frames, rotation(self.chunk_angles), bias)
 
     def moved_on(self, cache: Cache, new_blocks: tuple[HistoryBlock, ...]) -> Cache:
         """What stays when a chunk is appended: the anchor where it is, the youngest 4x blocks one chunk further back."""
         anchor, kept = self.tokens[0], sum(self.tokens[1 : len(BLOCKS) - len(new_blocks)])
         first = anchor + sum(block.pooling == AGED for block in new_blocks) * self.tokens[1]
         window = slice(first, first + kept)
-        keys = rotate(cache.keys[..., window, :], self.step_back)
+        keys = rotate(cache.keys[..., window, :], rotation(self.step_back))
         return Cache(
             torch.cat([cache.keys[..., :anchor, :], keys], dim=-2),
             torch.cat([cache.values[..., :anchor, :], cache.values[..., window, :]], dim=-2),

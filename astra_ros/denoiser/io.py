@@ -53,6 +53,16 @@ def graph_specs(dims: ModelDims, num_steps: int, batches: tuple[int, ...] = (1,)
     return {**graphs, "decode": GraphSpec({"latents": frame}, {"pixels": pixels})}
 
 
+def comparison_specs(dims: ModelDims) -> dict[str, GraphSpec]:
+    """Graphs that a bundle may hold beside those it needs, to compare with.
+
+    fused: all denoising steps in one graph. step_t: one step, whose noise levels are inputs instead of constants.
+    """
+    step = _chunk_specs(dims, 1, 1)["step_0"]
+    levels: dict[str, Shape] = {"sigma": (1,), "sigma_next": (1,)}
+    return {"fused": step, "step_t": GraphSpec({**step.inputs, **levels}, step.outputs)}
+
+
 def batched(stage: str, batch: int) -> str:
     """Name of the graph that runs a stage for so many candidates at once."""
     return stage if batch == 1 else f"{stage}_x{batch}"

@@ -286,7 +286,37 @@ def test_the_command_is_in_the_provenance(
     to_onnx.main(
         [str(untrained_checkpoint), "--space", "panda", "--steps", "4", "--out", str(tmp_path / "tiny")]
     )
-    assert seen == [ExportConfig("panda", 4, 2, 8, 0, command=seen[0].command)]
+    assert seen == [ExportConfig("panda", 4, 2, 8, command=seen[0].command)]
     assert (
-        seen[0].command == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2 --candidates 8"
+        seen[0].command
+        == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2 --candidates 8"
     )
+
+
+def test_the_comparison_graphs_answer_as_the_steps_do(untrained_checkpoint: Path, tmp_path: Path) -> None:
+    """All steps in one graph, and a step that is told its noise levels, beside the graphs a robot uses."""
+    bundle = export_bundle(
+        load_checkpoint(untrained_checkpoint),
+        tmp_path / "bundle",
+        ExportConfig("panda", candidates=1, comparisons=True),
+    )
+    with OrtBackend(bundle) as backend:
+        rng = np.random.default_rng(0)
+        given = {
+            name: rng.standard_normal(shape, np.float32)
+            for name, shape in backend.specs["fused"].inputs.items()
+        }
+        expected, levels = given["noisy_latents"], pairwise(bundle.manifest.sigmas)
+        for k, (sigma, sigma_next) in enumerate(levels):
+            step = {**given, "noisy_latents": expected}
+            told = {"sigma": np.float32([sigma]), "sigma_next": np.float32([sigma_next])}
+            expected = backend.fetch(backend.run(f"step_{k}", step)["latents"])
+            found = backend.fetch(backend.run("step_t", {**step, **told})["latents"])
+            assert np.abs(found - expected).max() <= TOLERANCE
+        found = backend.fetch(backend.run("fused", given)["latents"])
+    assert np.abs(found - expected).max() <= TOLERANCE
+    sizes = {
+        name: len(onnx.load(bundle.graph(name), load_external_data=False).graph.node)
+        for name in ("step_0", "step_t")
+    }
+    assert sizes["step_0"] < sizes["step_t"]

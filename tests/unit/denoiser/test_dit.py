@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from astra_ros.denoiser.blocks import HIDDEN, ActAdapter, SelfAttention, rotary_angles, rotate
+from astra_ros.denoiser.blocks import HIDDEN, ActAdapter, SelfAttention, rotary_angles, rotate, rotation
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.dit import Denoiser, History
 from astra_ros.history.layout import ANCHOR_AGE, BLOCKS, NUM_SLOTS
@@ -170,7 +170,7 @@ def test_attention_is_the_reference_attention() -> None:
     bias = torch.zeros(2, 1, 1, 9)
     bias[:, :, :, 1] = HIDDEN
     with torch.no_grad():
-        mixed, (key, value) = attention(x, torch.zeros(6, 16), bias, past)
+        mixed, (key, value) = attention(x, rotation(torch.zeros(6, 16)), bias, past)
         query = rearrange(attention.qkv(x), "b n (three k d) -> three b k n d", three=3, k=2)[0]
         query = 32 * torch.nn.functional.normalize(query, dim=-1)
         keys, values = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
@@ -184,7 +184,8 @@ def test_rotary_products_depend_on_relative_coordinates_only() -> None:
 
     def product(at_query: list[float], at_key: list[float]) -> Tensor:
         turned = (
-            rotate(x, rotary_angles(torch.tensor([at]), 32)) for x, at in ((query, at_query), (key, at_key))
+            rotate(x, rotation(rotary_angles(torch.tensor([at]), 32)))
+            for x, at in ((query, at_query), (key, at_key))
         )
         first, second = turned
         return (first * second).sum()
