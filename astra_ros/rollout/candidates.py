@@ -32,6 +32,11 @@ class Candidates:
     def _rollouts(self) -> dict[int, Rollout]:
         return {batch: self._backend.rollout(batch) for batch in self._backend.manifest.batches}
 
+    @property
+    def largest_batch(self) -> int:
+        """Plans that one run of the network takes."""
+        return self._backend.manifest.batches[-1]
+
     def roll_out(self, past: Past, plans: FloatArray, seed: int) -> Iterator[Futures | None]:
         """Futures of all plans (n, horizon, a), a batch after the other; None after every chunk that completes none.
 

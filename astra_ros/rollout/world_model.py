@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from astra_ros.backends.base import Backend
+from astra_ros.backends.base import Backend, Past
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import BundleError, Manifest
@@ -33,11 +33,13 @@ class WorldModel:
         self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
 
     @classmethod
-    def load(cls, bundle_dir: Path | str, backend: str = "auto", num_threads: int = 2) -> WorldModel:
-        """Verify a bundle, open it and warm up. Raises BundleError or BackendError."""
+    def load(
+        cls, bundle_dir: Path | str, backend: str = "auto", num_threads: int = 2, precision: str = "auto"
+    ) -> WorldModel:
+        """Verify a bundle, open it (backends.factory.open_backend) and warm up. Raises BundleError or BackendError."""
         bundle = load_bundle(bundle_dir)
         _require_joint_positions(bundle.manifest)
-        opened = open_backend(bundle, backend, num_threads)
+        opened = open_backend(bundle, backend, num_threads, precision)
         opened.warmup()
         return cls(opened)
 
@@ -53,6 +55,10 @@ class WorldModel:
         """Remember what the robot sensed. Every camera frame belongs here, also those nobody predicts from."""
         self.memory.push(observation)
 
+    def past(self, t0_ns: int) -> Past:
+        """What rollouts from a remembered observation begin at. Raises LookupError when t0 is not in memory."""
+        return self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
+
     def predict(self, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
         """What the camera will see if the plan is executed.
 
@@ -64,8 +70,7 @@ class WorldModel:
         """
         started = perf_counter()
         plan = self._checked(plan)
-        past = self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
-        chunks = roll_out(self._rollout, past, plan[None], self.manifest, seed)
+        chunks = roll_out(self._rollout, self.past(t0_ns), plan[None], self.manifest, seed)
         latents = np.concatenate([chunk[0].copy() for chunk in chunks])
         return Prediction(self._backend.decode(latents[: len(plan)]), seed, perf_counter() - started)
 

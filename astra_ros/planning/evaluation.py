@@ -1,0 +1,197 @@
+"""One question about many plans, answered piece by piece: which future ends nearest to the goal, and how sure is that?
+
+All plans start from the same past and see the same noise, so that what differs between them comes from their actions.
+Scores are made in latent space. Only the best futures are kept, so memory does not grow with the number of plans.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from astra_ros.backends.base import Past
+from astra_ros.planning.goals import GoalDistance, measured
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Question:
+    """plans: (n, horizon, a) commanded positions inside the trained range, n ≥ 1.
+
+    goal_distance: None = no goal, and no scores. top_k: futures to return. num_samples: futures per plan whose spread is
+    the uncertainty; 1 = none. uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
+    the best top_k, after all scores. deadline_s: time.monotonic() by which to end; None = whenever it is done.
+    """
+
+    plans: FloatArray
+    goal_distance: GoalDistance | None = None
+    seed: int = 0
+    top_k: int = 1
+    num_samples: int = 1
+    uncertainty_weight: float = 0.0
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Future:
+    """plan: its index. latents: (horizon, c, h, w). Per frame (horizon,): goal_distance and uncertainty, NaN = none."""
+
+    plan: int
+    latents: FloatArray
+    goal_distance: FloatArray
+    uncertainty: FloatArray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Per plan (n,): evaluated, and where it is true scores (higher is better), distance at the end, uncertainty; else NaN.
+
+    ranking: indices of the evaluated plans, best first, ties by index. futures: of the best top_k, in that order.
+    is_complete: False when it was stopped before everything was done.
+    """
+
+    evaluated: npt.NDArray[np.bool_]
+    scores: FloatArray
+    final_goal_distance: FloatArray
+    uncertainty: FloatArray
+    ranking: npt.NDArray[np.intp]
+    futures: tuple[Future, ...]
+    is_complete: bool
+
+
+class Evaluation:
+    """The work on one question. `run` does it; `answer` is the best so far, at any time."""
+
+    def __init__(self, candidates: Candidates, past: Past, question: Question) -> None:
+        self._candidates = candidates
+        self._past = past
+        self._question = question
+        count = len(question.plans)
+        self._evaluated = np.zeros(count, np.bool_)
+        self._distance, self._uncertainty = np.full((2, count), np.nan, np.float32)
+        self._best: dict[int, Future] = {}
+        self._is_complete = False
+
+    @property
+    def num_done(self) -> int:
+        return int(self._evaluated.sum())
+
+    def run(self) -> Iterator[None]:
+        """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
+        deadline_s, longest_s, since_s = self._question.deadline_s, 0.0, time.monotonic()
+        if deadline_s is not None and since_s >= deadline_s:
+            return
+        for _ in self._pieces():
+            yield
+            now_s = time.monotonic()
+            longest_s, since_s = max(longest_s, now_s - since_s), now_s
+            if deadline_s is not None and now_s + longest_s > deadline_s:
+                return
+        self._is_complete = True
+
+    def answer(self) -> Answer:
+        scores, ranking = self._scores(), self._ranking()
+        return Answer(
+            evaluated=self._evaluated.copy(),
+            scores=scores,
+            final_goal_distance=self._distance.copy(),
+            uncertainty=self._uncertainty.copy(),
+            ranking=ranking,
+            futures=tuple(self._best[plan] for plan in ranking[: self._question.top_k].tolist()),
+            is_complete=self._is_complete,
+        )
+
+    def _pieces(self) -> Iterator[None]:
+        question, batch = self._question, self._candidates.largest_batch
+        samples = question.num_samples if question.uncertainty_weight else 1
+        for start in range(0, len(question.plans), batch):
+            group = np.arange(start, min(start + batch, len(question.plans)))
+            latents = yield from self._roll_out(group, sample=0)
+            uncertainty = yield from self._spread(group, latents, samples)
+            self._record(group, latents, uncertainty)
+            yield
+        if samples < question.num_samples:
+            yield from self._add_uncertainty()
+
+    def _add_uncertainty(self) -> Iterator[None]:
+        """To the futures that are going to be returned."""
+        batch, best = self._candidates.largest_batch, np.array(sorted(self._best), np.intp)
+        for start in range(0, len(best), batch):
+            group = best[start : start + batch]
+            latents = np.stack([self._best[plan].latents for plan in group.tolist()])
+            uncertainty = yield from self._spread(group, latents, self._question.num_samples)
+            self._uncertainty[group] = uncertainty.mean(axis=1)
+            for plan, per_frame in zip(group.tolist(), uncertainty, strict=True):
+                self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
+            yield
+
+    def _roll_out(self, group: npt.NDArray[np.intp], sample: int) -> Generator[None, None, FloatArray]:
+        """Latents (g, horizon, c, h, w) of one batch of plans."""
+        seed = _sample_seed(self._question.seed, sample)
+        for futures in self._candidates.roll_out(self._past, self._question.plans[group], seed):
+            if futures:
+                return futures.latents
+            yield
+        raise AssertionError("a group that fits into one batch ends with its futures")
+
+    def _spread(
+        self, group: npt.NDArray[np.intp], first: FloatArray, samples: int
+    ) -> Generator[None, None, FloatArray]:
+        """(g, horizon): standard deviation of the latents over samples, root mean square over c, h, w. NaN for one."""
+        if samples == 1:
+            return np.full(first.shape[:2], np.nan, np.float32)
+        mean, squares = first.astype(np.float64), np.zeros(first.shape)
+        for sample in range(1, samples):
+            yield
+            latents = yield from self._roll_out(group, sample)
+            # Welford, Technometrics 1962: one pass, no sample is kept.
+            difference = latents - mean
+            mean += difference / (sample + 1)
+            squares += difference * (latents - mean)
+        return np.sqrt(squares.mean(axis=(2, 3, 4)) / (samples - 1)).astype(np.float32)
+
+    def _record(self, group: npt.NDArray[np.intp], latents: FloatArray, uncertainty: FloatArray) -> None:
+        measure = self._question.goal_distance
+        distance = measured(measure, latents) if measure else np.full(latents.shape[:2], np.nan, np.float32)
+        self._evaluated[group] = True
+        self._distance[group] = distance[:, -1]
+        self._uncertainty[group] = uncertainty.mean(axis=1)
+        best = set(self._ranking()[: self._question.top_k].tolist())
+        self._best = {plan: future for plan, future in self._best.items() if plan in best}
+        for i, plan in enumerate(group.tolist()):
+            if plan in best:
+                self._best[plan] = Future(plan, latents[i].copy(), distance[i], uncertainty[i])
+
+    def _scores(self) -> FloatArray:
+        weight = np.float32(self._question.uncertainty_weight)
+        return -self._distance - weight * self._uncertainty if weight else -self._distance
+
+    def _ranking(self) -> npt.NDArray[np.intp]:
+        """Stable, so that ties go by index; numpy sorts NaN last."""
+        evaluated = np.flatnonzero(self._evaluated)
+        return evaluated[np.argsort(-self._scores()[evaluated], kind="stable")]
+
+
+def costs_of(
+    candidates: Candidates, past: Past, goal_distance: GoalDistance, seed: int = 0
+) -> Callable[[FloatArray], FloatArray]:
+    """For optimisers: plans (n, horizon, a) → final goal distances (n,), each time from this past and with this noise."""
+
+    def costs(plans: FloatArray) -> FloatArray:
+        question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0)
+        evaluation = Evaluation(candidates, past, question)
+        for _ in evaluation.run():
+            pass
+        return evaluation.answer().final_goal_distance
+
+    return costs
+
+
+def _sample_seed(seed: int, sample: int) -> int:
+    """Sample 0 has the noise of a prediction with this seed."""
+    return int(np.random.SeedSequence([seed, sample]).generate_state(1, np.uint64)[0]) if sample else seed

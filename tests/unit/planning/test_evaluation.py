@@ -1,0 +1,196 @@
+"""One question about many plans, with the real runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_ros.planning.evaluation import Answer, Evaluation, Question, costs_of
+from astra_ros.planning.goals import Goal, GoalDistance, codec_distance, find_goal_distance
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import FloatArray, Observation
+from tests.bundle_fixture import CHUNK, HEIGHT, LATENT, WIDTH
+
+HORIZON = CHUNK + 1
+PLANTED = 7
+
+
+@pytest.fixture(scope="module")
+def model(untrained_bundle: Path) -> Iterator[WorldModel]:
+    with WorldModel.load(untrained_bundle) as loaded:
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        loaded.observe(Observation(0, pixels, np.zeros(8, np.float32)))
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def candidates(model: WorldModel) -> Candidates:
+    return Candidates(model.backend)
+
+
+def plans(count: int) -> FloatArray:
+    return 0.5 * np.random.default_rng(1).standard_normal((count, HORIZON, 8)).astype(np.float32)
+
+
+def ask(model: WorldModel, candidates: Candidates, question: Question, stop_after: int = 10**6) -> Answer:
+    evaluation = Evaluation(candidates, model.past(0), question)
+    for piece, _ in enumerate(evaluation.run(), 1):
+        if piece == stop_after:
+            break
+    return evaluation.answer()
+
+
+@pytest.fixture(scope="module")
+def to_planted(model: WorldModel, candidates: Candidates) -> GoalDistance:
+    """The goal is where plan PLANTED leads."""
+    future = ask(model, candidates, Question(plans(10)[[PLANTED]])).futures[0]
+    return codec_distance(model.backend, Goal(future.latents[-1]))
+
+
+def test_the_plan_that_leads_to_the_goal_is_ranked_first(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    answer = ask(model, candidates, Question(plans(10), to_planted, top_k=3))
+    assert answer.is_complete
+    assert answer.evaluated.all()
+    assert answer.ranking[0] == PLANTED
+    assert answer.final_goal_distance[PLANTED] < 1e-6 < np.sort(answer.final_goal_distance)[1]
+    np.testing.assert_array_equal(answer.scores, -answer.final_goal_distance)
+    np.testing.assert_array_equal(answer.ranking, np.argsort(-answer.scores, kind="stable"))
+    assert [future.plan for future in answer.futures] == answer.ranking[:3].tolist()
+    assert answer.futures[0].latents.shape == (HORIZON, *LATENT)
+    assert answer.futures[1].goal_distance[-1] == answer.final_goal_distance[answer.ranking[1]]
+    assert np.isnan(answer.uncertainty).all()
+
+
+def test_ties_go_by_index(model: WorldModel, candidates: Candidates, to_planted: GoalDistance) -> None:
+    def constant(futures: FloatArray) -> FloatArray:
+        return np.ones(futures.shape[:2], np.float32)
+
+    assert ask(model, candidates, Question(plans(10), constant)).ranking.tolist() == list(range(10))
+    assert ask(model, candidates, Question(plans(3))).ranking.tolist() == [0, 1, 2]
+
+
+def test_futures_are_the_ones_that_the_live_stream_would_predict(
+    model: WorldModel, candidates: Candidates
+) -> None:
+    future = ask(model, candidates, Question(plans(1), seed=5)).futures[0]
+    expected = model.predict(0, plans(1)[0], seed=5).frames
+    np.testing.assert_array_equal(model.backend.decode(future.latents), expected)
+
+
+def test_what_runs_between_two_pieces_changes_nothing(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    question = Question(plans(9), to_planted, num_samples=2, uncertainty_weight=0.5)
+    undisturbed = ask(model, candidates, question)
+    evaluation = Evaluation(candidates, model.past(0), question)
+    for _ in evaluation.run():
+        model.predict(0, plans(2)[1], seed=9)
+    np.testing.assert_array_equal(evaluation.answer().scores, undisturbed.scores)
+
+
+def test_without_a_weight_only_the_best_get_an_uncertainty(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    plain = ask(model, candidates, Question(plans(10), to_planted, top_k=2))
+    answer = ask(model, candidates, Question(plans(10), to_planted, top_k=2, num_samples=3))
+    np.testing.assert_array_equal(answer.scores, plain.scores)
+    assert set(np.flatnonzero(np.isfinite(answer.uncertainty))) == set(answer.ranking[:2])
+    best = answer.futures[0]
+    assert (best.uncertainty > 0).all()
+    assert answer.uncertainty[best.plan] == pytest.approx(best.uncertainty.mean())
+
+
+def test_uncertainty_is_the_spread_over_noise_and_lowers_the_score(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    question = Question(plans(3), to_planted, num_samples=4, uncertainty_weight=2.0)
+    answer = ask(model, candidates, question)
+    expected = -answer.final_goal_distance - 2 * answer.uncertainty
+    np.testing.assert_allclose(answer.scores, expected, rtol=1e-5)
+    evaluation = Evaluation(candidates, model.past(0), question)
+    samples = np.stack([_exhausted(evaluation._roll_out(np.arange(3), sample)) for sample in range(4)])
+    spread = np.sqrt(samples.var(axis=0, ddof=1).mean(axis=(2, 3, 4)))
+    np.testing.assert_allclose(answer.uncertainty, spread.mean(axis=1), rtol=1e-4)
+
+
+def _exhausted(steps: Iterator[None]) -> FloatArray:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_stopped_early_it_has_the_best_so_far(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    """Plan PLANTED is in the first batch of eight, which takes two chunks."""
+    answer = ask(model, candidates, Question(plans(20), to_planted), stop_after=2)
+    assert not answer.is_complete
+    assert answer.evaluated.tolist() == [True] * 8 + [False] * 12
+    assert answer.ranking[0] == PLANTED
+    assert len(answer.ranking) == 8
+    assert np.isnan(answer.scores[8:]).all()
+
+
+def test_the_deadline_is_overrun_by_no_more_than_a_piece(model: WorldModel, candidates: Candidates) -> None:
+    started_s = time.monotonic()
+    answer = ask(model, candidates, Question(plans(8)))
+    needed_s = time.monotonic() - started_s
+    deadline_s = time.monotonic() + 2.5 * needed_s
+    answer = ask(model, candidates, Question(plans(800), deadline_s=deadline_s))
+    assert time.monotonic() < deadline_s + 2 * needed_s
+    assert not answer.is_complete
+    assert 0 < answer.evaluated.sum() < 800
+    late = ask(model, candidates, Question(plans(8), deadline_s=time.monotonic()))
+    assert not late.evaluated.any()
+    assert not late.futures
+
+
+def test_no_more_futures_than_asked_for_are_kept(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    evaluation = Evaluation(candidates, model.past(0), Question(plans(40), to_planted, top_k=3))
+    assert max(len(evaluation._best) for _ in evaluation.run()) == 3
+    assert not ask(model, candidates, Question(plans(3), to_planted, top_k=0)).futures
+
+
+def test_costs_are_final_goal_distances(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    costs = costs_of(candidates, model.past(0), to_planted)(plans(10))
+    answer = ask(model, candidates, Question(plans(10), to_planted))
+    np.testing.assert_array_equal(costs, answer.final_goal_distance)
+
+
+def test_a_plug_in_of_another_shape_is_named(model: WorldModel, candidates: Candidates) -> None:
+    with pytest.raises(ValueError, match=r"goal distance: expected \(futures, frames\) = \(2, 5\)"):
+        ask(model, candidates, Question(plans(2), lambda futures: futures.mean(axis=(1, 2, 3, 4))))
+
+
+def test_an_unknown_distance_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="expected one of codec, found 'lpips'"):
+        find_goal_distance("lpips")
+
+
+def test_a_plug_in_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: WorldModel
+) -> None:
+    (tmp_path / "near_zero.py").write_text(
+        "def make(backend, goal):\n    return lambda futures: (futures**2).mean(axis=(2, 3, 4))\n"
+    )
+    info = tmp_path / "near_zero-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: near-zero\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[astra_ros.goal_distance]\nzero = near_zero:make\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    measure = find_goal_distance("zero")(model.backend, Goal(np.ones(LATENT, np.float32)))
+    assert measure(np.full((1, 2, *LATENT), 2, np.float32)).tolist() == [[4, 4]]
