@@ -13,7 +13,14 @@ from lightning_fabric import Fabric
 
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.codec.autoencoder import Codec
-from astra_ros.denoiser.checkpoint import Checkpoint, load_codec, new_checkpoint, save_checkpoint, save_codec
+from astra_ros.denoiser.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_codec,
+    new_checkpoint,
+    save_checkpoint,
+    save_codec,
+)
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.codec import CodecStep, DecoderStep, finished_codec, fit_statistics
 from astra_ros.training.config import (
@@ -33,6 +40,7 @@ from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, segment_sampler
 from astra_ros.training.state import require_same_run
 from astra_ros.training.trainer import Trainer, TrainingStep
+from astra_ros.training.warm_start import start_at
 
 STAGES = ("codec", "denoiser", "decoder")
 SMALLEST_SHARE = 0.3  # of the budget, for the denoiser, however long the data takes to read
@@ -46,7 +54,8 @@ class TrainingRun:
         self._config, self._out, self._fabric, self._command = config, out, fabric, command
         self._model = config.model()
         self._size = (self._model.image_height, self._model.image_width)
-        self._codec_folder = out if config.codec_run is None else Path(config.codec_run)
+        self._codec_folder = Path(config.start_from or config.codec_run or out)
+        self._start = load_checkpoint(Path(config.start_from)) if config.start_from else None
         self._log = out / "log.jsonl" if fabric.is_global_zero else None
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
         require_same_run(out / "run.json", identity)
@@ -65,7 +74,10 @@ class TrainingRun:
         return checkpoint
 
     def _codec(self) -> Codec:
-        """Trained here, or what an earlier start left."""
+        """Trained here, or what an earlier start or run left."""
+        if self._start is not None:
+            self._fabric.to_device(self._start.codec)
+            return self._start.codec
         file = self._codec_folder / "codec.safetensors"
         if not file.is_file() and self._config.codec_run is None:
             torch.manual_seed(self._config.seed)  # of the initial weights
@@ -101,8 +113,12 @@ class TrainingRun:
         store = LatentStore(self._codec_folder / "latents", codec, self._fabric, self._model.step_dt)
         self._encoded = encode_sets(store, self._sets, self._size, self._fabric)
         specs = fit_specs(self._encoded, self._model.step_dt)
+        if self._start is not None:  # what is known keeps its meaning
+            specs |= {space: spec for space, spec in self._start.actions.items() if space in specs}
         torch.manual_seed(self._config.seed)  # of the initial weights
         checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
+        if self._start is not None:
+            start_at(checkpoint, self._start)
         segments = segment_sampler(self._encoded, specs, self._config.segment())
         step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective)
         optimizers = denoiser_optimizers(checkpoint.denoiser, checkpoint.denoiser.blocks)

@@ -110,7 +110,8 @@ class CodecTrainingConfig:
 class TrainConfig:
     """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
 
-    codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
+    start_from: folder of an earlier model, whose codec and latents are taken as they are and whose denoiser is trained on,
+    for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
     trained. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
     checkpoint_minutes: how often the averaged model is evaluated and written.
     """
@@ -119,6 +120,7 @@ class TrainConfig:
     data: DataConfig
     seed: int = 0
     checkpoint_minutes: float = 8.0
+    start_from: str | None = None
     codec_run: str | None = None
     codec_weights: str | None = None
     denoiser: dict[str, Any] = field(default_factory=dict)
@@ -134,6 +136,10 @@ class TrainConfig:
         if self.preset not in PRESETS:
             raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {self.preset!r}")
         self.segment()  # a wrong key is found now, not after the codec is trained
+        if self.start_from is not None and (self.codec_run is not None or self.codec_weights is not None):
+            raise ValueError(
+                "start_from: expected no codec_run and no codec_weights beside it, found one; drop it"
+            )
         if (self.model().codec.kind == "taef2") != (self.codec_weights is not None):
             raise ValueError(
                 "codec_weights: expected the folder of TAEF2's weights with codec.kind taef2, and none without, "
@@ -143,7 +149,7 @@ class TrainConfig:
     @property
     def trains_codec(self) -> bool:
         """Or takes one as it is."""
-        return self.codec_run is None and self.codec_weights is None
+        return self.start_from is None and self.codec_run is None and self.codec_weights is None
 
     def model(self) -> ModelConfig:
         """The preset with this run's changes."""

@@ -20,6 +20,7 @@ from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.draw import Draw
 from astra_ros.training.objective import ObjectiveConfig, denoising_loss
 from astra_ros.training.trainer import TrainingStep
+from astra_ros.training.warm_start import start_at
 
 
 @dataclass(frozen=True)
@@ -101,27 +102,8 @@ def integrate(
 def student_of(teacher: Checkpoint, config: DistillationConfig) -> Checkpoint:
     """A copy of the teacher, for the student's number of steps, and for one action space if that is asked for."""
     spaces = list(teacher.actions) if config.space is None else [config.space]
-    indices = [teacher.space_index(space) for space in spaces]
     model = replace(teacher.config, num_steps=config.num_steps)
-    student = new_checkpoint(model, [teacher.actions[space] for space in spaces])
-    weights = teacher.denoiser.state_dict()
-    student.denoiser.load_state_dict(_of_spaces(teacher, student, indices, weights), strict=True)
-    student.codec.load_state_dict(teacher.codec.state_dict(), strict=True)
+    specs = list(teacher.actions.values())
+    student = new_checkpoint(model, [specs[teacher.space_index(space)] for space in spaces])
+    start_at(student, teacher)
     return student
-
-
-def _of_spaces(
-    teacher: Checkpoint, student: Checkpoint, indices: list[int], weights: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Weights whose projectors are those of some action spaces, for features padded to the widest of these."""
-    name, bias_name = "action_encoder.projector", "action_encoder.projector_bias"
-    octaves = teacher.config.denoiser.actions.octaves
-    before = max(teacher.config.denoiser.actions.num_features)
-    after = max(student.config.denoiser.actions.num_features)
-    plain, sines, cosines = weights[name][indices].split([before, before * octaves, before * octaves], dim=1)
-    # Features that go were always 0; their sines were, too, and their cosines 1: a constant, which the bias takes over.
-    bias = weights[bias_name][indices] + cosines[:, after * octaves :].sum(dim=1)
-    projector = torch.cat(
-        [plain[:, :after], sines[:, : after * octaves], cosines[:, : after * octaves]], dim=1
-    )
-    return {**weights, name: projector, bias_name: bias}

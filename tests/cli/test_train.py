@@ -77,6 +77,33 @@ def test_it_shows_what_it_does(trained: Path) -> None:
         )  # the observed frame and 16 steps; three moments, two rows each
 
 
+def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Without a single step it answers as before; with some it has learned, and only its denoiser."""
+    path = next(
+        one["path"]
+        for one in load_checkpoint(trained).provenance["train_config"]["data"]["sets"]
+        if "car" in one["path"]
+    )
+    words = (f"start_from={trained}", f"data.sets=[{{path: {path}}}]", "training.max_steps=3")
+    assert train(config, tmp_path, *words) == 0
+    before, after = load_checkpoint(trained), load_checkpoint(tmp_path)
+    assert list(after.actions) == ["toy_car"]
+    assert after.actions["toy_car"] == before.actions["toy_car"]
+    for name, value in before.codec.state_dict().items():
+        assert torch.equal(after.codec.state_dict()[name], value)
+    change = after.denoiser.position - before.denoiser.position
+    assert 0 < change.abs().max() < 0.2
+    assert not (tmp_path / "latents").exists()
+
+
+def test_a_start_of_another_size_is_refused(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(config, tmp_path, f"start_from={trained}", "denoiser.width=64") == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "start_from: expected a model of the same sizes, found" in line
+
+
 def test_again_it_only_evaluates(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = weights(trained)
     assert train(config, trained, "seed=5") == 0
