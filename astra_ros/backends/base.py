@@ -12,8 +12,11 @@ so that every runtime sees the same numbers. Single-threaded: the thread that lo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +35,9 @@ from astra_ros.types import ByteArray, FloatArray
 class BackendError(RuntimeError):
     """No backend can be opened as asked. One line with the command that fixes it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 @dataclass(frozen=True)
 class Past:
@@ -45,8 +51,9 @@ class Past:
 
 
 class Backend(ABC):
-    """Runs a bundle's graphs. A runtime adds how it opens, runs and closes them.
+    """Runs a bundle's graphs. A runtime adds how it opens, runs and closes them; its first arguments are (bundle, num_threads).
 
+    specs: the graphs that `_open` makes ready.
     version: the runtime and its version, for example "onnxruntime 1.32.0".
     precision: arithmetic really used, for example "fp32". device: for example "cpu".
     bundle_sha256: digest of the bundle's manifest.json, which holds the digests of all its other files.
@@ -56,6 +63,14 @@ class Backend(ABC):
     version: str
     precision: str
     device: str
+
+    @classmethod
+    def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
+        """What this machine's arithmetic can run the bundle in, the graphs' own first.
+
+        A backend with more than one takes the keyword `precision`. Raises BackendError when it cannot run here at all.
+        """
+        return (bundle.manifest.precision,)
 
     def __init__(self, bundle: Bundle) -> None:
         self.manifest = bundle.manifest
@@ -88,24 +103,40 @@ class Backend(ABC):
         """Open every graph and check the golden vectors. Raises BundleError; then nothing stays open."""
         if self._is_loaded:
             return
-        try:
+        with self._closed_on_error():
             self._open()
             self._is_loaded = True
             golden.require_match(self, self._bundle)
-        except BackendError:
+
+    def time_step(self, num_runs: int = 5, limit_s: float = 1.0) -> float:
+        """Seconds of the quickest of a few runs of the first denoising step, the only graph that is opened.
+
+        No further run begins after limit_s: arithmetic that a processor lacks can take a hundred times as long.
+        Before load; leaves nothing open. Raises BundleError or BackendError.
+        """
+        graph, specs, seconds = "step_0", self.specs, list[float]()
+        self.specs = {graph: specs[graph]}
+        try:
+            with self._closed_on_error():
+                self._open()
+                self._is_loaded = True
+                blank = {name: np.zeros(shape, np.float32) for name, shape in specs[graph].inputs.items()}
+                while len(seconds) < num_runs and sum(seconds) < limit_s:
+                    started = perf_counter()
+                    self.fetch(self.run(graph, blank)["latents"])
+                    seconds.append(perf_counter() - started)
+        finally:
             self.close()
-            raise
-        except Exception as error:
-            self.close()
-            raise BundleError(f"{self._bundle.root}: {error}") from error
+            self.specs = specs
+        return min(seconds)
 
     def warmup(self) -> None:
         """Run every graph once on blank input, so that the first prediction is not the slow one."""
         for batch in self.manifest.batches:
             golden.run_rollout(self, golden.blank_inputs(self.manifest), batch)
 
-    def encode(self, pixels: ByteArray) -> FloatArray:
-        """(h, w, 3) uint8 → latents (c, h, w)."""
+    def encode(self, pixels: ByteArray, out: FloatArray | None = None) -> FloatArray:
+        """(h, w, 3) uint8 → latents (c, h, w); into `out` if given, else the caller's own."""
         self._require_loaded()
         camera = self.manifest.camera
         if pixels.shape != (camera.height, camera.width, 3):
@@ -113,8 +144,11 @@ class Backend(ABC):
                 f"pixels: expected ({camera.height}, {camera.width}, 3), found {pixels.shape};"
                 f" use frames.preprocess.fit(rgb, {camera.height}, {camera.width})"
             )
-        latents = self.fetch(self.run("encode", {"pixels": to_network(pixels)})["latents"])
-        return latents[0].copy()
+        given = {"pixels": to_network(pixels, out=self._picture)}
+        latents = self.fetch(self.run("encode", given)["latents"])[0]
+        found = np.empty_like(latents) if out is None else out
+        found[:] = latents
+        return found
 
     def remember(self, slots: HistorySlots) -> Past:
         """The history's keys and values, for the rollouts of one observation."""
@@ -134,13 +168,14 @@ class Backend(ABC):
             )
         return Rollout(self, batch)
 
-    def decode(self, latents: FloatArray) -> ByteArray:
-        """(t, c, h, w) → (t, h, w, 3) uint8."""
+    def decode(self, latents: FloatArray, out: ByteArray | None = None) -> ByteArray:
+        """(t, c, h, w) → (t, h, w, 3) uint8; into `out` if given, else the caller's own."""
         self._require_loaded()
         camera = self.manifest.camera
-        frames = np.empty((len(latents), camera.height, camera.width, 3), np.uint8)
+        frames = np.empty((len(latents), camera.height, camera.width, 3), np.uint8) if out is None else out
         for frame, one in zip(frames, latents, strict=True):
-            from_network(self.fetch(self.run("decode", {"latents": one[None]})["pixels"]), out=frame)
+            pixels = self.fetch(self.run("decode", {"latents": one[None]})["pixels"])
+            from_network(pixels, out=frame, scratch=self._picture)
         return frames
 
     def close(self) -> None:
@@ -156,6 +191,23 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @cached_property
+    def _picture(self) -> FloatArray:
+        """Room for one picture as the network sees it: a camera's picture is nothing to allocate per frame."""
+        return np.empty(self.specs["encode"].inputs["pixels"], np.float32)
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Whatever goes wrong inside is one of the two errors that loading may raise, and leaves nothing open."""
+        try:
+            yield
+        except BackendError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise BundleError(f"{self._bundle.root}: {error}") from error
 
     def _require_loaded(self) -> None:
         if not self._is_loaded:

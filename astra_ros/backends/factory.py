@@ -3,67 +3,117 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.probe import load_fastest
 
 logger = logging.getLogger(__name__)
 
-# Name → (module it lives in, its class, the package it needs), fastest first: the order in which "auto" tries.
-_BACKENDS = {"onnxruntime": ("astra_ros.backends.ort", "OrtBackend", "onnxruntime")}
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def open_backend(bundle: Bundle, name: str = "auto", num_threads: int = 2) -> Backend:
+@dataclass(frozen=True)
+class _Kind:
+    """Where a backend lives, what it needs, and what "NAME:..." chooses.
+
+    package: as it is imported. install: what pip calls it. choice: keyword of the class, "" when there is none.
+    """
+
+    module: str
+    class_name: str
+    package: str
+    install: str
+    choice: str = ""
+
+
+# In the order in which "auto" tries them: fastest first.
+_KINDS = {
+    "tensorrt": _Kind("trt", "TensorRtBackend", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": _Kind("trt", "TensorRtRtxBackend", "tensorrt_rtx", "tensorrt-rtx-cu12"),
+    "openvino": _Kind("openvino", "OpenVinoBackend", "openvino", "openvino"),
+    "onnxruntime": _Kind("ort", "OrtBackend", "onnxruntime", "onnxruntime", choice="provider"),
+    "torch": _Kind("eager", "EagerBackend", "torch", "torch", choice="device"),
+}
+
+
+def open_backend(
+    bundle: Bundle, name: str = "auto", num_threads: int = 2, precision: str = "auto"
+) -> Backend:
     """A loaded backend for a bundle.
 
-    name: "auto" takes the first whose package is installed; any other name is that backend or an error, never
-    another one. num_threads: CPU threads of the runtime.
+    name: "auto" takes the first of "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime" and "torch" that is installed,
+    can run here and gives the right answers. Any other name is that backend or an error, never another one; two have
+    variants: "onnxruntime:CUDAExecutionProvider" or another provider, "torch:cuda".
+    num_threads: CPU threads of the runtime. precision: "auto" times those that the backend has and takes the fastest
+    whose answers are right; any other is that one or an error.
     Raises BackendError, and BundleError when the bundle does not load.
     """
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision[:80]!r}: expected one of {list(PRECISIONS)}; choose 'auto'")
     if name == "auto":
-        chosen = next((known for known in _BACKENDS if _is_installed(known)), None)
-        if chosen is None:
-            raise BackendError(
-                f"backend 'auto': expected one of {_packages()}, found none; pip install onnxruntime"
-            )
-        reason = f"auto: first installed of {list(_BACKENDS)}"
+        return _first_that_runs(bundle, num_threads, precision)
+    return _open(name, bundle, num_threads, precision, "asked for by name")
+
+
+def _first_that_runs(bundle: Bundle, num_threads: int, precision: str) -> Backend:
+    reasons: list[str] = []
+    for name in _KINDS:
+        try:
+            return _open(name, bundle, num_threads, precision, "auto: the first that runs here")
+        except (BackendError, BundleError) as error:
+            logger.info("backend %s not taken: %s", name, error)
+            reasons.append(f"{name}: {error}")
+    raise BackendError(
+        f"backend 'auto': expected one of {list(_KINDS)} to run {bundle.root} here, found none; pip install onnxruntime"
+        f" ({'; '.join(reasons)})"
+    )
+
+
+def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: str) -> Backend:
+    backend_class, options = _find(name)
+    possible = backend_class.precisions(bundle)
+    if precision not in ("auto", *possible):
+        raise BackendError(
+            f"precision: expected one of {['auto', *possible]} (what backend {name!r} has here), found {precision!r};"
+            " choose 'auto'"
+        )
+    if len(possible) > 1:
+        wanted = possible if precision == "auto" else (precision,)
+        backend = load_fastest([backend_class(bundle, num_threads, precision=p, **options) for p in wanted])
     else:
-        chosen, reason = _require_available(name), "asked for by name"
-    backend = _construct(chosen, bundle, num_threads)
-    backend.load()
+        backend = backend_class(bundle, num_threads, **options)
+        backend.load()
     logger.info(
-        "backend %s (%s, %s, %s on %s, %d threads)", chosen, reason, backend.version, backend.precision,
-        backend.device, num_threads,
+        "backend %s (%s, %s, %s on %s, %d threads)", name, reason, backend.version, backend.precision, backend.device,
+        num_threads,
     )  # fmt: skip
     return backend
 
 
-def _construct(name: str, bundle: Bundle, num_threads: int) -> Backend:
-    module, class_name, _ = _BACKENDS[name]
-    backend: Backend = getattr(import_module(module), class_name)(bundle, num_threads)
-    return backend
-
-
-def _require_available(name: str) -> str:
-    if name not in _BACKENDS:
-        known = ["auto", *_BACKENDS]
+def _find(name: str) -> tuple[Any, dict[str, str]]:
+    """The class behind a name and the options in it. Raises BackendError when there is none or its package is missing."""
+    stem, _, choice = name.partition(":")
+    kind = _KINDS.get(stem)
+    if kind is None or (":" in name and not (kind.choice and choice)):
+        variants = [f"{known}:{other.choice.upper()}" for known, other in _KINDS.items() if other.choice]
         raise BackendError(
-            f"backend {name[:80]!r}: expected one of {known} (others are not part of this version);"
-            " pip install onnxruntime and choose 'onnxruntime'"
+            f"backend {name[:80]!r}: expected one of {['auto', *_KINDS, *variants]}, found another; choose 'auto'"
         )
-    if not _is_installed(name):
-        package = _BACKENDS[name][2]
+    if find_spec(kind.package) is None:
         raise BackendError(
-            f"backend {name!r}: expected the package {package}, found none; pip install {package}"
+            f"backend {stem!r}: expected the package {kind.package}, found none; pip install {kind.install}"
         )
-    return name
-
-
-def _is_installed(name: str) -> bool:
-    return find_spec(_BACKENDS[name][2]) is not None
-
-
-def _packages() -> list[str]:
-    return [package for _, _, package in _BACKENDS.values()]
+    try:
+        module = import_module(f"astra_ros.backends.{kind.module}")
+    except (ImportError, OSError) as error:  # OSError: a library of the package that does not load
+        raise BackendError(
+            f"backend {stem!r}: expected a package {kind.package} that loads, found {error};"
+            f" pip install --force-reinstall {kind.install}"
+        ) from error
+    return getattr(module, kind.class_name), {kind.choice: choice} if choice else {}

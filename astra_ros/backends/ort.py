@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,28 @@ from astra_ros.denoiser.io import GraphSpec
 from astra_ros.types import FloatArray
 
 _ERRORS_ONLY = 3
+_CPU = "CPUExecutionProvider"
+# Otherwise products of float32 are computed in TF32, which is another precision.
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+# Providers that come in a package of their own: how it is imported.
+_PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
 
 
 class OrtBackend(Backend):
-    """Runs on the CPU.
+    """Runs on the CPU, or on a GPU by another execution provider.
 
-    num_threads: threads of one inference; graphs run one after another, never together.
-    provider: execution provider that must run the graphs; getting another one is an error.
+    num_threads: CPU threads of one inference; graphs run one after another, never together.
+    provider: execution provider that must run the graphs, for example CUDAExecutionProvider, TensorrtExecutionProvider or
+    NvTensorRTRTXExecutionProvider; getting another one is an error.
     """
 
     name = "onnxruntime"
     version = f"onnxruntime {ort.__version__}"
-    device = "cpu"
 
-    def __init__(self, bundle: Bundle, num_threads: int = 2, provider: str = "CPUExecutionProvider") -> None:
+    def __init__(self, bundle: Bundle, num_threads: int = 2, provider: str = _CPU) -> None:
         super().__init__(bundle)
         self.precision = bundle.manifest.precision
+        self.device = "cpu" if provider == _CPU else "cuda"
         self._num_threads = num_threads
         self._provider = provider
         self._sessions: dict[str, ort.InferenceSession] = {}
@@ -43,8 +51,13 @@ class OrtBackend(Backend):
             self._sessions[graph] = session
 
     def _open_session(self, path: Path) -> ort.InferenceSession:
+        options, providers = self._options(), []
+        if self._provider in _PLUGINS:
+            options.add_provider_for_devices(_plugin_devices(self._provider), {})
+        else:
+            providers.append((self._provider, _PROVIDER_OPTIONS.get(self._provider, {})))
         try:
-            session = ort.InferenceSession(path, self._options(), providers=[self._provider])
+            session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise BundleError(
                 f"{path.name}: onnxruntime {ort.__version__} cannot open it ({error})"
@@ -68,19 +81,46 @@ class OrtBackend(Backend):
         return options
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ort.OrtValue]:
-        session = self._sessions[graph]
-        values = {name: _to_value(value) for name, value in inputs.items()}
-        names = list(self.specs[graph].outputs)
-        return dict(zip(names, session.run_with_ort_values(names, values), strict=True))
+        session, names = self._sessions[graph], self.specs[graph].outputs
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, _to_value(value))
+        for name in names:
+            binding.bind_output(name, self.device)  # where it runs, so that a GPU's values stay there
+        session.run_with_iobinding(binding)
+        return dict(zip(names, binding.get_outputs(), strict=True))
 
     def fetch(self, value: ort.OrtValue) -> FloatArray:
         return np.asarray(value.numpy(), np.float32)
 
     def repeat(self, value: ort.OrtValue, count: int, axis: int) -> ort.OrtValue:
-        return _to_value(super().repeat(value, count, axis))
+        if self.device != "cpu":
+            return ort.OrtValue.ortvalue_from_numpy(super().repeat(value, count, axis), self.device)
+        shape = list(value.shape())
+        shape[axis] = count
+        repeated = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+        np.copyto(repeated.numpy(), value.numpy())  # both are views of the runtime's memory
+        return repeated
 
     def _release(self) -> None:
         self._sessions.clear()
+
+
+@cache
+def _plugin_devices(provider: str) -> list[Any]:
+    """Registers the provider, which a process may do once."""
+    package = _PLUGINS[provider]
+    try:
+        ort.register_execution_provider_library(provider, import_module(package).get_library_path())
+    except Exception as error:  # the runtime's exceptions share no base class
+        raise BackendError(
+            f"provider: expected {provider}, found none that loads ({error}); pip install"
+            f" {package.replace('_', '-')}-cu12 and NVIDIA's driver"
+        ) from error
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == provider]
+    if not devices:
+        raise BackendError(f"provider: expected a GPU that {provider} can use, found none; choose another")
+    return devices
 
 
 def _require_io(graph: str, session: ort.InferenceSession, spec: GraphSpec) -> None:

@@ -31,6 +31,12 @@ class Rollout:
         self._latents = np.zeros((batch, slots, shape.channels, shape.height, shape.width), np.float32)
         self._actions = np.zeros((batch, slots, manifest.action.dim), np.float32)
         self._mask = np.zeros((batch, slots), np.float32)
+        # What the steps read, each in one piece of memory.
+        self._last = np.zeros_like(self._latents[:, -1])
+        self._noisy = np.zeros((batch, manifest.chunk_len, *self._last.shape[1:]), np.float32)
+        num_features = manifest.action.num_features
+        self._past_features = np.zeros((batch, slots, num_features), np.float32)
+        self._plan_features = np.zeros((batch, manifest.chunk_len, num_features), np.float32)
         self._cache: dict[str, Any] = {}
 
     def begin(self, past: Past) -> None:
@@ -48,46 +54,60 @@ class Rollout:
             }
 
     def sample(self, noise: FloatArray, actions: FloatArray) -> FloatArray:
-        """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w)."""
-        latents, given = noise, self._given(actions, "sample()")
+        """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).
+
+        The next sample or denoise overwrites what is returned.
+        """
+        given = self._given(actions, "sample()")
+        latents: Any = self._staged(noise)
         for k in range(self.num_steps):
             latents = self._step(k, latents, given)
         return self._backend.fetch(latents)
 
     def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
-        """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1]."""
-        return self._backend.fetch(self._step(k, noisy, self._given(actions, f"denoise({k})")))
+        """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1].
+
+        The next sample or denoise overwrites what is returned.
+        """
+        given = self._given(actions, f"denoise({k})")
+        return self._backend.fetch(self._step(k, self._staged(noisy), given))
 
     def append(self, latents: FloatArray, actions: FloatArray) -> None:
         """A predicted chunk, latents (b, t, c, h, w) for actions (b, t, a), becomes the newest history."""
         self._require_begun("append()")
         for slots, newest in ((self._latents, latents), (self._actions, actions), (self._mask, 1.0)):
             length = actions.shape[1]
-            slots[:, :-length] = slots[:, length:]
+            for one in slots:  # numpy would copy what it moves if it moved all candidates at once
+                one[:-length] = one[length:]
             slots[:, -length:] = newest
-        features = np.stack([history_features(self._spec, rows, self._blocks) for rows in self._actions])
+        for features, rows in zip(self._past_features, self._actions, strict=True):
+            features[:] = history_features(self._spec, rows, self._blocks)
         outputs = self._backend.run(
             batched("append", self.batch),
             {
                 "history_latents": self._latents,
-                "history_actions": features,
+                "history_actions": self._past_features,
                 "history_mask": self._mask,
                 **self._cache,
             },
         )
         self._cache = {name.removeprefix("new_"): value for name, value in outputs.items()}
 
+    def _staged(self, noisy: FloatArray) -> FloatArray:
+        self._noisy[:] = noisy
+        return self._noisy
+
     def _given(self, actions: FloatArray, call: str) -> dict[str, Any]:
         """What the denoising steps of a chunk share."""
         self._require_begun(call)
-        rows = zip(actions, self._actions[:, -1], strict=True)
-        features = np.stack([chunk_features(self._spec, chunk, last) for chunk, last in rows])
-        return {"last_latents": self._latents[:, -1], "actions": features, **self._cache}
+        self._last[:] = self._latents[:, -1]
+        for features, plan, last in zip(self._plan_features, actions, self._actions[:, -1], strict=True):
+            features[:] = chunk_features(self._spec, plan, last)
+        return {"last_latents": self._last, "actions": self._plan_features, **self._cache}
 
     def _step(self, k: int, noisy: Any, given: dict[str, Any]) -> Any:
-        return self._backend.run(batched(f"step_{k}", self.batch), {"noisy_latents": noisy, **given})[
-            "latents"
-        ]
+        outputs = self._backend.run(batched(f"step_{k}", self.batch), {"noisy_latents": noisy, **given})
+        return outputs["latents"]
 
     def _require_begun(self, call: str) -> None:
         if not self._cache:

@@ -39,20 +39,28 @@ def centre_crop(height: int, width: int, target_height: int, target_width: int) 
     return left, top, left + crop_width, top + crop_height
 
 
-def to_network(rgb: ByteArray) -> FloatArray:
-    """(h, w, 3) uint8 → (1, 3, h, w) float32 in [-1, 1], contiguous."""
+def to_network(rgb: ByteArray, out: FloatArray | None = None) -> FloatArray:
+    """(h, w, 3) uint8 → (1, 3, h, w) float32 in [-1, 1], contiguous; into `out` if given."""
     _require_picture(rgb)
-    pixels = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)
+    pixels: FloatArray = np.empty((1, 3, *rgb.shape[:2]), np.float32) if out is None else out
+    pixels[0] = rgb.transpose(2, 0, 1)
     pixels /= _HALF_RANGE
     pixels -= 1
     return pixels
 
 
-def from_network(pixels: FloatArray, out: ByteArray | None = None) -> ByteArray:
-    """(1, 3, h, w) float32 → (h, w, 3) uint8, into `out` if given; values beyond [-1, 1] saturate."""
-    scaled = np.rint((pixels[0] + 1) * _HALF_RANGE)
-    frame = np.empty((*scaled.shape[1:], 3), np.uint8) if out is None else out
-    np.copyto(frame, np.clip(scaled, 0, 255).transpose(1, 2, 0), casting="unsafe")
+def from_network(
+    pixels: FloatArray, out: ByteArray | None = None, scratch: FloatArray | None = None
+) -> ByteArray:
+    """(1, 3, h, w) float32 → (h, w, 3) uint8, into `out` if given; values beyond [-1, 1] saturate.
+
+    scratch: room for float32 of the shape of `pixels`, which may be `pixels` itself; None: allocated.
+    """
+    scaled: FloatArray = np.add(pixels, 1, out=scratch)
+    scaled *= _HALF_RANGE
+    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+    frame = np.empty((*scaled.shape[2:], 3), np.uint8) if out is None else out
+    np.copyto(frame, scaled[0].transpose(1, 2, 0), casting="unsafe")
     return frame
 
 

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from rclpy.lifecycle import LifecycleNode
 
 from astra_ros.backends.bundle import shipped_bundle
+from astra_ros.planning.goals import MakeGoalDistance, find_goal_distance
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.health import Health
 from astra_ros.ros.inputs import Inputs
 from astra_ros.ros.outputs import Outputs
-from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon
-from astra_ros.ros.services import Services
+from astra_ros.ros.parameters import ConfigError, NodeConfig, require_live, resolve_horizon
+from astra_ros.ros.services import Services, Session
 from astra_ros.ros.worker import Ports, Worker
 
 # Far longer than a prediction takes; a model that is stuck is given up.
@@ -28,12 +30,14 @@ class ModelSession:
         self._model = model
         self._health = health
         self._worker: Worker | None = None
+        self._make_goal_distance = _find_goal_distance(config)
         with ExitStack() as undo:
             self._inputs = Inputs(node, model.manifest, config, health)
             undo.callback(self._inputs.destroy)
             self._outputs = Outputs(node, model.backend)
             undo.callback(self._outputs.destroy)
-            services = Services(node, self.forget, lambda: self.is_active)
+            session = Session(model.manifest, lambda: self.config, lambda: self._worker, self.forget)
+            services = Services(node, session)
             undo.callback(services.destroy)
             self._entities = undo.pop_all()
 
@@ -44,7 +48,7 @@ class ModelSession:
         Raises BundleError, BackendError or ConfigError for what the user can fix.
         """
         bundle = config.bundle or shipped_bundle()
-        model = WorldModel.load(bundle, config.backend, config.num_threads)
+        model = WorldModel.load(bundle, config.backend, config.num_threads, config.precision)
         try:
             resolve_horizon(config, model.manifest)
             return cls(node, config, model, health)
@@ -62,12 +66,9 @@ class ModelSession:
 
     def activate(self) -> None:
         """Hand the model to a new worker and open the gates."""
-        ports = Ports(
-            now_ns=lambda: self._node.get_clock().now().nanoseconds,
-            publish=self._outputs.publish,
-            log_error=self._node.get_logger().error,
-            is_up=self._node.context.ok,
-        )
+        log_error = self._node.get_logger().error
+        evaluator = Evaluator(self._model, self._make_goal_distance, self._now_ns, log_error)
+        ports = Ports(self._now_ns, self._outputs.publish, evaluator.answer, log_error, self._node.context.ok)
         worker = Worker(self._model, self.config, self._health, ports)
         worker.start()
         self._worker = worker
@@ -104,6 +105,9 @@ class ModelSession:
             last.callback(self._entities.close)
             self.deactivate()
 
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
     def facts(self) -> dict[str, str]:
         """State and model, for the diagnostics."""
         model, backend = self._model, self._model.backend
@@ -116,3 +120,10 @@ class ModelSession:
             "precision": backend.precision,
             "device": backend.device,
         }
+
+
+def _find_goal_distance(config: NodeConfig) -> MakeGoalDistance:
+    try:
+        return find_goal_distance(config.goal_distance)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

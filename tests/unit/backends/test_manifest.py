@@ -99,6 +99,8 @@ def test_dims_agree_with_the_fields(text: str) -> None:
             "golden: latents_tolerance: expected 0 < tolerance",
         ),
         (lambda m: m["golden"].update(pixels_tolerance=255), "golden: pixels_tolerance: expected 0..16"),
+        (lambda m: m["golden"].update(reduced_tolerance=0), "golden: reduced_tolerance: expected 0 < toler"),
+        (lambda m: m["golden"].pop("reduced_tolerance"), r"golden: .*missing \['reduced_tolerance'\]"),
         (lambda m: m["files"]["weights.bin"].update(sha256="0"), "files.weights.bin: sha256: expected 64"),
         (
             lambda m: m["files"]["weights.bin"].update(bytes=-1),
