@@ -83,12 +83,9 @@ def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: s
             f"precision: expected one of {['auto', *possible]} (what backend {name!r} has here), found {precision!r};"
             " choose 'auto'"
         )
-    if len(possible) > 1:
-        wanted = possible if precision == "auto" else (precision,)
-        backend = load_fastest([backend_class(bundle, num_threads, precision=p, **options) for p in wanted])
-    else:
-        backend = backend_class(bundle, num_threads, **options)
-        backend.load()
+    wanted = possible if precision == "auto" else (precision,)
+    choices = [{"precision": one} for one in wanted] if len(possible) > 1 else [{}]
+    backend = load_fastest([backend_class(bundle, num_threads, **options, **choice) for choice in choices])
     logger.info(
         "backend %s (%s, %s, %s on %s, %d threads)", name, reason, backend.version, backend.precision, backend.device,
         num_threads,

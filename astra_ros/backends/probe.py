@@ -24,9 +24,11 @@ def load_fastest(backends: Sequence[Backend]) -> Backend:
 
     Raises why the first was refused (BundleError or BackendError) when all are.
     """
+    if len(backends) == 1:
+        backends[0].load()
+        return backends[0]
     refusals: list[BackendError | BundleError] = []
-    ranked = list(backends) if len(backends) == 1 else _by_speed(backends, refusals)
-    for backend in ranked:
+    for backend in _by_speed(backends, refusals):
         try:
             backend.load()
         except (BackendError, BundleError) as error:

@@ -1,0 +1,298 @@
+"""Which backend runs a bundle, in which precision, and that whoever asks for one gets that one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from astra_ros.backends import factory
+from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.bundle import Bundle, BundleError, load_bundle
+from astra_ros.backends.factory import open_backend
+from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.ort import OrtBackend
+from astra_ros.backends.probe import load_fastest
+
+Run = Callable[[Any, str, Mapping[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def bundle(untrained_bundle: Path) -> Bundle:
+    return load_bundle(untrained_bundle)
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Packages, as on a machine where they are not installed."""
+
+    def hide(*packages: str) -> None:
+        monkeypatch.setattr(factory, "find_spec", lambda name: None if name in packages else find_spec(name))
+
+    return hide
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records]
+    assert not any("\n" in message for message in found)
+    return found
+
+
+def scaled(run: Run, factor: float) -> Run:
+    """A runtime that computes every value a little too large."""
+
+    def run_differently(backend: Any, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = run(backend, graph, inputs)
+        for value in outputs.values():
+            backend.fetch(value)[...] *= factor
+        return outputs
+
+    return run_differently
+
+
+def test_auto_takes_the_first_that_runs_here(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture, hide: Callable[..., None]
+) -> None:
+    hide("tensorrt", "tensorrt_rtx")
+    with open_backend(bundle, num_threads=1, precision="fp32") as backend:
+        assert backend.name == "openvino"
+    assert messages(caplog) == [
+        "backend tensorrt not taken: backend 'tensorrt': expected the package tensorrt, found none; pip install tensorrt",
+        "backend tensorrt_rtx not taken: backend 'tensorrt_rtx': expected the package tensorrt_rtx, found none;"
+        " pip install tensorrt-rtx-cu12",
+        f"backend openvino (auto: the first that runs here, {backend.version}, fp32 on cpu, 1 threads)",
+    ]
+
+
+def test_auto_passes_over_what_answers_wrong(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    hide: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hide("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(OpenVinoBackend, "run", scaled(OpenVinoBackend.run, 1.05))
+    with open_backend(bundle, num_threads=1, precision="fp32") as backend:
+        assert backend.name == "onnxruntime"
+    reason = messages(caplog)[2]
+    assert reason.startswith("backend openvino not taken: ")
+    assert "golden vectors, batch 1: expected at most 0.001 in latents" in reason
+
+
+def test_auto_passes_over_what_cannot_run_here(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    hide: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_instructions(_: Bundle) -> tuple[str, ...]:
+        raise BackendError("processor: expected\nAVX2, found none; choose another backend")
+
+    hide("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(OpenVinoBackend, "precisions", no_instructions)
+    with open_backend(bundle, num_threads=1) as backend:
+        assert backend.name == "onnxruntime"
+    assert messages(caplog)[2] == (
+        "backend openvino not taken: processor: expected AVX2, found none; choose another backend"
+    )
+
+
+def test_auto_without_any_says_why_for_each(bundle: Bundle, hide: Callable[..., None]) -> None:
+    hide("tensorrt", "tensorrt_rtx", "openvino", "torch")
+    with pytest.raises(
+        BackendError,
+        match=r"backend 'auto': expected one of \[.*\] to run /.*, found none; pip install onnxruntime"
+        r" \(tensorrt: .*; openvino: .*; onnxruntime: precision: expected one of \['auto', 'fp32'\] \(what backend"
+        r" 'onnxruntime' has here\), found 'bf16'; choose 'auto'; torch: .*\)",
+    ):
+        open_backend(bundle, "auto", precision="bf16")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime:CPUExecutionProvider", "openvino"])
+def test_a_name_is_that_backend(bundle: Bundle, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with open_backend(bundle, name, num_threads=1, precision="fp32") as backend:
+        assert backend.name == name.partition(":")[0]
+    assert messages(caplog) == [
+        f"backend {name} (asked for by name, {backend.version}, fp32 on cpu, 1 threads)"
+    ]
+
+
+def test_a_name_is_never_replaced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVinoBackend, "run", scaled(OpenVinoBackend.run, 1.05))
+    with pytest.raises(BundleError, match="golden vectors, batch 1"):
+        open_backend(bundle, "openvino", num_threads=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["abacus", "ORT", "", "openvino:CPU", "onnxruntime:", ":CPUExecutionProvider", "auto:cpu"]
+)
+def test_other_names_are_refused(bundle: Bundle, name: str) -> None:
+    with pytest.raises(
+        BackendError,
+        match=rf"backend '{name}': expected one of \['auto', 'tensorrt', 'tensorrt_rtx', 'openvino', 'onnxruntime',"
+        r" 'torch', 'onnxruntime:PROVIDER', 'torch:DEVICE'\], found another; choose 'auto'",
+    ):
+        open_backend(bundle, name)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "torch"])
+def test_a_missing_runtime_is_named(bundle: Bundle, name: str, hide: Callable[..., None]) -> None:
+    hide(name)
+    with pytest.raises(
+        BackendError, match=f"backend '{name}': expected the package {name}, found none; pip install {name}"
+    ):
+        open_backend(bundle, name)
+
+
+def test_a_runtime_that_does_not_load_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = factory._KINDS
+    monkeypatch.setitem(kinds, "openvino", replace(kinds["openvino"], module="nowhere"))
+    with pytest.raises(
+        BackendError, match=r"backend 'openvino': expected a package openvino that loads, found No module"
+    ):
+        open_backend(bundle, "openvino")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider", "Cuda"])
+def test_getting_another_provider_than_asked_for_is_an_error(bundle: Bundle, provider: str) -> None:
+    with pytest.raises(
+        BackendError, match=f"provider: expected {provider}, found CPUExecutionProvider; install the onnxr"
+    ):
+        open_backend(bundle, f"onnxruntime:{provider}")
+
+
+@pytest.mark.skipif(
+    find_spec("onnxruntime_ep_nv_tensorrt_rtx") is not None, reason="the plugin is installed here"
+)
+def test_a_provider_whose_plugin_is_missing_is_named(bundle: Bundle) -> None:
+    with pytest.raises(
+        BackendError,
+        match=r"provider: expected NvTensorRTRTXExecutionProvider, found none that loads \(No module named"
+        r" 'onnxruntime_ep_nv_tensorrt_rtx'\); pip install onnxruntime-ep-nv-tensorrt-rtx-cu12 and NVIDIA's driver",
+    ):
+        open_backend(bundle, "onnxruntime:NvTensorRTRTXExecutionProvider")
+
+
+@pytest.mark.parametrize("name", ["auto", "openvino"])
+def test_an_unknown_precision_is_refused_by_name(bundle: Bundle, name: str) -> None:
+    with pytest.raises(BackendError, match=r"precision 'int3': expected one of \['auto', 'fp32', 'bf16', "):
+        open_backend(bundle, name, precision="int3")
+
+
+def test_a_precision_that_a_backend_does_not_have_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(
+        BackendError, match=r"precision: expected one of \['auto', 'fp32'\] \(what .*, found 'fp16'; choose"
+    ):
+        open_backend(bundle, "onnxruntime", precision="fp16")
+
+
+class Rounded(OrtBackend):
+    """ONNX Runtime with an error and a duration as another precision would have them.
+
+    errors: relative, of every value. delays: seconds of a step, in addition.
+    """
+
+    errors: ClassVar[Mapping[str, float]] = {"fp32": 0.0, "bf16": 1e-3}
+    delays: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        super().__init__(bundle, num_threads=1)
+        self.precision = precision
+
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        time.sleep(self.delays.get(self.precision, 0.0))
+        return scaled(OrtBackend.run, 1.0 + self.errors[self.precision])(self, graph, inputs)
+
+
+def both(kind: type[Rounded], bundle: Bundle) -> list[Backend]:
+    return [kind(bundle, "fp32"), kind(bundle, "bf16")]
+
+
+@pytest.mark.parametrize(("slow", "expected"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_the_fastest_precision_is_kept(
+    bundle: Bundle, slow: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slowed(Rounded):
+        delays: ClassVar = {slow: 0.03}
+
+    with load_fastest(both(Slowed, bundle)) as backend:
+        assert backend.precision == expected
+    (message,) = messages(caplog)
+    assert message.startswith("a denoising step takes onnxruntime: fp32 ")
+    assert ", bf16 " in message
+
+
+def test_the_fastest_precision_is_not_kept_when_it_answers_wrong(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(Rounded):
+        errors: ClassVar = {"fp32": 0.0, "bf16": 0.05}
+        delays: ClassVar = {"fp32": 0.03}
+
+    with load_fastest(both(Wrong, bundle)) as backend:
+        assert backend.precision == "fp32"
+    assert "backend onnxruntime not taken in bf16: " in caplog.text
+    assert (
+        "golden vectors, batch 1: expected a relative error of at most 0.02, found encode 0.05" in caplog.text
+    )
+
+
+def test_an_error_that_bfloat16_may_have_is_too_large_for_float32(bundle: Bundle) -> None:
+    class Rough(Rounded):
+        errors: ClassVar = {"fp32": 1e-3}
+
+    with pytest.raises(BundleError, match=r"expected at most 0\.001 in latents"):
+        Rough(bundle, "fp32").load()
+
+
+def test_a_precision_that_gains_nothing_is_not_taken(bundle: Bundle) -> None:
+    class Timed(Rounded):
+        times: ClassVar = {"fp32": 1.0, "bf16": 0.95}
+
+        def time_step(self, num_runs: int = 5, limit_s: float = 1.0) -> float:
+            return self.times[self.precision]
+
+    with load_fastest(both(Timed, bundle)) as backend:
+        assert backend.precision == "fp32"
+    Timed.times = {"fp32": 1.0, "bf16": 0.8}
+    with load_fastest(both(Timed, bundle)) as backend:
+        assert backend.precision == "bf16"
+
+
+def test_when_no_precision_answers_right_the_reason_of_the_first_is_raised(bundle: Bundle) -> None:
+    class Wrong(Rounded):
+        errors: ClassVar = {"fp32": 0.2, "bf16": 0.2}
+        delays: ClassVar = {"bf16": 0.03}
+
+    with pytest.raises(BundleError, match=r"expected at most 0\.001 in latents"):
+        load_fastest(both(Wrong, bundle))
+
+
+def test_timing_a_slow_step_ends_soon_and_leaves_nothing_open(bundle: Bundle) -> None:
+    calls: list[str] = []
+
+    class Counted(Rounded):
+        delays: ClassVar = {"bf16": 0.2}
+
+        def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            calls.append(graph)
+            return super().run(graph, inputs)
+
+    backend = Counted(bundle, "bf16")
+    assert backend.time_step(num_runs=50, limit_s=0.3) >= 0.2
+    assert calls == ["step_0", "step_0"]
+    with pytest.raises(RuntimeError, match=r"expected load\(\) first"):
+        backend.rollout()
+    assert set(backend.specs) == set(bundle.manifest.graphs)

@@ -1,0 +1,173 @@
+"""OpenVINO beside ONNX Runtime: the same answers, in the precision and with the threads that it says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import properties
+from openvino.properties import hint
+
+from astra_ros.backends import golden
+from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.bundle import Bundle, BundleError, describe_file, load_bundle, write_manifest
+from astra_ros.backends.golden import RolloutInputs
+from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.ort import OrtBackend
+
+TOLERANCE = 1e-4
+has_bf16 = pytest.mark.skipif(
+    "BF16" not in ov.Core().get_property("CPU", properties.device.capabilities()),
+    reason="the processor has no instructions for bfloat16",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(untrained_bundle: Path) -> Bundle:
+    return load_bundle(untrained_bundle)
+
+
+@pytest.fixture(scope="module")
+def inputs(bundle: Bundle) -> RolloutInputs:
+    return golden.load(bundle.file("golden.npz"), bundle.manifest)[0]
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> Iterator[Backend]:
+    with OrtBackend(bundle, 1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: Bundle) -> Iterator[OpenVinoBackend]:
+    with OpenVinoBackend(bundle, 1) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_it_answers_as_onnxruntime(
+    backend: Backend,
+    reference: Backend,
+    inputs: RolloutInputs,
+    batch: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = golden.run_rollout(reference, inputs, batch)
+    difference = golden.deviation(golden.run_rollout(backend, inputs, batch), expected)
+    with capsys.disabled():
+        print(f"\nopenvino fp32 - onnxruntime, batch {batch}: latents {max(difference.latents):.1e}")
+    assert max(difference.latents) <= TOLERANCE
+    assert difference.pixels <= 1
+
+
+@has_bf16
+@pytest.mark.parametrize("batch", [1, 8])
+def test_bfloat16_is_within_its_own_tolerance_and_not_float32(
+    bundle: Bundle, reference: Backend, inputs: RolloutInputs, batch: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = golden.run_rollout(reference, inputs, batch)
+    with OpenVinoBackend(bundle, 1, "bf16") as backend:
+        found = golden.run_rollout(backend, inputs, batch)
+    errors = golden.relative_errors(found, expected, inputs)
+    with capsys.disabled():
+        print(f"\nopenvino bf16 - onnxruntime, batch {batch}: relative error {max(errors.values()):.1e}")
+    assert max(errors.values()) <= bundle.manifest.golden.reduced_tolerance
+    assert errors["step_0"] > 1e-5
+
+
+@has_bf16
+def test_bfloat16_beyond_its_tolerance_is_refused(bundle_copy: Path) -> None:
+    manifest = load_bundle(bundle_copy).manifest
+    strict = replace(manifest, golden=replace(manifest.golden, reduced_tolerance=1e-6))
+    with pytest.raises(
+        BundleError,
+        match=r"golden vectors, batch 1: expected a relative error of at most 1e-06, found encode .*; decode .* with"
+        r" openvino \S+ in bf16 on cpu; choose another backend or precision",
+    ):
+        OpenVinoBackend(write_manifest(bundle_copy, strict), 1, "bf16").load()
+
+
+def test_precisions_are_those_of_the_processor(bundle: Bundle) -> None:
+    native = ov.Core().get_property("CPU", properties.device.capabilities())
+    assert OpenVinoBackend.precisions(bundle) == (("fp32", "bf16") if "BF16" in native else ("fp32",))
+
+
+def test_running_in_another_precision_than_asked_for_is_an_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hint is not obeyed by every processor."""
+    options = OpenVinoBackend._options
+    monkeypatch.setattr(
+        OpenVinoBackend, "_options", lambda self: {**options(self), hint.inference_precision(): ov.Type.f32}
+    )
+    with pytest.raises(
+        BackendError, match=r"precision: expected bf16 in encode, found {'f32': \d+} with openvino .*; choose"
+    ):
+        OpenVinoBackend(bundle, 1, "bf16").load()
+
+
+def test_threads_are_those_asked_for_and_tied_to_no_core(backend: OpenVinoBackend) -> None:
+    for request in backend._requests.values():
+        compiled = request.get_compiled_model()
+        assert compiled.get_property(properties.inference_num_threads()) == 1
+        assert compiled.get_property(properties.num_streams()) == 1
+        assert not compiled.get_property(hint.enable_cpu_pinning())
+
+
+def test_values_stay_in_the_runtimes_memory(backend: OpenVinoBackend, inputs: RolloutInputs) -> None:
+    """What one graph returns is what the next one reads, not a copy."""
+    noise = np.zeros(backend.specs["step_0"].inputs["noisy_latents"], np.float32)
+    given: dict[str, Any] = {
+        name: np.zeros(shape, np.float32) for name, shape in backend.specs["step_0"].inputs.items()
+    }
+    first = backend.run("step_0", {**given, "noisy_latents": noise})["latents"]
+    backend.run("step_1", {**given, "noisy_latents": first})
+    bound = backend._requests["step_1"].get_input_tensor(0)
+    assert bound.data.ctypes.data == first.data.ctypes.data
+    assert backend._requests["step_0"].get_input_tensor(0).data.ctypes.data == noise.ctypes.data
+
+
+def test_compiled_graphs_are_kept_only_where_asked_to(
+    bundle: Bundle, inputs: RolloutInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answers = []
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        with OpenVinoBackend(bundle, 1, cache_dir=cache) as backend:
+            answers.append(backend.encode(inputs.pixels[0]))
+        assert (tmp_path / "cache").exists() == (cache is not None)
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+
+
+def swap_steps(root: Path) -> None:
+    shutil.copy(root / "decode.onnx", root / "step_0.onnx")
+
+
+def truncate(root: Path) -> None:
+    (root / "step_0.onnx").write_bytes((root / "step_0.onnx").read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swap_steps, r"step_0 inputs: expected float32 {'noisy_latents'.*found {.*; export the bundle again"),
+        (truncate, r"step_0.onnx: openvino \S+ cannot open it \(.*"),
+    ],
+)
+def test_a_graph_that_is_another_or_none_is_refused(
+    bundle_copy: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    """Though the manifest's digests are right."""
+    manifest = load_bundle(bundle_copy).manifest
+    damage(bundle_copy)
+    files = {name: describe_file(bundle_copy / name) for name in manifest.files}
+    backend = OpenVinoBackend(write_manifest(bundle_copy, replace(manifest, files=files)), 1)
+    with pytest.raises(BundleError, match=message) as refusal:
+        backend.load()
+    assert "\n" not in str(refusal.value)
