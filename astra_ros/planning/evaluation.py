@@ -81,6 +81,11 @@ class Evaluation:
     def num_done(self) -> int:
         return int(self._evaluated.sum())
 
+    def best(self) -> tuple[int, float]:
+        """Index and score of the best plan so far; 0 and NaN before the first."""
+        ranking = self._ranking()
+        return (int(ranking[0]), float(self._scores()[ranking[0]])) if len(ranking) else (0, float("nan"))
+
     def run(self) -> Iterator[None]:
         """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
         deadline_s, longest_s, since_s = self._question.deadline_s, 0.0, time.monotonic()

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
+from astra_ros.action import PredictFutures
 from astra_ros.backends.base import Backend
 from astra_ros.backends.manifest import Manifest
 from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
+from astra_ros.planning.evaluation import Answer, Future
 from astra_ros.ros.conversions import to_image, to_jpeg
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import REPRESENTATIONS, Commands
 from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.tickets import Progress, Reply
 from astra_ros.ros.worker import Forecast
-from astra_ros.types import NANOSECONDS, ByteArray
+from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 
-def predicted_future(forecast: Forecast, backend: Backend, config: NodeConfig) -> PredictedFuture:
-    """The message but for total_latency, which ends when it is sent."""
+def predicted_future(
+    forecast: Forecast, backend: Backend, config: NodeConfig, first_frame: int = 0
+) -> PredictedFuture:
+    """The message but for total_latency, which ends when it is sent. first_frame: which one the first of the forecast's is."""
     manifest, timing, commands = backend.manifest, forecast.timing, forecast.commands
     step_dt = to_duration(manifest.action.step_dt)
     message = PredictedFuture(
@@ -41,9 +47,48 @@ def predicted_future(forecast: Forecast, backend: Backend, config: NodeConfig) -
         inference_time=to_duration(timing.inference),
     )
     step_ns = round(manifest.action.step_dt * NANOSECONDS)
-    headers = [_header(forecast, (k + 1) * step_ns) for k in range(len(forecast.prediction.frames))]
-    _fill_frames(message, forecast.prediction.frames, headers, config)
+    frames = forecast.prediction.frames
+    headers = [_header(forecast, (first_frame + k + 1) * step_ns) for k in range(len(frames))]
+    _fill_frames(message, frames, headers, config)
     return message
+
+
+def candidate_future(
+    forecast: Forecast, future: Future, answer: Answer, backend: Backend, config: NodeConfig
+) -> PredictedFuture:
+    """One of the futures that answer a question. forecast: with the last frames of it, or all, or none."""
+    first_frame = len(future.latents) - len(forecast.prediction.frames)
+    message = predicted_future(forecast, backend, config, first_frame)
+    message.score = float(answer.scores[future.plan])
+    message.uncertainty = float(answer.uncertainty[future.plan])
+    message.frame_uncertainty = _numbers(future.uncertainty)
+    message.goal_distance = _numbers(future.goal_distance)
+    return message
+
+
+def fill_reply(message: Any, reply: Reply) -> Any:
+    """message: an empty EvaluateActions.Response or PredictFutures.Result, which have the same fields."""
+    message.status, message.message = int(reply.status), reply.message
+    message.observation_stamp = to_time(reply.observation_ns)
+    message.total_latency = to_duration(reply.latency_s)
+    message.futures = list(reply.futures)
+    if answer := reply.answer:
+        message.ranking = array("I", answer.ranking.tolist())
+        message.scores = array("f", answer.scores)
+        message.final_goal_distance = array("f", answer.final_goal_distance)
+        message.uncertainty = array("f", answer.uncertainty)
+        message.evaluated = answer.evaluated.tolist()
+    return message
+
+
+def feedback(progress: Progress) -> PredictFutures.Feedback:
+    """How far a question is."""
+    return PredictFutures.Feedback(
+        candidates_done=progress.num_done,
+        candidates_total=progress.num_candidates,
+        best_index=progress.best_index,
+        best_score=progress.best_score,
+    )
 
 
 def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
@@ -67,7 +112,7 @@ def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
         num_history_slots=manifest.history.num_slots,
         chunk_len=manifest.chunk_len,
         max_horizon=manifest.max_horizon,
-        max_batch=1,
+        max_batch=manifest.batches[-1],
         action_modality=action.modality,
         action_representation=REPRESENTATIONS[action.representation],
         action_names=list(action.names),
@@ -76,6 +121,11 @@ def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
         action_upper=array("f", action.upper),
         denoising_steps=array("I", [manifest.num_steps]),
     )
+
+
+def _numbers(per_frame: FloatArray) -> array[float]:
+    """Empty when there are none."""
+    return array("f", per_frame if np.isfinite(per_frame).any() else ())
 
 
 def _header(forecast: Forecast, offset_ns: int) -> Header:

@@ -1,35 +1,74 @@
-"""What can be asked of the node: ~/reset; ~/evaluate_actions and ~/predict_futures answer that they are not served yet."""
+"""What can be asked of the node: ~/reset, and what follows from candidates: ~/evaluate_actions and ~/predict_futures.
+
+Requests are checked here, in the executor's thread, and answered by the worker. Until then their callbacks are suspended
+coroutines, which keep neither the executor nor other questions waiting.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
-from rclpy.action.server import ActionServer, ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, RCLError, ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode
+from rclpy.service import Service
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from astra_ros.action import PredictFutures
+from astra_ros.backends.manifest import Manifest
+from astra_ros.ros.messages import feedback, fill_reply
+from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.queries import QueryRefusal, Request, Status, read_query
+from astra_ros.ros.tickets import Progress, Reply, Ticket
+from astra_ros.ros.worker import Worker
 from astra_ros.srv import EvaluateActions
 
 _NOT_ACTIVE = "the node is not active: activate it first (ros2 lifecycle set NODE activate)"
+# rclpy keeps the results of actions, pictures included, for a client that asks again; its default is 15 minutes.
+_RESULT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the services need of the session. reset: forgets the history; False when the node is not active.
+
+    worker: None while the node is not active.
+    """
+
+    manifest: Manifest
+    config: Callable[[], NodeConfig]
+    worker: Callable[[], Worker | None]
+    reset: Callable[[], bool]
 
 
 class Services:
-    """The services and the action of one configuration.
+    """The services and the action of one configuration."""
 
-    reset: forgets the history; returns False when the node is not active. is_active: the node's state.
-    """
-
-    def __init__(self, node: LifecycleNode, reset: Callable[[], bool], is_active: Callable[[], bool]) -> None:
+    def __init__(self, node: LifecycleNode, session: Session) -> None:
         self._node = node
-        self._reset = reset
-        self._is_active = is_active
+        self._session = session
+        # A suspended callback occupies its group.
+        questions = ReentrantCallbackGroup()
         self._services = [
             node.create_service(Trigger, "~/reset", self._on_reset),
-            node.create_service(EvaluateActions, "~/evaluate_actions", self._on_evaluate_actions),
+            node.create_service(
+                EvaluateActions, "~/evaluate_actions", self._on_evaluate_actions, callback_group=questions
+            ),
         ]
-        self._predict_futures = ActionServer(
-            node, PredictFutures, "~/predict_futures", self._on_predict_futures
+        _tolerate_absent_clients(self._services[-1])
+        self._predict_futures = _PatientActionServer(
+            node,
+            PredictFutures,
+            "~/predict_futures",
+            self._on_predict_futures,
+            callback_group=questions,
+            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            result_timeout=_RESULT_TIMEOUT_S,
         )
 
     def destroy(self) -> None:
@@ -38,32 +77,72 @@ class Services:
         self._predict_futures.destroy()
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        was_reset = self._reset()
+        was_reset = self._session.reset()
         response.success = was_reset
         response.message = "history and plan forgotten" if was_reset else f"nothing to forget, {_NOT_ACTIVE}"
         return response
 
-    def _on_evaluate_actions(
-        self, _request: EvaluateActions.Request, response: EvaluateActions.Response
+    async def _on_evaluate_actions(
+        self, request: EvaluateActions.Request, response: EvaluateActions.Response
     ) -> EvaluateActions.Response:
-        response.status, response.message = self._refusal("EvaluateActions", EvaluateActions.Response)
-        return response
+        return fill_reply(response, await self._ask(request))
 
-    def _on_predict_futures(self, goal: ServerGoalHandle) -> PredictFutures.Result:
-        result = PredictFutures.Result()
-        result.status, result.message = self._refusal("PredictFutures", PredictFutures.Result)
-        # An accepted goal that is aborted carries a result; a rejected one could not say why.
-        goal.abort()
-        return result
-
-    def _refusal(
-        self, name: str, reply: type[EvaluateActions.Response | PredictFutures.Result]
-    ) -> tuple[int, str]:
-        if not self._is_active():
-            return reply.STATUS_NOT_ACTIVE, _NOT_ACTIVE
-        future = self._node.resolve_topic_name("~/predicted_future")
-        plan = self._node.resolve_topic_name("action_sequence")
-        return reply.STATUS_NOT_SUPPORTED, (
-            f"{name} is not served by this version; publish one ActionSequence on {plan} and read its PredictedFuture"
-            f" from {future}"
+    async def _on_predict_futures(self, goal: ServerGoalHandle) -> PredictFutures.Result:
+        # Also what is wrong is accepted: a rejected goal could not say why, an aborted one has a result.
+        reply = await self._ask(
+            goal.request,
+            report=lambda progress: goal.publish_feedback(feedback(progress)),
+            is_cancelled=lambda: goal.is_cancel_requested,
         )
+        if goal.is_cancel_requested:
+            goal.canceled()
+        elif reply.status in (Status.OK, Status.PARTIAL):
+            goal.succeed()
+        else:
+            goal.abort()
+        return fill_reply(PredictFutures.Result(), reply)
+
+    async def _ask(
+        self,
+        request: Request,
+        report: Callable[[Progress], None] = lambda _progress: None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Reply:
+        worker = self._session.worker()
+        if worker is None:
+            return Reply(Status.NOT_ACTIVE, _NOT_ACTIVE)
+        session, now_ns = self._session, self._node.get_clock().now().nanoseconds
+        try:
+            query = read_query(request, session.manifest, session.config(), now_ns)
+        except QueryRefusal as refusal:
+            return Reply(refusal.status, str(refusal))
+        executor, replied = self._node.executor, Future()
+
+        def reply(found: Reply) -> None:
+            replied.set_result(found)
+            # rclpy looks after its suspended callbacks only when something wakes the executor.
+            with suppress(InvalidHandle):
+                executor.wake()
+
+        worker.ask(Ticket(query, reply, report, is_cancelled))
+        found: Reply = await replied
+        return found
+
+
+class _PatientActionServer(ActionServer):
+    """rclpy's, except that a result which nobody can take any more does not end the process."""
+
+    def _send_result_response(self, request_header: Any, future: Future) -> None:
+        with suppress(InvalidHandle):
+            super()._send_result_response(request_header, future)
+
+
+def _tolerate_absent_clients(service: Service) -> None:
+    """A reply that comes after the client has gone, or after the service has, is dropped instead of ending the process."""
+    send = service.send_response
+
+    def send_if_possible(response: Any, header: Any) -> None:
+        with suppress(InvalidHandle, RCLError):
+            send(response, header)
+
+    service.send_response = send_if_possible

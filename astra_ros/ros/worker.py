@@ -2,7 +2,8 @@
 
 The callbacks only leave things here; decoding a picture is theirs, predicting is the worker's, so a slow model delays
 neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
-a prediction runs; only the newest of them is predicted from.
+a prediction runs; only the newest of them is predicted from. Questions about candidates are answered in between, a chunk
+after every picture that is served, or as fast as they go while none comes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Condition, Thread
 
@@ -18,8 +19,10 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Health, Timing
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import Commands, Plan, commands_for
+from astra_ros.ros.queries import Status
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.sync import JointBuffer
+from astra_ros.ros.tickets import Ticket, Tickets
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation, Prediction
 
 # More pictures than this come during one prediction only from a camera that is far too fast for the history.
@@ -41,7 +44,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class _Match:
+class Match:
     """A picture in the history. positions: (a,) at its stamp. skew_ns: distance to the nearest joint state."""
 
     frame: Frame
@@ -63,12 +66,14 @@ class Forecast:
 class Ports:
     """What the worker needs of the node; called from the worker's thread.
 
-    now_ns: node's clock. publish: sends a forecast, returns its final timing. log_error: several lines.
-    is_up: False once the context is shut down, when nothing can be published any more.
+    now_ns: node's clock. publish: sends a forecast, returns its final timing. answer: works on a question, piece by
+    piece, from the newest observation. log_error: several lines. is_up: False once the context is shut down, when nothing
+    can be published any more.
     """
 
     now_ns: Callable[[], int]
     publish: Callable[[Forecast, NodeConfig], Timing]
+    answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
     log_error: Callable[[str], None]
     is_up: Callable[[], bool]
 
@@ -81,12 +86,14 @@ class Worker:
         self._health = health
         self._ports = ports
         self._thread = Thread(target=self._run, name="world_model", daemon=True)
+        self._tickets = Tickets(self._answer)
         # Everything below is shared and guarded by _changed.
         self._changed = Condition()
         self._config = config
         self._waiting: deque[Frame] = deque()
         self._joints = JointBuffer()
         self._plan: Plan | None = None
+        self._newest: Match | None = None
         self._must_forget = False
         self._is_stopping = False
 
@@ -124,8 +131,20 @@ class Worker:
         with self._changed:
             self._plan = plan
 
+    def ask(self, ticket: Ticket) -> None:
+        """Its reply comes from the worker's thread, or at once when it is refused."""
+        with self._changed:
+            preemption = self._config.preemption
+        self._tickets.submit(ticket, preemption)
+        with self._changed:
+            self._changed.notify_all()
+
     def forget(self) -> None:
         """No later prediction uses anything that came before this call."""
+        self._tickets.end_current(
+            Status.STALE_OBSERVATION,
+            "observation: it was forgotten meanwhile (~/reset or a time jump); ask again",
+        )
         with self._changed:
             self._waiting.clear()
             self._joints.clear()
@@ -133,25 +152,34 @@ class Worker:
             self._must_forget = True
 
     def _run(self) -> None:
-        while (frames := self._next_frames()) is not None:
-            try:
-                self._serve(frames)
-            # Whatever went wrong with these pictures, the next ones are served.
-            except Exception as error:  # noqa: BLE001
-                if not self._ports.is_up():
+        try:
+            while self._wait_for_work():
+                if (frames := self._take_frames()) and not self._try_to_serve(frames):
                     return
-                self._ports.log_error(traceback.format_exc())
-                self._health.count(Drop.PREDICTION_FAILED)
-                line = (
-                    f"prediction failed: {type(error).__name__}: {error}; the traceback is in the node's log"
-                )
-                self._health.report("prediction", Drop.PREDICTION_FAILED, line, is_error=True)
+                self._tickets.advance()
+        finally:
+            self._tickets.close(Status.NOT_ACTIVE, "the node was deactivated meanwhile")
+
+    def _try_to_serve(self, frames: list[Frame]) -> bool:
+        """False when nothing can be published any more."""
+        try:
+            self._serve(frames)
+        # Whatever went wrong with these pictures, the next ones are served.
+        except Exception as error:  # noqa: BLE001
+            if not self._ports.is_up():
+                return False
+            self._ports.log_error(traceback.format_exc())
+            self._health.count(Drop.PREDICTION_FAILED)
+            line = f"prediction failed: {type(error).__name__}: {error}; the traceback is in the node's log"
+            self._health.report("prediction", Drop.PREDICTION_FAILED, line, is_error=True)
+        return True
 
     def _serve(self, frames: list[Frame]) -> None:
         started_s = time.monotonic()
         matches = [match for frame in frames if (match := self._observe(frame))]
         if not matches:
             return
+        self._newest = matches[-1]
         self._health.count(Drop.SUPERSEDED, len(matches) - 1)
         forecast, config = self._predict(matches[-1], started_s)
         if self._was_told_to_forget():
@@ -160,27 +188,30 @@ class Worker:
         timing = self._ports.publish(forecast, config)
         self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
 
-    def _next_frames(self) -> list[Frame] | None:
-        """Wait for pictures whose joint positions are as good as they get. None: stop."""
+    def _wait_for_work(self) -> bool:
+        """Wait for a question, or for a picture whose joint positions are as good as they get. False: stop."""
         with self._changed:
-            while not self._is_stopping:
-                if frames := self._ready_frames():
-                    if self._must_forget:
-                        self._model.reset()
-                        self._must_forget = False
-                    return frames
+            while not (self._is_stopping or self._is_ready() or self._tickets):
                 self._changed.wait(self._patience_s())
-        return None
+            return not self._is_stopping
 
-    def _ready_frames(self) -> list[Frame]:
-        """Pictures with a joint state on the far side of their stamp, or that have waited the slop for one."""
-        now_s = time.monotonic()
-        ready = []
-        while self._waiting and (
-            self._joints.covers(self._waiting[0].stamp_ns) or now_s >= self._deadline_s(self._waiting[0])
-        ):
-            ready.append(self._waiting.popleft())
-        return ready
+    def _take_frames(self) -> list[Frame]:
+        with self._changed:
+            if self._must_forget:
+                self._model.reset()
+                self._newest = None
+                self._must_forget = False
+            frames = []
+            while self._is_ready():
+                frames.append(self._waiting.popleft())
+            return frames
+
+    def _is_ready(self) -> bool:
+        """The oldest picture has a joint state on the far side of its stamp, or has waited the slop for one."""
+        if not self._waiting:
+            return False
+        oldest = self._waiting[0]
+        return self._joints.covers(oldest.stamp_ns) or time.monotonic() >= self._deadline_s(oldest)
 
     def _patience_s(self) -> float | None:
         return max(self._deadline_s(self._waiting[0]) - time.monotonic(), 0.0) if self._waiting else None
@@ -192,7 +223,7 @@ class Worker:
         with self._changed:
             return self._must_forget
 
-    def _observe(self, frame: Frame) -> _Match | None:
+    def _observe(self, frame: Frame) -> Match | None:
         """Into the history, with the joint positions at its stamp. None: it has none."""
         try:
             with self._changed:
@@ -205,9 +236,9 @@ class Worker:
             return None
         self._health.resolve("sync")
         self._model.observe(Observation(frame.stamp_ns, frame.pixels, positions))
-        return _Match(frame, positions, skew_ns)
+        return Match(frame, positions, skew_ns)
 
-    def _predict(self, match: _Match, started_s: float) -> tuple[Forecast, NodeConfig]:
+    def _predict(self, match: Match, started_s: float) -> tuple[Forecast, NodeConfig]:
         with self._changed:
             plan, config = self._plan, self._config
         frame, now_ns = match.frame, self._ports.now_ns()
@@ -226,3 +257,8 @@ class Worker:
             joint_skew=match.skew_ns / NANOSECONDS,
         )
         return Forecast(frame, commands, prediction, timing), config
+
+    def _answer(self, ticket: Ticket) -> Iterator[None]:
+        with self._changed:
+            newest, config = None if self._must_forget else self._newest, self._config
+        return self._ports.answer(ticket, newest, config)

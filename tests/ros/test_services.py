@@ -1,11 +1,10 @@
-"""What can be asked of the node."""
+"""What can be asked of the node beside questions about candidates (test_questions.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from action_msgs.msg import GoalStatus
 from rcl_interfaces.srv import GetLoggerLevels
 from rclpy.action.client import ActionClient
 from std_srvs.srv import Trigger
@@ -55,23 +54,6 @@ def test_reset_of_an_inactive_node_says_so(make_rig: MakeRig) -> None:
     reply = call(rig, Trigger, "reset", Trigger.Request())
     assert not reply.success
     assert "not active" in reply.message
-
-
-def test_evaluate_actions_refuses_and_names_what_to_use_instead(rig: Rig) -> None:
-    reply = call(
-        rig, EvaluateActions, "evaluate_actions", EvaluateActions.Request(candidates=[action_sequence()])
-    )
-    assert reply.status == EvaluateActions.Response.STATUS_NOT_SUPPORTED
-    assert "/action_sequence" in reply.message
-    assert "/world_model/predicted_future" in reply.message
-    assert not reply.futures
-
-
-def test_predict_futures_refuses_and_names_what_to_use_instead(rig: Rig) -> None:
-    reply = ask(rig, PredictFutures.Goal(candidates=[action_sequence()]))
-    assert reply.status == GoalStatus.STATUS_ABORTED
-    assert reply.result.status == PredictFutures.Result.STATUS_NOT_SUPPORTED
-    assert "/world_model/predicted_future" in reply.result.message
 
 
 def test_an_inactive_node_says_that_first(make_rig: MakeRig) -> None:

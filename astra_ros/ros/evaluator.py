@@ -1,0 +1,171 @@
+"""Answers questions about candidates, piece by piece, on the thread that owns the model."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from astra_ros.msg import PredictedFuture
+from astra_ros.planning.evaluation import Answer, Evaluation, Future, Question
+from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.health import Timing
+from astra_ros.ros.messages import candidate_future
+from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.plans import Commands, commands_for
+from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizon_of
+from astra_ros.ros.stamps import to_duration
+from astra_ros.ros.tickets import Progress, Reply, Ticket
+from astra_ros.ros.worker import Forecast, Match
+from astra_ros.srv import EvaluateActions
+from astra_ros.types import NANOSECONDS, Prediction
+
+_TOO_LATE = (
+    "the deadline passed before everything was done: see `evaluated`, and send fewer candidates or rows"
+)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a question's futures have in common. commands: one per candidate."""
+
+    query: Query
+    match: Match
+    commands: list[Commands]
+    timing: Timing
+
+
+class Evaluator:
+    """now_ns: the node's clock. log_error: several lines."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        make_goal_distance: MakeGoalDistance,
+        now_ns: Callable[[], int],
+        log_error: Callable[[str], None],
+    ) -> None:
+        self._model = model
+        self._candidates = Candidates(model.backend)
+        self._make_goal_distance = make_goal_distance
+        self._now_ns = now_ns
+        self._log_error = log_error
+        # What a frame of the last reply took to be decoded and packed: a deadline must leave room for that.
+        self._frame_s = 0.0
+
+    def answer(self, ticket: Ticket, match: Match | None, config: NodeConfig) -> Iterator[None]:
+        """Replies before it ends, unless it is closed. match: the newest observation."""
+        try:
+            yield from self._answer(ticket, match, config)
+        except QueryRefusal as refusal:
+            ticket.reply(Reply(refusal.status, str(refusal)))
+        # Whatever went wrong with this question, the next one is answered.
+        except Exception as error:  # noqa: BLE001
+            self._log_error(traceback.format_exc())
+            line = f"evaluation failed: {type(error).__name__}: {error}; the traceback is in the node's log"
+            ticket.reply(Reply(Status.ERROR, " ".join(line.split())))
+
+    def _answer(self, ticket: Ticket, match: Match | None, config: NodeConfig) -> Iterator[None]:
+        started_s, query = time.monotonic(), ticket.query
+        match, age_s = self._require_recent(match, config)
+        commands = self._commands(query, match)
+        evaluation = Evaluation(
+            self._candidates, self._model.past(match.frame.stamp_ns), self._question(query, commands, config)
+        )
+        preprocess_s, inference_s = match.frame.preprocess_s + time.monotonic() - started_s, 0.0
+        num_done, resumed_s = 0, time.monotonic()
+        for _ in evaluation.run():
+            inference_s += time.monotonic() - resumed_s
+            if evaluation.num_done != num_done:
+                num_done = evaluation.num_done
+                ticket.report(Progress(num_done, len(commands), *evaluation.best()))
+            if ticket.ending:
+                break
+            yield
+            resumed_s = time.monotonic()
+        answer = evaluation.answer()
+        status, line = ticket.ending or (
+            (Status.OK, "") if answer.is_complete else (Status.PARTIAL, _TOO_LATE)
+        )
+        if status is Status.STALE_OBSERVATION:
+            raise QueryRefusal(status, line)
+        judged = _Judged(query, match, commands, Timing(age_s, preprocess_s, inference_s, 0.0, 0.0))
+        futures = []
+        for future in answer.futures:
+            futures.append(self._message(future, answer, judged, config))
+            yield
+        latency_s = time.monotonic() - query.received_s
+        ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, tuple(futures), latency_s))
+
+    def _require_recent(self, match: Match | None, config: NodeConfig) -> tuple[Match, float]:
+        """The observation and its age [s]."""
+        if match is None:
+            raise QueryRefusal(
+                Status.STALE_OBSERVATION,
+                "observation: expected a picture with joint positions, found none yet; start the camera and the joint"
+                " states (astra doctor says what is missing)",
+            )
+        age_s = (self._now_ns() - match.frame.stamp_ns) / NANOSECONDS
+        if age_s > config.max_observation_age_s:
+            raise QueryRefusal(
+                Status.STALE_OBSERVATION,
+                f"observation: expected an age of at most {config.max_observation_age_s:g} s (max_observation_age_s), found"
+                f" {age_s:.3f} s; the camera or the joint states stopped (astra doctor says which)",
+            )
+        return match, age_s
+
+    def _commands(self, query: Query, match: Match) -> list[Commands]:
+        manifest, t0_ns = self._model.manifest, match.frame.stamp_ns
+        horizon = horizon_of(query.plans, t0_ns, manifest)
+        return [commands_for(plan, t0_ns, match.positions, horizon, manifest.action) for plan in query.plans]
+
+    def _question(self, query: Query, commands: list[Commands], config: NodeConfig) -> Question:
+        plans = np.stack([one.rows for one in commands])
+        num_frames = _num_frames(query, plans.shape[1]) * min(query.top_k, len(plans))
+        deadline_s = query.deadline_s and query.deadline_s - num_frames * self._frame_s
+        return Question(
+            plans=plans,
+            goal_distance=self._goal_distance(query.goal) if query.goal else None,
+            seed=query.seed,
+            top_k=query.top_k,
+            num_samples=config.uncertainty_samples,
+            uncertainty_weight=config.uncertainty_weight,
+            deadline_s=deadline_s,
+        )
+
+    def _goal_distance(self, goal: GoalInput) -> GoalDistance:
+        backend = self._model.backend
+        if goal.pixels is None:
+            assert goal.latents is not None, "a goal has one of the two"
+            return self._make_goal_distance(backend, Goal(goal.latents))
+        return self._make_goal_distance(backend, Goal(backend.encode(goal.pixels), goal.pixels))
+
+    def _message(
+        self, future: Future, answer: Answer, judged: _Judged, config: NodeConfig
+    ) -> PredictedFuture:
+        """Decodes the frames that were asked for."""
+        started_s, query = time.monotonic(), judged.query
+        num_frames = _num_frames(query, len(future.latents))
+        latents = future.latents[len(future.latents) - num_frames :]
+        prediction = Prediction(self._model.backend.decode(latents), query.seed, judged.timing.inference)
+        forecast = Forecast(judged.match.frame, judged.commands[future.plan], prediction, judged.timing)
+        message = candidate_future(
+            forecast, future, answer, self._model.backend, replace(config, compress_frames=query.compressed)
+        )
+        now_s = time.monotonic()
+        if num_frames:
+            self._frame_s = (now_s - started_s) / num_frames
+        message.total_latency = to_duration(now_s - query.received_s)
+        return message
+
+
+def _num_frames(query: Query, horizon: int) -> int:
+    """Frames of one returned future, counted from its end."""
+    if query.frames == EvaluateActions.Request.FRAMES_NONE:
+        return 0
+    return horizon if query.frames == EvaluateActions.Request.FRAMES_ALL else 1

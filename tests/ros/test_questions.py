@@ -1,0 +1,532 @@
+"""Questions about candidates: over the service and the action, beside the live stream."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import rclpy
+from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Duration
+from rcl_interfaces.srv import GetParameters
+from rclpy.action.client import ActionClient
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from astra_ros.action import PredictFutures
+from astra_ros.msg import ActionSequence, Goal, PredictedFuture
+from astra_ros.planning.evaluation import Evaluation, Question
+from astra_ros.planning.goals import Goal as LatentGoal
+from astra_ros.planning.goals import codec_distance
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.conversions import to_jpeg
+from astra_ros.ros.services import _NOT_ACTIVE
+from astra_ros.ros.stamps import to_duration, to_ns
+from astra_ros.ros.tickets import Tickets
+from astra_ros.ros.worker import Worker
+from astra_ros.srv import EvaluateActions
+from astra_ros.types import Observation
+from tests.bundle_fixture import LATENT
+from tests.ros.rig import HORIZON, POSITIONS, Rig, action_sequence, image
+
+MakeRig = Callable[..., Rig]
+Reply: TypeAlias = EvaluateActions.Response
+PLANTED = 6
+STEP_NS = 200_000_000
+
+
+def candidates(count: int, horizon: int = HORIZON) -> list[ActionSequence]:
+    """Slow movements in random directions, inside the trained range."""
+    rng = np.random.default_rng(0)
+    steps = 0.4 / horizon * rng.standard_normal((count, 1, len(POSITIONS)))
+    rows = 0.5 * POSITIONS + steps * np.arange(1, horizon + 1)[:, None]
+    return [numbered(action_sequence(rows=one), index) for index, one in enumerate(rows)]
+
+
+def numbered(message: ActionSequence, number: int) -> ActionSequence:
+    message.id.uuid = np.full(16, number % 256, np.uint8)
+    return message
+
+
+def request(count: int = 3, horizon: int = HORIZON, **fields: Any) -> EvaluateActions.Request:
+    return EvaluateActions.Request(
+        **{"candidates": candidates(count, horizon), "seed": 0, **fields},
+    )
+
+
+def long_request(**fields: Any) -> EvaluateActions.Request:
+    """Takes far longer than what a test does meanwhile."""
+    return request(200, 100, **fields)
+
+
+class Asker:
+    """A client of the service and of the action, in the robot's node."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.service = rig.robot.create_client(EvaluateActions, "world_model/evaluate_actions")
+        self.action = ActionClient(rig.robot, PredictFutures, "world_model/predict_futures")
+        self.feedback: list[PredictFutures.Feedback] = []
+        rig.spin_until(self.service.service_is_ready)
+        rig.spin_until(self.action.server_is_ready)
+
+    def ask(self, question: EvaluateActions.Request) -> Reply:
+        return self.result(self.service.call_async(question))
+
+    def start(self, question: EvaluateActions.Request) -> Any:
+        """The handle of an accepted goal."""
+        goal = PredictFutures.Goal(
+            **{field: getattr(question, field) for field in question.get_fields_and_field_types()}
+        )
+        return self.result(
+            self.action.send_goal_async(goal, lambda message: self.feedback.append(message.feedback))
+        )
+
+    def result(self, future: Future) -> Any:
+        self.rig.spin_until(future.done)
+        return future.result()
+
+
+@pytest.fixture
+def asker(rig: Rig) -> Iterator[Asker]:
+    """Of an active node that has an observation."""
+    rig.serve()
+    asker = Asker(rig)
+    yield asker
+    asker.action.destroy()
+
+
+def open_questions(rig: Rig) -> bool:
+    worker = rig.node._configured()._worker
+    assert worker
+    return bool(worker._tickets)
+
+
+def observe(model: WorldModel, stamp_ns: int) -> None:
+    """What rig.serve() shows the node."""
+    pixels = np.frombuffer(image(stamp_ns).data, np.uint8).reshape(48, 64, 3)
+    model.observe(Observation(stamp_ns, pixels, POSITIONS))
+
+
+def test_the_candidate_that_leads_to_the_goal_is_best(asker: Asker, untrained_bundle: Path) -> None:
+    """The node's answer is the library's, bit for bit."""
+    reference = asker.ask(request(10))
+    rows = np.stack([np.array(one.data, np.float32).reshape(HORIZON, -1) for one in request(10).candidates])
+    with WorldModel.load(untrained_bundle) as model:
+        observe(model, to_ns(reference.observation_stamp))
+        past, evaluator = model.past(to_ns(reference.observation_stamp)), Candidates(model.backend)
+        planted = _answer(Evaluation(evaluator, past, Question(rows[[PLANTED]]))).futures[0].latents[-1]
+        question = Question(rows, codec_distance(model.backend, LatentGoal(planted)))
+        expected = _answer(Evaluation(evaluator, past, question))
+    embedding = Goal(type=Goal.TYPE_EMBEDDING, embedding=array("f", planted.ravel()))
+    reply = asker.ask(request(10, goal=embedding, top_k=2))
+    assert (reply.status, reply.message) == (Reply.STATUS_OK, "")
+    assert reply.ranking[0] == PLANTED
+    assert reply.ranking.tolist() == expected.ranking.tolist()
+    np.testing.assert_array_equal(reply.scores, expected.scores)
+    np.testing.assert_array_equal(reply.final_goal_distance, -np.array(reply.scores))
+    assert all(reply.evaluated)
+    assert np.isnan(reply.uncertainty).all()
+    best = reply.futures[0]
+    assert best.id.uuid.tolist() == [PLANTED] * 16
+    assert best.score == reply.scores[PLANTED]
+    assert len(best.goal_distance) == HORIZON
+    assert best.goal_distance[-1] == reply.final_goal_distance[PLANTED]
+    assert not len(best.frames)
+    assert not len(best.compressed_frames)
+
+
+def _answer(evaluation: Evaluation) -> Any:
+    for _ in evaluation.run():
+        pass
+    return evaluation.answer()
+
+
+def test_frames_are_those_of_the_live_stream(asker: Asker) -> None:
+    plan = action_sequence()
+    asker.rig.plan.publish(plan)
+    asker.rig.spin_until(lambda: "action_sequence.received" in asker.rig.counters())
+    live = asker.rig.serve()
+    asked = request(candidates=[plan], frames=EvaluateActions.Request.FRAMES_ALL)
+    (future,) = asker.ask(asked).futures
+    assert future.actions == live.actions
+    assert [bytes(one.data) for one in future.compressed_frames] == [
+        bytes(one.data) for one in live.compressed_frames
+    ]
+    assert [one.header for one in future.compressed_frames] == [one.header for one in live.compressed_frames]
+    assert to_ns(future.total_latency) > to_ns(future.inference_time) > 0
+
+
+def test_the_last_frame_alone_and_raw(asker: Asker) -> None:
+    last = EvaluateActions.Request.FRAMES_LAST
+    reply = asker.ask(request(3, frames=last, compressed=False, top_k=10))
+    assert len(reply.futures) == 3
+    for future in reply.futures:
+        (frame,) = future.frames
+        assert to_ns(frame.header.stamp) == to_ns(reply.observation_stamp) + HORIZON * STEP_NS
+        assert (frame.height, frame.width) == (48, 64)
+
+
+def test_without_a_goal_there_are_futures_but_no_scores(asker: Asker) -> None:
+    reply = asker.ask(request(3))
+    assert np.isnan(reply.scores).all()
+    assert reply.ranking.tolist() == [0, 1, 2]
+    assert np.isnan(reply.futures[0].score)
+    assert not len(reply.futures[0].goal_distance)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (200, 100)])
+def test_a_picture_is_a_goal_whatever_its_size(asker: Asker, height: int, width: int) -> None:
+    picture = image(1, height=height, width=width)
+    pixels = np.frombuffer(picture.data, np.uint8).reshape(height, width, 3)
+    raw = asker.ask(request(goal=Goal(type=Goal.TYPE_IMAGE, image=picture)))
+    jpeg = to_jpeg(pixels, picture.header, 100)
+    compressed = asker.ask(request(goal=Goal(type=Goal.TYPE_COMPRESSED_IMAGE, compressed_image=jpeg)))
+    assert np.isfinite(raw.scores).all()
+    np.testing.assert_allclose(compressed.scores, raw.scores, rtol=0.2)
+
+
+def test_a_random_seed_is_reported(asker: Asker) -> None:
+    first, second = (asker.ask(request(1, seed=-1)).futures[0] for _ in range(2))
+    assert first.seed != second.seed
+    assert min(first.seed, second.seed) >= 0
+
+
+def test_plans_of_different_lengths_are_compared_at_the_end_of_the_longest(asker: Asker) -> None:
+    short, long = candidates(1, 3)[0], candidates(1, 9)[0]
+    futures = asker.ask(request(candidates=[short, long], top_k=2)).futures
+    assert [future.actions.horizon for future in futures] == [9, 9]
+    assert [future.flags for future in futures] == [PredictedFuture.FLAG_PLAN_EXTENDED, 0]
+
+
+def test_uncertainty_is_asked_for_by_parameters(make_rig: MakeRig) -> None:
+    rig = make_rig(uncertainty_samples=3)
+    rig.activate()
+    rig.serve()
+    asker, goal = Asker(rig), Goal(type=Goal.TYPE_IMAGE, image=image(1, seed=3))
+    off_the_hot_path = asker.ask(request(goal=goal, top_k=1))
+    best = off_the_hot_path.ranking[0]
+    assert np.isfinite(off_the_hot_path.uncertainty).tolist() == [index == best for index in range(3)]
+    assert len(off_the_hot_path.futures[0].frame_uncertainty) == HORIZON
+    rig.node.set_parameters([Parameter("uncertainty_weight", value=2.0)])
+    weighted = asker.ask(request(goal=goal))
+    expected = -np.array(weighted.final_goal_distance) - 2 * np.array(weighted.uncertainty)
+    np.testing.assert_allclose(weighted.scores, expected, rtol=1e-5)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "no candidates": ({"candidates": []}, Reply.STATUS_REJECTED, "candidates: expected at least 1"),
+    "too many": (
+        {"candidates": [ActionSequence()] * 5000},
+        Reply.STATUS_REJECTED,
+        "expected at most 256 (max_candidates), found 5000",
+    ),
+    "ragged": (
+        {"candidates": [action_sequence(), action_sequence(data=array("f", [1.0]))]},
+        Reply.STATUS_REJECTED,
+        "candidates[1].data: expected horizon * len(names)",
+    ),
+    "not a number": (
+        {"candidates": [action_sequence(rows=np.full((2, 8), np.nan))]},
+        Reply.STATUS_REJECTED,
+        "candidates[0].data: expected finite positions",
+    ),
+    "wrong names": (
+        {"candidates": [action_sequence(names=list("abcdefgh"))]},
+        Reply.STATUS_REJECTED,
+        "candidates[0].names: expected panda_joint1",
+    ),
+    "wrong representation": (
+        {"candidates": [action_sequence(representation=ActionSequence.REPRESENTATION_EE_POSE)]},
+        Reply.STATUS_REJECTED,
+        "candidates[0].representation",
+    ),
+    "too far": (
+        {"candidates": [action_sequence(), action_sequence(rows=np.tile(POSITIONS, (101, 1)))]},
+        Reply.STATUS_REJECTED,
+        "candidates[1].horizon: expected an end within 100 frames",
+    ),
+    "too many futures": ({"top_k": 17}, Reply.STATUS_REJECTED, "top_k: expected at most 16"),
+    "frames": ({"frames": 3}, Reply.STATUS_REJECTED, "frames: expected one of"),
+    "seed": ({"seed": -2}, Reply.STATUS_REJECTED, "seed: expected 0 or more"),
+    "negative deadline": (
+        {"deadline": Duration(sec=-1)},
+        Reply.STATUS_REJECTED,
+        "deadline: expected a duration of 0 (none) or more, found -1 s",
+    ),
+    "denoising steps": (
+        {"denoising_steps": 7},
+        Reply.STATUS_NOT_SUPPORTED,
+        "denoising_steps: expected 0 or 2",
+    ),
+    "text": ({"goal": Goal(type=Goal.TYPE_TEXT, text="tidy up")}, Reply.STATUS_NOT_SUPPORTED, "goal.type"),
+    "unknown goal": ({"goal": Goal(type=9)}, Reply.STATUS_REJECTED, "goal.type"),
+    "no picture": (
+        {"goal": Goal(type=Goal.TYPE_IMAGE)},
+        Reply.STATUS_REJECTED,
+        "goal.image: ",
+    ),
+    "depth picture": (
+        {"goal": Goal(type=Goal.TYPE_IMAGE, image=image(1, encoding="32FC1"))},
+        Reply.STATUS_REJECTED,
+        "goal.image: encoding",
+    ),
+    "no JPEG": (
+        {"goal": Goal(type=Goal.TYPE_COMPRESSED_IMAGE)},
+        Reply.STATUS_REJECTED,
+        "goal.compressed_image: ",
+    ),
+    "embedding size": (
+        {"goal": Goal(type=Goal.TYPE_EMBEDDING, embedding=array("f", [1.0]))},
+        Reply.STATUS_REJECTED,
+        f"goal.embedding: expected {np.prod(LATENT)} numbers",
+    ),
+    "embedding number": (
+        {"goal": Goal(type=Goal.TYPE_EMBEDDING, embedding=array("f", [np.inf] * int(np.prod(LATENT))))},
+        Reply.STATUS_REJECTED,
+        "goal.embedding: expected finite",
+    ),
+}
+
+
+def test_what_is_wrong_has_a_status_and_a_line(asker: Asker) -> None:
+    for name, (fields, status, text) in REFUSED.items():
+        reply = asker.ask(request(**fields))
+        assert (reply.status, text in reply.message) == (status, True), (name, reply.message)
+        assert "\n" not in reply.message
+        assert not len(reply.ranking)
+        assert not reply.futures
+    assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_no_futures_is_a_sound_wish(asker: Asker) -> None:
+    reply = asker.ask(request(top_k=0))
+    assert (reply.status, len(reply.ranking), len(reply.futures)) == (Reply.STATUS_OK, 3, 0)
+
+
+def test_before_the_first_observation(rig: Rig) -> None:
+    reply = Asker(rig).ask(request())
+    assert reply.status == Reply.STATUS_STALE_OBSERVATION
+    assert "found none yet" in reply.message
+
+
+def test_after_the_camera_has_stopped(make_rig: MakeRig) -> None:
+    rig = make_rig(max_observation_age_s=1.0)
+    rig.activate()
+    rig.serve()
+    rig.spin_for(1.1)
+    reply = Asker(rig).ask(request())
+    assert reply.status == Reply.STATUS_STALE_OBSERVATION
+    assert "expected an age of at most 1 s" in reply.message
+
+
+def test_the_deadline_brings_the_best_so_far(asker: Asker) -> None:
+    goal = Goal(type=Goal.TYPE_IMAGE, image=image(1))
+    started_s = time.monotonic()
+    reply = asker.ask(request(256, 40, deadline=to_duration(1.0), goal=goal))
+    assert time.monotonic() - started_s < 3.0
+    assert reply.status == Reply.STATUS_PARTIAL
+    assert "deadline" in reply.message
+    done = np.array(reply.evaluated)
+    assert 0 < done.sum() < 256
+    assert len(reply.ranking) == done.sum()
+    np.testing.assert_array_equal(np.isfinite(reply.scores), done)
+    assert len(reply.futures) == 1
+
+
+def test_all_else_is_served_while_a_question_is_answered(asker: Asker) -> None:
+    """The live stream, parameters, and a second client, whose question waits for its turn."""
+    rig = asker.rig
+    long = asker.service.call_async(long_request())
+    second = asker.service.call_async(request())
+    parameters = rig.robot.create_client(GetParameters, "world_model/get_parameters")
+    for seed in range(5):
+        rig.serve(seed=seed)
+        asker.result(parameters.call_async(GetParameters.Request(names=["seed"])))
+    assert not long.done()
+    assert not second.done()
+    assert asker.result(long).status == Reply.STATUS_OK
+    assert asker.result(second).status == Reply.STATUS_OK
+
+
+def test_a_picture_waits_for_no_more_than_one_chunk_of_a_question(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the live stream keeps its rate, however long the question is."""
+    events: list[str] = []
+    for owner, method, name in (
+        (Worker, "add_frame", "input"),
+        (Worker, "add_joint_positions", "input"),
+        (Tickets, "advance", "chunk"),
+        (WorldModel, "predict", "picture"),
+    ):
+        monkeypatch.setattr(owner, method, recorded(getattr(owner, method), events, name))
+    long = asker.service.call_async(long_request())
+    asker.rig.spin_until(lambda: "chunk" in events)
+    for seed in range(8):
+        asker.rig.serve(seed=seed)
+    assert not long.done()
+    before_pictures = " ".join(events).split("picture")[:-1]
+    assert len(before_pictures) == 8
+    assert max(before.split("input")[-1].count("chunk") for before in before_pictures) <= 1
+    assert events.count("chunk") >= 8
+
+
+def recorded(method: Callable[..., Any], events: list[str], name: str) -> Callable[..., Any]:
+    def record(*args: Any) -> Any:
+        events.append(name)
+        return method(*args)
+
+    return record
+
+
+def test_the_action_reports_and_succeeds(asker: Asker) -> None:
+    goal = Goal(type=Goal.TYPE_IMAGE, image=image(1))
+    handle = asker.start(request(20, goal=goal))
+    reply = asker.result(handle.get_result_async())
+    assert reply.status == GoalStatus.STATUS_SUCCEEDED
+    expected = asker.ask(request(20, goal=goal))
+    assert reply.result.ranking.tolist() == expected.ranking.tolist()
+    assert [one.candidates_done for one in asker.feedback] == [8, 16, 20]
+    assert {one.candidates_total for one in asker.feedback} == {20}
+    assert asker.feedback[-1].best_index == expected.ranking[0]
+    assert asker.feedback[-1].best_score == expected.scores[expected.ranking[0]]
+
+
+def test_a_cancelled_goal_has_the_best_so_far(asker: Asker) -> None:
+    handle = asker.start(long_request())
+    asker.rig.spin_until(lambda: asker.feedback)
+    asker.result(handle.cancel_goal_async())
+    reply = asker.result(handle.get_result_async())
+    assert reply.status == GoalStatus.STATUS_CANCELED
+    assert (reply.result.status, reply.result.message) == (Reply.STATUS_PARTIAL, "cancelled by the client")
+    assert 8 <= sum(reply.result.evaluated) < 200
+
+
+def test_what_waits_can_be_cancelled_too(asker: Asker) -> None:
+    first, second = asker.start(long_request()), asker.start(long_request())
+    asker.result(second.cancel_goal_async())
+    assert asker.result(second.get_result_async()).status == GoalStatus.STATUS_CANCELED
+    asker.result(first.cancel_goal_async())
+    assert asker.result(first.get_result_async()).status == GoalStatus.STATUS_CANCELED
+
+
+def test_a_wrong_goal_is_aborted_and_says_why(asker: Asker) -> None:
+    reply = asker.result(asker.start(request(seed=-2)).get_result_async())
+    assert reply.status == GoalStatus.STATUS_ABORTED
+    assert "seed" in reply.result.message
+
+
+def test_busy_is_said_when_the_policy_is_to_reject(asker: Asker) -> None:
+    asker.rig.node.set_parameters([Parameter("preemption", value="reject")])
+    long = asker.start(long_request())
+    reply = asker.ask(request())
+    assert reply.status == Reply.STATUS_BUSY
+    assert "preemption" in reply.message
+    asker.result(long.cancel_goal_async())
+    asker.result(long.get_result_async())
+    assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_a_newer_question_ends_the_older_when_the_policy_is_to_preempt(asker: Asker) -> None:
+    asker.rig.node.set_parameters([Parameter("preemption", value="preempt")])
+    handle = asker.start(long_request())
+    asker.rig.spin_until(lambda: asker.feedback)
+    assert asker.ask(request()).status == Reply.STATUS_OK
+    older = asker.result(handle.get_result_async()).result
+    assert older.status == Reply.STATUS_PARTIAL
+    assert "newer question" in older.message
+    assert sum(older.evaluated)
+
+
+def test_the_queue_is_bounded(asker: Asker) -> None:
+    handle = asker.start(long_request())
+    waiting = [asker.service.call_async(request(1)) for _ in range(9)]
+    asker.rig.spin_until(lambda: sum(one.done() for one in waiting))
+    (refused,) = (one.result() for one in waiting if one.done())
+    assert refused.status == Reply.STATUS_BUSY
+    asker.result(handle.cancel_goal_async())
+    assert [asker.result(one).status for one in waiting].count(Reply.STATUS_OK) == 8
+
+
+def test_a_client_that_vanishes_leaves_nothing_behind(asker: Asker) -> None:
+    rig = asker.rig
+    leaver = rclpy.create_node("leaver")
+    client = leaver.create_client(EvaluateActions, f"{rig.node_name}/evaluate_actions")
+    action = ActionClient(leaver, PredictFutures, f"{rig.node_name}/predict_futures")
+    rig.spin_until(lambda: client.service_is_ready() and action.server_is_ready())
+    client.call_async(request(32, 100))
+    action.send_goal_async(PredictFutures.Goal(candidates=candidates(8)))
+    rig.spin_until(lambda: open_questions(rig))
+    action.destroy()
+    leaver.destroy_node()
+    assert asker.ask(request()).status == Reply.STATUS_OK
+    rig.spin_until(lambda: not open_questions(rig))
+
+
+def test_reset_ends_the_question(asker: Asker) -> None:
+    reset = asker.rig.robot.create_client(Trigger, "world_model/reset")
+    long = asker.service.call_async(long_request())
+    asker.rig.spin_until(lambda: open_questions(asker.rig))
+    asker.result(reset.call_async(Trigger.Request()))
+    reply = asker.result(long)
+    assert reply.status == Reply.STATUS_STALE_OBSERVATION
+    assert asker.ask(request()).status == Reply.STATUS_STALE_OBSERVATION
+    asker.rig.serve()
+    assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_deactivation_answers_whoever_waits(asker: Asker) -> None:
+    questions = [asker.service.call_async(long_request()) for _ in range(2)]
+    handle = asker.start(long_request())
+    asker.rig.spin_until(lambda: asker.feedback or open_questions(asker.rig))
+    assert asker.rig.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    replies = [asker.result(one) for one in questions]
+    assert {reply.status for reply in replies} == {Reply.STATUS_NOT_ACTIVE}
+    assert asker.result(handle.get_result_async()).status == GoalStatus.STATUS_ABORTED
+    assert asker.ask(request()).message == _NOT_ACTIVE
+
+
+def test_shutdown_with_questions_open_ends_cleanly(asker: Asker) -> None:
+    """Their services are gone before the suspended callbacks could reply."""
+    asker.service.call_async(long_request())
+    handle = asker.start(long_request())
+    handle.get_result_async()
+    rig = asker.rig
+    rig.spin_until(lambda: open_questions(rig))
+    rig.spin_for(0.3)
+    assert rig.node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+    rig.spin_for(0.5)
+
+
+def test_a_goal_distance_that_fails_costs_one_question(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.activate()
+    rig.serve()
+    asker, session = Asker(rig), rig.node._configured()
+    rig.node.trigger_deactivate()
+    session._make_goal_distance = lambda _backend, _goal: lambda futures: futures[0]
+    rig.node.trigger_activate()
+    rig.serve()
+    reply = asker.ask(request(goal=Goal(type=Goal.TYPE_IMAGE, image=image(1))))
+    assert reply.status == Reply.STATUS_ERROR
+    assert "mend the plug-in" in reply.message
+    assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_an_unknown_goal_distance_fails_the_configuration(make_rig: MakeRig) -> None:
+    rig = make_rig(goal_distance="lpips")
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "expected one of codec, found 'lpips'" in rig.spin_until(lambda: rig.warnings)[0]
+
+
+def test_model_info_says_how_many_go_together(rig: Rig) -> None:
+    assert rig.spin_until(lambda: rig.infos)[0].max_batch == 8
