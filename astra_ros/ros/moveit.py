@@ -1,0 +1,55 @@
+"""Which of several MoveIt plans does the world model like best?
+
+    request = rank_plans([response.trajectory for response in responses], info, goal)
+    reply = await client.call_async(request)         # ~/evaluate_actions
+    best = plans[reply.ranking[0]]
+
+moveit_msgs is not imported: a plan is a JointTrajectory, or has one as `joint_trajectory` (RobotTrajectory), possibly one
+level down as `trajectory` (MotionPlanResponse, and SubTrajectory of a task constructor's solution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from astra_ros.msg import Goal, ModelInfo
+from astra_ros.ros.trajectories import JointTrajectory, TrajectoryError, to_action_sequence
+from astra_ros.srv import EvaluateActions
+
+
+def rank_plans(
+    plans: Sequence[Any],
+    info: ModelInfo,
+    goal: Goal | None = None,
+    *,
+    held: dict[str, float] | None = None,
+    **fields: Any,
+) -> EvaluateActions.Request:
+    """One request for all plans, in their order; candidate k has k in the first four bytes of its id, little-endian.
+
+    info: from ~/model_info. goal: None = no scores. held: positions of joints that the plans do not move.
+    fields: others of the request: top_k, frames, deadline, seed, …
+    Raises TrajectoryError, which names the plan.
+    """
+    candidates = []
+    for index, plan in enumerate(plans):
+        plan_id = (*index.to_bytes(4, "little"), *(0,) * 12)
+        try:
+            candidates.append(to_action_sequence(joint_trajectory_of(plan), info, held=held, plan_id=plan_id))
+        except TrajectoryError as error:
+            raise TrajectoryError(f"plans[{index}].{error}") from error
+    return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)
+
+
+def joint_trajectory_of(plan: Any) -> JointTrajectory:
+    """Raises TrajectoryError."""
+    inner = getattr(plan, "trajectory", plan)
+    found = getattr(inner, "joint_trajectory", inner)
+    if not hasattr(found, "points") or not hasattr(found, "joint_names"):
+        raise TrajectoryError(
+            f"type: expected a JointTrajectory, a RobotTrajectory, or something with one as `trajectory`, found"
+            f" {type(plan).__name__}"
+        )
+    trajectory: JointTrajectory = found
+    return trajectory
