@@ -68,7 +68,7 @@ class TrainingRun:
         """All stages; what an earlier start of the same run has done is not done again."""
         codec = self._codec()
         checkpoint = self._train_denoiser(codec)
-        if self._config.trains_codec:
+        if self._config.refines_decoder:
             checkpoint.codec = self._refine_decoder(codec)
         self._on_first(lambda: self._deliver(checkpoint, 1.0))
         return checkpoint
@@ -204,7 +204,7 @@ class TrainingRun:
         if budget.denoiser_minutes is not None:
             return budget.denoiser_minutes
         later = EVALUATION_SHARE * budget.minutes
-        if self._config.trains_codec:
+        if self._config.refines_decoder:
             later += self._minutes(budget.decoder_minutes, DECODER_SHARE)
         return max(SMALLEST_SHARE * budget.minutes, budget.minutes - spent - later)
 

@@ -110,8 +110,8 @@ class CodecTrainingConfig:
 class TrainConfig:
     """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
 
-    start_from: folder of an earlier model, whose codec and latents are taken as they are and whose denoiser is trained on,
-    for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
+    start_from: folder of an earlier model, whose encoder and latents are taken as they are and whose denoiser and decoder
+    are trained on, for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
     trained. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
     checkpoint_minutes: how often the averaged model is evaluated and written.
     """
@@ -147,9 +147,9 @@ class TrainConfig:
             )
 
     @property
-    def trains_codec(self) -> bool:
-        """Or takes one as it is."""
-        return self.start_from is None and self.codec_run is None and self.codec_weights is None
+    def refines_decoder(self) -> bool:
+        """Or leaves it as it is, with the rest of a codec that is given."""
+        return self.codec_run is None and self.codec_weights is None
 
     def model(self) -> ModelConfig:
         """The preset with this run's changes."""
