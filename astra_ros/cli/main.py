@@ -24,6 +24,7 @@ SUBCOMMANDS = (
     "train",
     "distill",
     "evaluate",
+    "bench",
 )
 
 DESCRIPTION = "astra: a world model that answers what your robot's camera will see if it does this."

@@ -1,0 +1,103 @@
+"""Everything that `astra bench` can time, by name: GROUP/RUNTIME/WHAT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from astra_ros.backends.base import Backend
+from astra_ros.benchmarking.candidates import WAYS, Ranking, Way
+from astra_ros.benchmarking.chunk import SCHEMES, Scheme, chunk_flops, chunk_subject
+from astra_ros.benchmarking.interleaving import Subject
+from astra_ros.benchmarking.runtimes import SERVED
+from astra_ros.benchmarking.scene import Scene
+from astra_ros.benchmarking.stages import stage_flops, stage_subject
+from astra_ros.benchmarking.stream import stream_subject
+from astra_ros.denoiser.cost import Flops
+
+_CHUNKS: dict[str, tuple[Scheme, ...]] = {
+    "torch": SCHEMES,
+    "torch.compile": ("append",),
+    "onnxruntime-defaults": ("append",),
+    "onnxruntime": ("append",),
+    "openvino-fp32": ("append",),
+    "openvino-bf16": ("append",),
+    SERVED: SCHEMES,
+    "cuda": SCHEMES,
+    "cuda.compile": ("append",),
+    "cuda.graph": ("append",),
+}
+# The first: as the node runs.
+FOOTPRINTS = ("footprint/auto", "footprint/onnxruntime", "footprint/openvino", "footprint/torch")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """build: the subject of this name on an open backend. flops: of one unit; None: unknown, or not the denoiser's alone."""
+
+    name: str
+    runtime: str
+    build: Callable[[str, Backend], Subject]
+    flops: int | None = None
+
+
+def entries(scene: Scene, num_candidates: int, flops: Flops | None) -> list[Entry]:
+    """Of a bundle, as they are reported; peaks and footprints are not among them."""
+    return [
+        *_chunks("latents", scene, flops),
+        *_chunks("pixels", scene, None),
+        *_stages(scene, flops),
+        *_candidates(scene, num_candidates),
+        *_streams(scene),
+    ]
+
+
+def reference_of(name: str) -> str | None:
+    """What a subject is compared with: the naive chunk on the same device, or separate runs of candidates."""
+    group, runtime, _ = name.split("/")
+    if group == "candidates":
+        return f"{group}/{runtime}/separate"
+    naive = "cuda" if runtime.startswith("cuda") else "torch"
+    return f"{group}/{naive}/recompute" if group in ("latents", "pixels") else None
+
+
+def _chunks(group: str, scene: Scene, flops: Flops | None) -> Iterator[Entry]:
+    def entry(runtime: str, scheme: Scheme) -> Entry:
+        def build(name: str, backend: Backend) -> Subject:
+            return chunk_subject(name, backend, scheme, scene, with_codec=group == "pixels")
+
+        work = None if flops is None else chunk_flops(scheme, flops, scene.manifest.num_steps)
+        return Entry(f"{group}/{runtime}/{scheme}", runtime, build, work)
+
+    return (entry(runtime, scheme) for runtime, schemes in _CHUNKS.items() for scheme in schemes)
+
+
+def _stages(scene: Scene, flops: Flops | None) -> Iterator[Entry]:
+    def entry(graph: str) -> Entry:
+        def build(name: str, backend: Backend) -> Subject:
+            return stage_subject(name, backend, graph)
+
+        work = None if flops is None else stage_flops(graph, flops)
+        return Entry(f"stages/{SERVED}/{graph}", SERVED, build, work)
+
+    return map(entry, scene.manifest.graph_specs)
+
+
+def _candidates(scene: Scene, count: int) -> Iterator[Entry]:
+    def entry(kind: str, way: Way) -> Entry:
+        def build(name: str, backend: Backend) -> Subject:
+            return Ranking(backend, scene, count).subject(name, way, with_frames=kind == "frames")
+
+        return Entry(f"candidates/{kind}/{way}", SERVED, build)
+
+    return (entry(kind, way) for kind in ("latents", "frames") for way in WAYS)
+
+
+def _streams(scene: Scene) -> Iterator[Entry]:
+    def entry(horizon: int) -> Entry:
+        def build(name: str, backend: Backend) -> Subject:
+            return stream_subject(name, backend, scene, horizon)
+
+        return Entry(f"stream/{SERVED}/{horizon}", SERVED, build)
+
+    return map(entry, sorted({scene.manifest.chunk_len, scene.manifest.max_horizon}))

@@ -1,0 +1,65 @@
+"""One chunk of a rollout, in three ways of keeping the history."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from astra_ros.backends.base import Backend
+from astra_ros.benchmarking.interleaving import Subject
+from astra_ros.benchmarking.scene import Scene
+from astra_ros.denoiser.cost import Flops
+from astra_ros.types import FloatArray
+
+# recompute: the whole history at every denoising step, as the released Astra does.
+# remember: the whole history once per chunk; the steps share its keys and values. append: the newest frames only.
+Scheme = Literal["recompute", "remember", "append"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+UNITS = 4  # chunks in a row, as in a rollout
+
+
+def chunk_flops(scheme: Scheme, flops: Flops, num_steps: int) -> int:
+    """Of a chunk, codec excluded."""
+    if scheme == "append":
+        return flops.chunk(num_steps)
+    histories = num_steps if scheme == "recompute" else 1
+    return histories * flops.remember + num_steps * flops.step
+
+
+def chunk_subject(name: str, backend: Backend, scheme: Scheme, scene: Scene, *, with_codec: bool) -> Subject:
+    """with_codec: from a new picture to the predicted pictures, else latents only.
+
+    Every chunk ends with latents on the host, so a device has finished when the clock is read.
+    """
+    slots, rollout, noise, plan = scene.slots(backend), backend.rollout(), scene.noise, scene.plan
+    past = backend.remember(slots)
+    rollout.begin(past)
+    first = rollout.sample(noise, plan).copy()
+
+    def recompute(latents: FloatArray) -> FloatArray:
+        latents = noise
+        for k in range(rollout.num_steps):
+            rollout.begin(backend.remember(slots))
+            latents = rollout.denoise(k, latents, plan)
+        return latents
+
+    def remember(latents: FloatArray) -> FloatArray:
+        rollout.begin(backend.remember(slots))
+        return rollout.sample(noise, plan)
+
+    def append(latents: FloatArray) -> FloatArray:
+        rollout.append(latents, plan)
+        return rollout.sample(noise, plan)
+
+    chunk_after = {"recompute": recompute, "remember": remember, "append": append}[scheme]
+
+    def run() -> None:
+        rollout.begin(past)
+        latents = first
+        for _ in range(UNITS):
+            if with_codec:
+                backend.encode(scene.picture)
+            latents = chunk_after(latents)
+            if with_codec:
+                backend.decode(latents[0])
+
+    return Subject(name, run, UNITS)

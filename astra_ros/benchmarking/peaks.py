@@ -1,0 +1,149 @@
+"""What the machine can do at most: products of large matrices and moving memory, timed like everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from time import perf_counter
+
+import numpy as np
+
+from astra_ros.benchmarking.interleaving import Seconds, Subject
+from astra_ros.benchmarking.medians import Median, median
+
+_PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
+PEAKS = tuple(
+    f"peaks/{device}/{what}"
+    for device, precisions in _PRECISIONS.items()
+    for what in (*(f"gemm-{precision}" for precision in precisions), "memory-read", "memory-copy")
+)
+_SIDES = (512, 1024, 2048, 4096, 8192)
+_LONGEST_PRODUCT_S = 0.15
+_MEMORY_BYTES = 256 << 20  # far beyond any cache of a processor
+_UNITS = 4  # products or passes in one turn
+
+
+@dataclass(frozen=True)
+class PeakProbe:
+    """run: does the work once. work: floating point operations or bytes. unit: "GFLOP/s" or "GB/s"."""
+
+    name: str
+    how: str
+    unit: str
+    work: float
+    run: Callable[[], object]
+
+    def subject(self) -> Subject:
+        def run() -> None:
+            for _ in range(_UNITS):
+                self.run()
+
+        return Subject(self.name, run, _UNITS)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What was reached. best: in the best round. median: over rounds."""
+
+    name: str
+    how: str
+    unit: str
+    best: float
+    median: Median
+
+
+def gemm_peak(device: str, precision: str) -> str:
+    """Name of the peak that arithmetic of this precision is held against."""
+    return f"peaks/{device.partition(':')[0]}/gemm-{precision}"
+
+
+def probes(num_threads: int) -> Iterator[PeakProbe]:
+    """By torch where it is installed, on a CUDA device too if there is one; else by numpy."""
+    if not find_spec("torch"):
+        yield from _numpy_probes()
+        return
+    import torch
+
+    torch.set_num_threads(num_threads)
+    yield from _torch_probes("cpu", f"torch {torch.__version__}, {num_threads} threads", lambda: None)
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+        yield from _torch_probes("cuda", f"torch {torch.__version__}, {device}", torch.cuda.synchronize)
+
+
+def summary(timed: list[PeakProbe], seconds: Mapping[str, Seconds]) -> tuple[Peak, ...]:
+    """The rates that the probes reached."""
+    rates = [(probe, probe.work / seconds[probe.name] / 1e9) for probe in timed]
+    return tuple(Peak(p.name, p.how, p.unit, round(float(rate.max()), 2), median(rate)) for p, rate in rates)
+
+
+def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterator[PeakProbe]:
+    import torch
+
+    def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
+        left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+        out = torch.empty(side, side, dtype=dtype, device=device)
+
+        def run() -> None:
+            torch.mm(left, right, out=out)
+            finish()
+
+        return run
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    for precision in _PRECISIONS[device]:
+        yield _gemm(f"peaks/{device}/gemm-{precision}", partial(product, dtypes[precision]), with_)
+    source = torch.ones(_MEMORY_BYTES // 4, device=device)
+    target = torch.zeros_like(source)
+
+    def read() -> None:
+        source.sum()
+        finish()
+
+    def copy() -> None:
+        target.copy_(source)
+        finish()
+
+    yield from _memory(device, read, copy, with_)
+
+
+def _numpy_probes() -> Iterator[PeakProbe]:
+    def product(side: int) -> Callable[[], object]:
+        left, right = np.random.default_rng(0).random((2, side, side), np.float32)
+        out = np.empty_like(left)
+        return lambda: np.matmul(left, right, out=out)
+
+    source = np.ones(_MEMORY_BYTES // 4, np.float32)
+    target = np.zeros_like(source)
+    yield _gemm("peaks/cpu/gemm-fp32", product, f"numpy {np.__version__}, all threads of its BLAS")
+    yield from _memory(
+        "cpu", source.sum, lambda: np.copyto(target, source), f"numpy {np.__version__}, 1 thread"
+    )
+
+
+def _gemm(name: str, product: Callable[[int], Callable[[], object]], with_: str) -> PeakProbe:
+    """The largest matrices that are multiplied in reasonable time: a processor may have to emulate bfloat16."""
+    for side in _SIDES:
+        run = product(side)
+        if 8 * _seconds(run) > _LONGEST_PRODUCT_S:  # twice the side takes too long
+            break
+    return PeakProbe(name, f"{side}x{side} matrices, {with_}", "GFLOP/s", 2.0 * side**3, run)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    run()
+    started = perf_counter()
+    run()
+    return perf_counter() - started
+
+
+def _memory(
+    device: str, read: Callable[[], object], copy: Callable[[], object], with_: str
+) -> Iterator[PeakProbe]:
+    how = f"{_MEMORY_BYTES >> 20} MiB of float32, {with_}"
+    yield PeakProbe(f"peaks/{device}/memory-read", how, "GB/s", float(_MEMORY_BYTES), read)
+    yield PeakProbe(
+        f"peaks/{device}/memory-copy", f"{how}; read and written bytes", "GB/s", 2.0 * _MEMORY_BYTES, copy
+    )

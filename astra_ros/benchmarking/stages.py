@@ -1,0 +1,48 @@
+"""Every graph of a bundle alone."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from astra_ros.backends.base import Backend
+from astra_ros.benchmarking.interleaving import Subject
+from astra_ros.denoiser.cost import Flops
+from astra_ros.denoiser.io import Shape
+from astra_ros.types import FloatArray
+
+UNITS = 8
+
+
+def stage_subject(name: str, backend: Backend, graph: str) -> Subject:
+    """The graph on seeded numbers of its inputs' shapes."""
+    spec, rng = backend.specs[graph], np.random.default_rng(0)
+    inputs = {key: _values(key, shape, rng) for key, shape in spec.inputs.items()}
+    smallest = min(spec.outputs, key=lambda output: prod(spec.outputs[output]))
+
+    def run() -> None:
+        for _ in range(UNITS):
+            backend.fetch(backend.run(graph, inputs)[smallest])  # a device has finished when that is here
+
+    return Subject(name, run, UNITS)
+
+
+def stage_flops(graph: str, flops: Flops) -> int | None:
+    """Of one run; None for the codec and for graphs that have no formula."""
+    stage, _, batch = graph.partition("_x")
+    kind = stage.split("_")[0]
+    if kind not in ("remember", "append", "step"):
+        return None
+    operations: int = getattr(flops, kind)
+    return operations * int(batch or 1)
+
+
+def _values(name: str, shape: Shape, rng: np.random.Generator) -> FloatArray:
+    if name.endswith("mask"):
+        return np.ones(shape, np.float32)
+    if name.endswith("bias"):  # nothing is hidden
+        return np.zeros(shape, np.float32)
+    if name.startswith("sigma"):
+        return np.full(shape, 0.5, np.float32)
+    return rng.standard_normal(shape, np.float32)
