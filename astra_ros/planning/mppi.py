@@ -1,0 +1,67 @@
+"""Model predictive path integral control (Williams et al. 2017, arXiv 1509.01149) over action sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.planning.sampling import Costs, Planned, Sampler, evaluated, require_mean
+from astra_ros.types import FloatArray
+
+
+@dataclass(frozen=True)
+class MppiConfig:
+    """num_samples: plans per iteration. std: in halves of each action's trained range. noise_beta: see Sampler; 0 = white.
+
+    temperature: of the weights exp(-cost / temperature), in standard deviations of an iteration's costs, so that it does
+    not depend on their unit. momentum: share of the old mean.
+    """
+
+    num_samples: int = 64
+    iterations: int = 3
+    temperature: float = 0.3
+    std: float = 0.2
+    momentum: float = 0.0
+    noise_beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "iterations", "temperature", "std"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected more than 0, found {getattr(self, name):g}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected 0 <= momentum < 1, found {self.momentum:g}")
+
+
+def mppi(
+    costs: Costs, mean: FloatArray, spec: ActionSpec, config: MppiConfig = MppiConfig(), seed: int = 0
+) -> Planned:
+    """The best plan found from a first guess (horizon, a), never a worse one than that; the last mean is evaluated too.
+
+    mean: the measured positions repeated, or the last plan after `shifted`. Equal arguments give equal plans.
+    """
+    sampler, mean = Sampler(spec, config.noise_beta, seed), require_mean(mean, spec)
+    std = np.tile(np.float32(config.std) * sampler.half_range, (len(mean), 1))
+    best, best_cost, history = mean, np.float32(np.inf), []
+    for iteration in range(config.iterations + 1):
+        count = config.num_samples if iteration < config.iterations else 1
+        plans = sampler.around(mean, std, count, best if iteration else None)
+        found = evaluated(costs, plans)
+        winner = int(np.argmin(found))
+        if not iteration or found[winner] < best_cost:
+            best, best_cost = plans[winner].copy(), found[winner]
+        weights = _weights(found, config.temperature)
+        mean = config.momentum * mean + (1 - config.momentum) * np.tensordot(weights, plans, axes=1)
+        history.append(float(best_cost))
+    return Planned(best, float(best_cost), tuple(history))
+
+
+def _weights(costs: FloatArray, temperature: float) -> FloatArray:
+    """(n,), their sum 1; equal ones when no cost is finite."""
+    finite = np.isfinite(costs)
+    if not finite.any():
+        return np.full(len(costs), 1 / len(costs), np.float32)
+    spread = costs[finite].std() or np.float32(1)
+    weights = np.where(finite, np.exp(-(costs - costs[finite].min()) / (temperature * spread)), 0)
+    return weights / weights.sum()

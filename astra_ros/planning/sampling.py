@@ -1,0 +1,81 @@
+"""What sampling planners share: the costs they minimise, noise over time, and the warm start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.types import FloatArray
+
+# Plans (n, horizon, a) → costs (n,), smaller is better; NaN = worst. planning/evaluation.py makes one of a world model.
+Costs = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """plan: (horizon, a), the best that was evaluated. cost: its own. history: best cost after every iteration."""
+
+    plan: FloatArray
+    cost: float
+    history: tuple[float, ...]
+
+
+class Sampler:
+    """Plans around a mean, inside the range that the model was trained on.
+
+    noise_beta: exponent of the noise's power spectrum over the horizon. 0 = white; 2 = a random walk, which moves joints
+    smoothly (Pinneri et al. 2020, arXiv 2008.06389).
+    """
+
+    def __init__(self, spec: ActionSpec, noise_beta: float, seed: int) -> None:
+        self._spec = spec
+        self._beta = noise_beta
+        self._generator = np.random.default_rng(seed)
+        self.half_range = ((np.array(spec.upper) - np.array(spec.lower)) / 2).astype(np.float32)
+
+    def around(self, mean: FloatArray, std: FloatArray, count: int, best: FloatArray | None) -> FloatArray:
+        """(count, horizon, a): the mean itself, the best plan so far if there is one, and samples. std: (horizon, a)."""
+        plans = mean + std * self._noise((count, *mean.shape))
+        plans[0] = mean
+        if best is not None and count > 1:
+            plans[1] = best
+        return self._spec.clip(plans.astype(np.float32))
+
+    def _noise(self, shape: tuple[int, int, int]) -> FloatArray:
+        """Of unit variance."""
+        white = self._generator.standard_normal(shape, np.float32)
+        if not self._beta or shape[1] == 1:
+            return white
+        frequencies = np.fft.rfftfreq(shape[1])
+        frequencies[0] = frequencies[1]
+        spectrum = np.fft.rfft(white, axis=1) * (frequencies ** (-self._beta / 2))[:, None]
+        coloured = np.fft.irfft(spectrum, n=shape[1], axis=1)
+        return (coloured / np.sqrt(np.square(coloured).mean())).astype(np.float32)
+
+
+def evaluated(costs: Costs, plans: FloatArray) -> FloatArray:
+    """(n,) costs with NaN as infinity. Raises ValueError for another number of them."""
+    found = np.asarray(costs(plans), np.float32)
+    if found.shape != (len(plans),):
+        raise ValueError(
+            f"costs: expected one per plan, ({len(plans)},), found {found.shape}; mend the cost function"
+        )
+    return np.where(np.isnan(found), np.float32(np.inf), found)
+
+
+def require_mean(mean: FloatArray, spec: ActionSpec) -> FloatArray:
+    """Raises ValueError."""
+    if mean.ndim != 2 or mean.shape[1] != spec.dim or not len(mean):
+        raise ValueError(
+            f"mean: expected (horizon, {spec.dim}) positions, found {mean.shape}; to start from rest, repeat the measured ones"
+        )
+    return np.asarray(mean, np.float32)
+
+
+def shifted(plan: FloatArray, rows: int) -> FloatArray:
+    """The warm start after so many rows were carried out: the rest of the plan, its last row repeated."""
+    rest = plan[min(rows, len(plan) - 1) :]
+    return np.concatenate([rest, np.repeat(rest[-1:], len(plan) - len(rest), axis=0)])

@@ -1,0 +1,152 @@
+"""CEM and MPPI on costs whose minimum is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.planning.cem import CemConfig, cem
+from astra_ros.planning.mppi import MppiConfig, mppi
+from astra_ros.planning.sampling import Planned, Sampler, shifted
+from astra_ros.types import FloatArray
+
+HORIZON = 6
+SPEC = ActionSpec(
+    space="arm of two joints",
+    modality="arm",
+    representation="joint_position",
+    names=("shoulder", "elbow"),
+    units=("rad", "rad"),
+    step_dt=0.2,
+    mean=(0.0, 0.0),
+    std=(1.0, 1.0),
+    delta_std=(1.0, 1.0),
+    lower=(-2.0, -1.0),
+    upper=(2.0, 1.0),
+)
+REST = np.zeros((HORIZON, 2), np.float32)
+TARGET = np.stack([np.linspace(0, 1.2, HORIZON), np.linspace(0, -0.6, HORIZON)], axis=1).astype(np.float32)
+
+Optimise = Callable[..., Planned]
+OPTIMISERS = [
+    pytest.param(
+        partial(cem, config=CemConfig(num_samples=128, num_elites=16, iterations=12, initial_std=0.5)),
+        id="cem",
+    ),
+    pytest.param(partial(mppi, config=MppiConfig(iterations=10)), id="mppi"),
+]
+
+
+def to_target(plans: FloatArray) -> FloatArray:
+    return np.square(plans - TARGET).mean(axis=(1, 2))
+
+
+def two_valleys(plans: FloatArray) -> FloatArray:
+    """The deeper one ends at 1.5, and rest lies nearer to the other."""
+    end = plans[:, -1, 0]
+    return np.minimum(np.square(end + 0.5) + 0.5, np.square(end - 1.5))
+
+
+@pytest.mark.parametrize("optimise", OPTIMISERS)
+def test_a_quadratic_is_minimised(optimise: Optimise) -> None:
+    found = optimise(to_target, REST, SPEC)
+    assert found.cost < 0.05 * to_target(REST[None])[0]
+    assert found.cost == to_target(found.plan[None])[0]
+    assert (np.diff(found.history) <= 0).all()
+    assert found.history[-1] == found.cost
+
+
+def test_cem_leaves_the_nearer_valley_for_the_deeper_one() -> None:
+    wide = CemConfig(num_samples=256, iterations=12, initial_std=0.6, num_elites=16)
+    assert cem(two_valleys, REST, SPEC, wide).plan[-1, 0] == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.parametrize("optimise", OPTIMISERS)
+def test_plans_stay_in_the_trained_range(optimise: Optimise) -> None:
+    seen: list[FloatArray] = []
+
+    def far_away(plans: FloatArray) -> FloatArray:
+        seen.append(plans)
+        return np.square(plans - 10).mean(axis=(1, 2))
+
+    found = optimise(far_away, REST, SPEC)
+    for plans in seen:
+        np.testing.assert_array_equal(SPEC.clip(plans), plans)
+    assert found.plan[:, 1].mean() > 0.8
+
+
+@pytest.mark.parametrize("optimise", OPTIMISERS)
+def test_the_same_seed_gives_the_same_plan(optimise: Optimise) -> None:
+    one, again, other = (optimise(to_target, REST, SPEC, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.plan, again.plan)
+    assert not np.array_equal(one.plan, other.plan)
+
+
+@pytest.mark.parametrize("optimise", [cem, mppi])
+def test_a_warm_start_is_never_lost(optimise: Optimise) -> None:
+    assert optimise(to_target, TARGET, SPEC).cost == 0
+
+
+@pytest.mark.parametrize("optimise", OPTIMISERS)
+def test_plans_without_a_cost_are_avoided(optimise: Optimise) -> None:
+    def broken(plans: FloatArray) -> FloatArray:
+        return np.where(plans[:, -1, 0] < 0, np.nan, to_target(plans))
+
+    found = optimise(broken, REST, SPEC)
+    assert np.isfinite(found.cost)
+    assert found.plan[-1, 0] >= 0
+    nothing = optimise(lambda plans: np.full(len(plans), np.nan), REST, SPEC)
+    np.testing.assert_array_equal(nothing.plan, REST)
+    assert nothing.cost == np.inf
+
+
+def test_a_colder_mppi_follows_the_best_more_closely() -> None:
+    def last_mean(temperature: float) -> Any:
+        seen: list[FloatArray] = []
+
+        def costs(plans: FloatArray) -> FloatArray:
+            seen.append(plans)
+            return to_target(plans)
+
+        mppi(costs, REST, SPEC, MppiConfig(iterations=1, temperature=temperature))
+        return to_target(seen[-1])[0]
+
+    assert last_mean(0.1) < last_mean(10.0)
+
+
+def test_coloured_noise_is_smooth_and_of_unit_variance() -> None:
+    def roughness(beta: float) -> tuple[float, float]:
+        noise = Sampler(SPEC, beta, seed=0)._noise((200, 20, 2))
+        return float(np.diff(noise, axis=1).std()), float(noise.std())
+
+    (white, white_std), (smooth, smooth_std) = roughness(0.0), roughness(2.0)
+    assert smooth < 0.6 * white
+    assert white_std == pytest.approx(1, abs=0.05)
+    assert smooth_std == pytest.approx(1, abs=0.05)
+
+
+def test_the_rest_of_a_plan_is_the_next_warm_start() -> None:
+    plan = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(shifted(plan, 1), plan[[1, 2, 2]])
+    np.testing.assert_array_equal(shifted(plan, 9), plan[[2, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: CemConfig(num_elites=65), "num_elites"),
+        (lambda: CemConfig(momentum=1.0), "momentum"),
+        (lambda: CemConfig(min_std=0.5), "min_std"),
+        (lambda: MppiConfig(temperature=0.0), "temperature: expected more than 0"),
+        (lambda: cem(to_target, REST[:, :1], SPEC), r"mean: expected \(horizon, 2\)"),
+        (lambda: cem(lambda plans: plans[:, 0], REST, SPEC), r"costs: expected one per plan, \(64,\)"),
+    ],
+)
+def test_what_cannot_be_is_refused(make: Callable[[], Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        make()
