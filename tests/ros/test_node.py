@@ -91,7 +91,7 @@ def test_what_is_published_is_what_the_model_predicts(make_rig: MakeRig, untrain
     rig.activate()
     future = rig.serve(seed=3)
     t0 = to_ns(future.header.stamp)
-    with WorldModel.load(untrained_bundle) as model:
+    with WorldModel.load(untrained_bundle, "onnxruntime") as model:
         model.observe(Observation(t0, fit(to_rgb(image(t0, seed=3)), HEIGHT, WIDTH), POSITIONS))
         expected = model.predict(t0, np.tile(POSITIONS, (HORIZON, 1)), 5).frames
     np.testing.assert_array_equal([to_rgb(frame) for frame in future.frames], expected)

@@ -31,7 +31,7 @@ STEP_NS = 200_000_000
 
 @pytest.fixture(scope="module")
 def loaded(untrained_bundle: Path) -> Iterator[WorldModel]:
-    with WorldModel.load(untrained_bundle) as model:
+    with WorldModel.load(untrained_bundle, "onnxruntime") as model:
         yield model
 
 
@@ -280,7 +280,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import Observation
 
 arrays = np.load(sys.argv[2])
-with WorldModel.load(sys.argv[1]) as model:
+with WorldModel.load(sys.argv[1], "onnxruntime") as model:
     for stamp, pixels, positions in zip(arrays["stamps"], arrays["pixels"], arrays["positions"]):
         model.observe(Observation(int(stamp), pixels, positions))
     frames = model.predict(int(stamp), arrays["plan"], seed=11).frames
