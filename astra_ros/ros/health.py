@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from threading import Lock
 
 import numpy as np
 
+from astra_ros.ros.hindsight import Comparison, psnr
 from astra_ros.ros.refusal import Drop, Refusal
 
 # A problem that stays is logged again after this long.
 LOG_PERIOD_S = 10.0
 # Predictions that the latencies shown are taken over, and messages that rates are.
 _PREDICTION_WINDOW, _INPUT_WINDOW = 256, 32
+# How far ahead the predictions are whose error is shown [s].
+_SHOWN_AHEAD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Health:
         self._drops: Counter[Drop] = Counter()
         self._inputs: dict[str, _Input] = {}
         self._timings: deque[Timing] = deque(maxlen=_PREDICTION_WINDOW)
+        self._comparisons: deque[Comparison] = deque(maxlen=_PREDICTION_WINDOW)
         self._num_predictions = 0
         self._is_hold_still = True
 
@@ -127,6 +131,13 @@ class Health:
             self._is_hold_still = is_hold_still
         self.resolve("prediction")
 
+    def compared(self, comparisons: Sequence[Comparison]) -> None:
+        """The future has arrived for some predictions."""
+        with self._lock:
+            self._comparisons.extend(
+                one for one in comparisons if abs(one.seconds_ahead - _SHOWN_AHEAD_S) < 1e-6
+            )
+
     def resolve(self, source: str) -> None:
         with self._lock:
             problem = self._problems.pop(source, None)
@@ -161,9 +172,8 @@ class Health:
             worst = max(
                 self._problems.values(), key=lambda problem: (problem.is_error, problem.last_s), default=None
             )
-            return Snapshot(
-                worst, {**self._prediction_values(), **self._drop_values(), **self._input_values()}
-            )
+            values = {**self._prediction_values(), **self._hindsight_values()}
+            return Snapshot(worst, {**values, **self._drop_values(), **self._input_values()})
 
     def _prediction_values(self) -> dict[str, str]:
         predicting_for = ("hold still" if self._is_hold_still else "plan") if self._timings else "nothing yet"
@@ -175,6 +185,16 @@ class Health:
                     f"{1e3 * np.percentile(seconds, percent):.1f}" if seconds else ""
                 )
         return values
+
+    def _hindsight_values(self) -> dict[str, str]:
+        found = self._comparisons
+        errors = {
+            "predicted_psnr_1s_db": [one.predicted for one in found],
+            "copied_psnr_1s_db": [one.copied for one in found],
+        }
+        return {
+            key: f"{psnr(float(np.mean(values))):.2f}" if values else "" for key, values in errors.items()
+        }
 
     def _drop_values(self) -> dict[str, str]:
         return {f"drops.{cause}": str(self._drops[cause]) for cause in Drop}

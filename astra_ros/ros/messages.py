@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 from unique_identifier_msgs.msg import UUID
 
 from astra_ros.action import PredictFutures
@@ -16,6 +16,7 @@ from astra_ros.backends.manifest import Manifest
 from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
 from astra_ros.planning.evaluation import Answer, Future
 from astra_ros.ros.conversions import to_image, to_jpeg
+from astra_ros.ros.hindsight import Comparison, psnr
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import REPRESENTATIONS, Commands
 from astra_ros.ros.stamps import to_duration, to_time
@@ -64,6 +65,18 @@ def candidate_future(
     message.frame_uncertainty = _numbers(future.uncertainty)
     message.goal_distance = _numbers(future.goal_distance)
     return message
+
+
+def prediction_error(comparisons: Sequence[Comparison]) -> Float32MultiArray:
+    """One row per prediction: seconds ahead, and PSNR [dB] of its frame and of the picture that it started from."""
+    rows = [(one.seconds_ahead, psnr(one.predicted), psnr(one.copied)) for one in comparisons]
+    layout = MultiArrayLayout(
+        dim=[
+            MultiArrayDimension(label="predictions", size=len(rows), stride=3 * len(rows)),
+            MultiArrayDimension(label="seconds_ahead, predicted_psnr_db, copied_psnr_db", size=3, stride=3),
+        ]
+    )
+    return Float32MultiArray(layout=layout, data=array("f", np.ravel(rows)))
 
 
 def fill_reply(message: Any, reply: Reply) -> Any:

@@ -68,7 +68,14 @@ class ModelSession:
         """Hand the model to a new worker and open the gates."""
         log_error = self._node.get_logger().error
         evaluator = Evaluator(self._model, self._make_goal_distance, self._now_ns, log_error)
-        ports = Ports(self._now_ns, self._outputs.publish, evaluator.answer, log_error, self._node.context.ok)
+        ports = Ports(
+            now_ns=self._now_ns,
+            publish=self._outputs.publish,
+            publish_comparisons=self._outputs.publish_comparisons,
+            answer=evaluator.answer,
+            log_error=log_error,
+            is_up=self._node.context.ok,
+        )
         worker = Worker(self._model, self.config, self._health, ports)
         worker.start()
         self._worker = worker

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header
 
 from astra_ros.backends.base import Backend
 from astra_ros.msg import ModelInfo, PredictedFuture
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_image
 from astra_ros.ros.health import Timing
-from astra_ros.ros.messages import model_info, predicted_future
+from astra_ros.ros.hindsight import Comparison
+from astra_ros.ros.messages import model_info, predicted_future, prediction_error
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.preview import Caption, contact_sheet
 from astra_ros.ros.stamps import to_duration, to_time
@@ -35,6 +37,9 @@ class Outputs:
         self._preview = node.create_lifecycle_publisher(
             Image, "~/preview/image", qos.newest(), qos_overriding_options=overridable
         )
+        self._error = node.create_lifecycle_publisher(
+            Float32MultiArray, "~/prediction_error", qos.newest(), qos_overriding_options=overridable
+        )
         # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
         self._info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
         self._info.publish(model_info(backend, node.get_clock().now().nanoseconds))
@@ -49,7 +54,12 @@ class Outputs:
             self._publish_preview(forecast, config)
         return timing
 
+    def publish_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+        """What a picture says about the predictions of its time."""
+        self._error.publish(prediction_error(comparisons))
+
     def destroy(self) -> None:
+        self._node.destroy_lifecycle_publisher(self._error)
         self._node.destroy_lifecycle_publisher(self._future)
         self._node.destroy_lifecycle_publisher(self._preview)
         self._node.destroy_publisher(self._info)

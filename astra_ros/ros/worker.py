@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Health, Timing
+from astra_ros.ros.hindsight import Comparison, Hindsight
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import Commands, Plan, commands_for
 from astra_ros.ros.queries import Status
@@ -66,13 +67,14 @@ class Forecast:
 class Ports:
     """What the worker needs of the node; called from the worker's thread.
 
-    now_ns: node's clock. publish: sends a forecast, returns its final timing. answer: works on a question, piece by
-    piece, from the newest observation. log_error: several lines. is_up: False once the context is shut down, when nothing
-    can be published any more.
+    now_ns: node's clock. publish: sends a forecast, returns its final timing. publish_comparisons: of earlier
+    predictions with a picture. answer: works on a question, piece by piece, from the newest observation. log_error:
+    several lines. is_up: False once the context is shut down, when nothing can be published any more.
     """
 
     now_ns: Callable[[], int]
     publish: Callable[[Forecast, NodeConfig], Timing]
+    publish_comparisons: Callable[[Sequence[Comparison]], None]
     answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
     log_error: Callable[[str], None]
     is_up: Callable[[], bool]
@@ -87,6 +89,7 @@ class Worker:
         self._ports = ports
         self._thread = Thread(target=self._run, name="world_model", daemon=True)
         self._tickets = Tickets(self._answer)
+        self._hindsight = Hindsight(model.manifest.action.step_dt)
         # Everything below is shared and guarded by _changed.
         self._changed = Condition()
         self._config = config
@@ -180,6 +183,7 @@ class Worker:
         if not matches:
             return
         self._newest = matches[-1]
+        self._compare(matches)
         self._health.count(Drop.SUPERSEDED, len(matches) - 1)
         forecast, config = self._predict(matches[-1], started_s)
         if self._was_told_to_forget():
@@ -187,6 +191,14 @@ class Worker:
             return
         timing = self._ports.publish(forecast, config)
         self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
+        frame = forecast.frame
+        self._hindsight.remember(frame.stamp_ns, frame.pixels, forecast.prediction.frames)
+
+    def _compare(self, matches: Sequence[Match]) -> None:
+        for frame in (match.frame for match in matches):
+            if comparisons := self._hindsight.compare(frame.stamp_ns, frame.pixels):
+                self._ports.publish_comparisons(comparisons)
+                self._health.compared(comparisons)
 
     def _wait_for_work(self) -> bool:
         """Wait for a question, or for a picture whose joint positions are as good as they get. False: stop."""
@@ -199,6 +211,7 @@ class Worker:
         with self._changed:
             if self._must_forget:
                 self._model.reset()
+                self._hindsight.clear()
                 self._newest = None
                 self._must_forget = False
             frames = []
