@@ -1,6 +1,9 @@
-"""Is a bundle the checkpoint it was exported from? Torch beside ONNX Runtime, stage by stage and over a rollout.
+"""Do all backends give torch's answers? Stage by stage and over a rollout, every backend and precision that runs here.
 
-Run as `python -m export.check_parity astra_ros/bundles/tiny runs/tiny/checkpoint`.
+    python -m export.check_parity BUNDLE                  torch runs the bundle's own graphs
+    python -m export.check_parity BUNDLE CHECKPOINT       torch runs the network as it was trained
+
+TensorRT engines for other machines are checked as far as that goes without running them.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,13 @@ import numpy.typing as npt
 import torch
 
 from astra_ros.backends import golden
-from astra_ros.backends.base import Backend
+from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle, load_bundle
+from astra_ros.backends.eager import EagerBackend
+from astra_ros.backends.engines import checked_engines
+from astra_ros.backends.factory import NAMES, open_backend, precisions
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import Manifest
-from astra_ros.backends.ort import OrtBackend
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.history.memory import HistorySlots
@@ -39,16 +45,19 @@ ROLLOUT_CHUNKS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """Difference of one stage. Latents in their own unit, pictures in grey levels of 255.
+    """Difference of one stage of one backend ("onnxruntime fp32").
 
-    rounding: largest difference that storing the weights as float16 makes, in torch; 0 for float32.
+    In float32 latents in their own unit, pictures in grey levels of 255; in lower precisions max is the relative error of
+    golden.relative_errors. rounding: largest difference that storing the weights as float16 makes, in torch; 0 where
+    nothing is rounded or the checkpoint is not given.
     """
 
+    backend: str
     stage: str
     max: float
-    mean: float
     limit: float
-    rounding: float
+    mean: float = 0.0
+    rounding: float = 0.0
 
     @property
     def is_within(self) -> bool:
@@ -74,35 +83,85 @@ class _Scene:
         return [self.inputs.plan[chunk % 2] for chunk in range(ROLLOUT_CHUNKS)]
 
 
-def compare(bundle: Bundle, checkpoint_dir: Path, seed: int) -> list[Row]:
-    """One row per stage. Every stage gets torch's input; the rollout runs on its own outputs.
+@dataclass(frozen=True)
+class Parity:
+    """rows: what was compared. skipped: why a backend was not. engines: TensorRT engines whose files are in order."""
 
-    Raises ValueError when the bundle comes from another checkpoint.
-    """
-    checkpoint, manifest = load_checkpoint(checkpoint_dir), bundle.manifest
+    rows: list[Row]
+    skipped: dict[str, str]
+    engines: list[str]
+
+
+class Reference:
+    """What torch makes of a scene: the stored weights, and the trained ones where the checkpoint is given."""
+
+    def __init__(self, bundle: Bundle, checkpoint_dir: Path | None, seed: int) -> None:
+        manifest, inputs = bundle.manifest, golden_inputs(bundle.manifest, seed)
+        if checkpoint_dir is None:
+            with EagerBackend(bundle) as backend:
+                self.scene = _prepare(backend, inputs)
+                self.stages = self.unrounded = _stages(backend, self.scene)
+                self.rollout = self.unrounded_rollout = _rollout(backend, self.scene)
+                self.outputs = golden.run_rollout(backend, inputs)
+            return
+        checkpoint = _require_origin(load_checkpoint(checkpoint_dir), manifest)
+        unrounded, stored = (
+            as_served(checkpoint, manifest.action.space, manifest.num_steps) for _ in range(2)
+        )
+        if manifest.weights_dtype == "float16":
+            round_to_float16(stored)
+        with TorchReference(unrounded, manifest) as trained, TorchReference(stored, manifest) as backend:
+            self.scene = _prepare(backend, inputs)
+            self.stages, self.unrounded = (_stages(each, self.scene) for each in (backend, trained))
+            self.outputs = golden.run_rollout(backend, inputs)
+        self.rollout, self.unrounded_rollout = (
+            _torch_rollout(one, self.scene) for one in (stored, checkpoint)
+        )
+
+    def rows(self, backend: Backend) -> list[Row]:
+        """Every stage gets torch's input; the rollout runs on its own outputs."""
+        name, manifest = f"{backend.name} {backend.precision}", backend.manifest
+        if backend.precision != manifest.precision:
+            found = golden.run_rollout(backend, self.scene.inputs)
+            errors = golden.relative_errors(found, self.outputs, self.scene.inputs)
+            return [
+                Row(name, stage, error, manifest.golden.reduced_tolerance) for stage, error in errors.items()
+            ]
+        stages = _stages(backend, self.scene)
+        rows = [
+            _row(name, stage, stages[stage], self.stages[stage], self.unrounded[stage]) for stage in stages
+        ]
+        appended, again = stages["append, step_0"], stages["remember, step_0"]
+        rollout = _rollout(backend, self.scene)
+        return [
+            *rows,
+            _row(name, "append - remember", appended, again, again),
+            _row(name, "rollout", rollout, self.rollout, self.unrounded_rollout),
+        ]
+
+
+def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Sequence[str] = NAMES) -> Parity:
+    """Every backend of `names` in every precision it has here. Raises ValueError for the checkpoint of another bundle."""
+    reference = Reference(bundle, checkpoint_dir, seed)
+    rows: list[Row] = []
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            for precision in precisions(bundle, name):
+                with open_backend(bundle, name, precision=precision) as backend:
+                    rows += reference.rows(backend)
+        except BackendError as error:
+            skipped[name] = str(error)
+    return Parity(rows, skipped, checked_engines(bundle))
+
+
+def _require_origin(checkpoint: Checkpoint, manifest: Manifest) -> Checkpoint:
     expected = model_id(checkpoint)
     if manifest.model_id != expected:
         raise ValueError(
             f"model_id: expected {expected} (the checkpoint's), found {manifest.model_id}; export it again"
         )
-    unrounded, stored = (as_served(checkpoint, manifest.action.space, manifest.num_steps) for _ in range(2))
-    if manifest.weights_dtype == "float16":
-        round_to_float16(stored)
-    with (
-        TorchReference(unrounded, manifest) as trained,
-        TorchReference(stored, manifest) as reference,
-        OrtBackend(bundle) as backend,
-    ):
-        scene = _prepare(reference, golden_inputs(manifest, seed))
-        before, expected_stages, found = (_stages(each, scene) for each in (trained, reference, backend))
-        rollouts = (
-            _rollout(backend, scene),
-            _torch_rollout(stored, scene),
-            _torch_rollout(checkpoint, scene),
-        )
-    rows = [_row(stage, found[stage], expected_stages[stage], before[stage]) for stage in found]
-    appended, again = found["append, step_0"], found["remember, step_0"]
-    return [*rows, _row("append - remember", appended, again, again), _row("rollout", *rollouts)]
+    return checkpoint
 
 
 def _prepare(reference: Backend, inputs: RolloutInputs) -> _Scene:
@@ -156,38 +215,50 @@ def _torch_rollout(checkpoint: Checkpoint, scene: _Scene) -> FloatArray:
     return latents[0].numpy()
 
 
-def _row(stage: str, found: Array, stored: Array, trained: Array) -> Row:
+def _row(backend: str, stage: str, found: Array, stored: Array, trained: Array) -> Row:
     difference = np.abs(found.astype(np.float64) - stored)
     limit = PIXELS_TOLERANCE if found.dtype == np.uint8 else EXPORT_TOLERANCE
     rounding = np.abs(stored.astype(np.float64) - trained).max()
-    return Row(stage, float(difference.max()), float(difference.mean()), limit, float(rounding))
+    return Row(backend, stage, float(difference.max()), limit, float(difference.mean()), float(rounding))
+
+
+def report(parity: Parity) -> str:
+    """A table, and what is not in it."""
+    lines = [
+        f"{'backend':22} {'stage':17} {'max':>9} {'limit':>9} {'':9} {'mean':>9}  float16 rounding alone"
+    ]
+    for row in parity.rows:
+        verdict = "ok" if row.is_within else "DIFFERS"
+        numbers = f"{row.max:9.1e} {row.limit:9.1e} {verdict:9} {row.mean:9.1e}  {row.rounding:.1e}"
+        lines.append(f"{row.backend:22} {row.stage:17} {numbers}")
+    lines += [f"{folder}: files, sources and tensors in order; not run here" for folder in parity.engines]
+    return "\n".join([*lines, *(f"skipped {name}: {why}" for name, why in parity.skipped.items())])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0 when every stage is within its limit, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m export.check_parity",
-        description="Compare a bundle run by ONNX Runtime with its checkpoint run by torch.",
-        epilog="example: python -m export.check_parity astra_ros/bundles/tiny runs/tiny/checkpoint; exit code 1: differs",
+        description="Compare a bundle as every backend runs it with torch.",
+        epilog="example: python -m export.check_parity astra_ros/bundles/tiny runs/tiny; exit code 1: differs",
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="what it was exported from")
+    parser.add_argument(
+        "--backends", nargs="+", default=NAMES, metavar="NAME", help=f"default: {' '.join(NAMES)}"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the inputs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args(arguments)
     try:
-        rows = compare(load_bundle(options.bundle), options.checkpoint, options.seed)
+        parity = compare(load_bundle(options.bundle), options.checkpoint, options.seed, options.backends)
     except (OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
-    print(f"{'stage':17} {'max':>9} {'mean':>9} {'limit':>9} {'':9} float16 rounding alone")
-    for row in rows:
-        verdict = "ok" if row.is_within else "DIFFERS"
-        numbers = f"{row.max:9.1e} {row.mean:9.1e} {row.limit:9.1e}"
-        print(f"{row.stage:17} {numbers} {verdict:9} {row.rounding:.1e}")
+    print(report(parity))
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 0 if all(row.is_within for row in rows) else 1
+        options.json.write_text(json.dumps(asdict(parity), indent=1) + "\n")
+    return 0 if parity.rows and all(row.is_within for row in parity.rows) else 1
 
 
 if __name__ == "__main__":

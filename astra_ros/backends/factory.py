@@ -42,6 +42,16 @@ _KINDS = {
 }
 
 
+NAMES = tuple(_KINDS)
+
+
+def precisions(bundle: Bundle, name: str) -> tuple[str, ...]:
+    """What a backend can run a bundle in on this machine. Raises BackendError when it cannot."""
+    backend_class, _ = _find(name)
+    found: tuple[str, ...] = backend_class.precisions(bundle)
+    return found
+
+
 def open_backend(
     bundle: Bundle, name: str = "auto", num_threads: int = 2, precision: str = "auto"
 ) -> Backend:

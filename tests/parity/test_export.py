@@ -184,15 +184,25 @@ def test_the_parity_program_passes_its_own_bundle(
 ) -> None:
     report = tmp_path / "parity.json"
     assert check_parity.main([str(untrained_bundle), str(untrained_checkpoint), "--json", str(report)]) == 0
-    rows = json.loads(report.read_text())
-    stages = {row["stage"]: row for row in rows}
-    assert list(stages) == [
-        "encode", "step_0", "step_1", "append, step_0", "append, step_1", "remember, step_0", "decode",
-        "append - remember", "rollout",
-    ]  # fmt: skip
-    assert all(row["max"] <= row["limit"] == 1e-4 for stage, row in stages.items() if stage != "decode")
+    parity = json.loads(report.read_text())
+    rows, text = parity["rows"], capsys.readouterr().out
+    for backend in ("onnxruntime fp32", "torch fp32"):
+        stages = {row["stage"]: row for row in rows if row["backend"] == backend}
+        assert list(stages) == [
+            "encode", "step_0", "step_1", "append, step_0", "append, step_1", "remember, step_0", "decode",
+            "append - remember", "rollout",
+        ]  # fmt: skip
+        assert all(row["max"] <= row["limit"] == 1e-4 for stage, row in stages.items() if stage != "decode")
     assert all(row["rounding"] <= 1e-5 for row in rows)
-    assert capsys.readouterr().out.count(" ok ") == len(rows)
+    assert text.count(" ok ") == len(rows)
+    assert "tensorrt" in parity["skipped"]
+    assert "skipped tensorrt: " in text
+
+
+def test_without_the_checkpoint_torch_runs_the_graphs(untrained_bundle: Path) -> None:
+    parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
+    assert len(parity.rows) == 9
+    assert all(row.is_within and row.rounding == 0 for row in parity.rows)
 
 
 def test_the_parity_program_refuses_another_checkpoint(
@@ -213,7 +223,8 @@ def test_the_parity_program_sees_a_difference(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("export.graphs.HISTORY_SIGMA", 0.5)  # torch's history is now told to be noisy
-    assert check_parity.main([str(untrained_bundle), str(untrained_checkpoint)]) == 1
+    arguments = [str(untrained_bundle), str(untrained_checkpoint), "--backends", "onnxruntime"]
+    assert check_parity.main(arguments) == 1
     assert "DIFFERS" in capsys.readouterr().out
 
 
@@ -228,7 +239,7 @@ def test_a_model_too_large_for_float32_is_stored_as_float16(
     assert bundle.manifest.sigmas == (1.0, 0.0)
     size, full = bundle.file("weights.bin").stat().st_size, (untrained_bundle / "weights.bin").stat().st_size
     assert size < 0.6 * full
-    rows = check_parity.compare(bundle, untrained_checkpoint, seed=2)
+    rows = check_parity.compare(bundle, untrained_checkpoint, 2, ["onnxruntime"]).rows
     assert all(row.is_within for row in rows)
     assert 0 < max(row.rounding for row in rows if row.stage.startswith("step")) < 0.05
 
@@ -309,7 +320,7 @@ def test_the_comparison_graphs_answer_as_the_steps_do(untrained_checkpoint: Path
         expected, levels = given["noisy_latents"], pairwise(bundle.manifest.sigmas)
         for k, (sigma, sigma_next) in enumerate(levels):
             step = {**given, "noisy_latents": expected}
-            told = {"sigma": np.float32([sigma]), "sigma_next": np.float32([sigma_next])}
+            told = {"sigma": np.array([sigma], np.float32), "sigma_next": np.array([sigma_next], np.float32)}
             expected = backend.fetch(backend.run(f"step_{k}", step)["latents"])
             found = backend.fetch(backend.run("step_t", {**step, **told})["latents"])
             assert np.abs(found - expected).max() <= TOLERANCE
