@@ -63,6 +63,12 @@ class Answer:
     futures: tuple[Future, ...]
     is_complete: bool
 
+    @classmethod
+    def nothing(cls, count: int) -> Answer:
+        """None of so many plans was evaluated."""
+        nan = np.full(count, np.nan, np.float32)
+        return cls(np.zeros(count, np.bool_), nan, nan, nan, np.array([], np.intp), (), is_complete=False)
+
 
 class Evaluation:
     """The work on one question. `run` does it; `answer` is the best so far, at any time."""

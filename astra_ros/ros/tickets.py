@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from astra_ros.ros.queries import Query, Status
 
 _MAX_WAITING = 8
 _CANCELLED = "cancelled by the client"
+_WAITED_TOO_LONG = "the deadline passed while other questions were answered; ask again, or allow more time"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Progress:
     best_score: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Ticket:
     """A question and whom to tell. All three are called from the worker's thread or from the one that submits.
 
@@ -88,7 +90,7 @@ class Tickets:
 
     def advance(self) -> None:
         """The next piece of the question that is being answered, or the first of the next one."""
-        self._reply_to_cancelled()
+        self._reply_to_overdue()
         with self._lock:
             if self._current is None and self._waiting:
                 self._current = self._waiting.popleft()
@@ -135,10 +137,19 @@ class Tickets:
         self._waiting.append(ticket)
         return None, superseded
 
-    def _reply_to_cancelled(self) -> None:
+    def _reply_to_overdue(self) -> None:
+        """To those that wait, but no longer want to."""
         with self._lock:
-            cancelled = [ticket for ticket in self._waiting if ticket.is_cancelled()]
-            for ticket in cancelled:
+            overdue = [(ticket, line) for ticket in self._waiting if (line := _overdue(ticket))]
+            for ticket, _ in overdue:
                 self._waiting.remove(ticket)
-        for ticket in cancelled:
-            ticket.reply(Reply(Status.PARTIAL, _CANCELLED))
+        for ticket, line in overdue:
+            ticket.reply(Reply(Status.PARTIAL, line, Answer.nothing(len(ticket.query.plans))))
+
+
+def _overdue(ticket: Ticket) -> str:
+    """Why it must not wait any longer; empty: it may."""
+    deadline_s = ticket.query.deadline_s
+    if deadline_s is not None and time.monotonic() >= deadline_s:
+        return _WAITED_TOO_LONG
+    return _CANCELLED if ticket.is_cancelled() else ""
