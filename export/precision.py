@@ -1,9 +1,10 @@
 """The dtypes of an ONNX graph. TensorRT runs each layer in the dtype the graph gives it, so the graph is where it is said.
 
 The split is that of torch.autocast: matrix products and convolutions in the low dtype; norms, softmax, exponentials,
-rotary angles and the residual stream in float32, as are all inputs and outputs. Two kinds of products stay in float32
-too: those that choose an expert, because a choice does not degrade gracefully, and the last one before latents, because
-latents are what the sampler adds up and what the next history is made of.
+rotary angles and the residual stream in float32, as are all inputs and outputs. Some products stay in float32 too: those
+that choose an expert, because a choice does not degrade gracefully; the last one before latents, because latents are what
+the sampler adds up and what the next history is made of; and those of exponentials, a softmax written out, because their
+sums are beyond float16.
 """
 
 from __future__ import annotations
@@ -163,8 +164,12 @@ def _no_graph(path: Path, error: Exception) -> ValueError:
 
 
 def _exact_products(graph: onnx.GraphProto) -> Iterator[str]:
-    """Outputs of the products that stay in float32: all behind a choice, and the last ones before latents."""
+    """Outputs of the products that stay in float32: all behind a choice, the last ones before latents, and of exponentials."""
     maker = {name: node for node in graph.node for name in node.output}
+    exponentials = {node.output[0] for node in graph.node if node.op_type == "Exp"}
+    yield from (
+        node.output[0] for node in graph.node if node.op_type in PRODUCTS and exponentials & set(node.input)
+    )
     choices = [node.input[0] for node in graph.node if node.op_type in _CHOICES]
     latents = [output.name for output in graph.output if output.name in _EXACT_OUTPUTS]
     for wanted, goes_on in ((choices, True), (latents, False)):

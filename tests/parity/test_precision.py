@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper, parser
 
@@ -151,8 +152,25 @@ def test_weights_stored_as_float16_become_weights_of_the_precision(tmp_path: Pat
         assert np.array_equal(numpy_helper.to_array(weight), rounded)
 
 
-def test_attention_is_a_softmax(untrained_bundle: Path) -> None:
-    """Its exponentials alone, written out, would be beyond float16 long before their quotients are."""
+SOFTMAX = """<ir_version: 10, opset_import: ["" : 20]>
+agraph (float[2, 64] x) => (float[2, 4] y) {
+    e = Exp(x)
+    p = MatMul(e, v)
+    s = ReduceSum<keepdims = 1>(e, axes)
+    y = Div(p, s)
+}"""
+
+
+def test_a_softmax_written_out_does_not_overflow(tmp_path: Path) -> None:
+    """64 exponentials of 8 are beyond float16; their quotients are not."""
+    path = save(tmp_path, SOFTMAX, v=np.ones((64, 4), np.float32), axes=np.array([-1]))
+    session = onnxruntime.InferenceSession(load_graph(path, "fp16").SerializeToString())
+    (y,) = session.run(None, {"x": np.full((2, 64), 8, np.float32)})
+    assert np.allclose(y, 1)
+
+
+def test_attention_is_exported_as_a_softmax(untrained_bundle: Path) -> None:
+    """So that its products can be in the low dtype."""
     for path in untrained_bundle.glob("*.onnx"):
         assert "Exp" not in {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
 
