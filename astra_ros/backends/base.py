@@ -27,6 +27,7 @@ from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError
 from astra_ros.backends.rollout import Rollout
 from astra_ros.denoiser.features import history_features
+from astra_ros.denoiser.io import graph_specs
 from astra_ros.frames.preprocess import from_network, to_network
 from astra_ros.history.memory import HistorySlots
 from astra_ros.types import ByteArray, FloatArray
@@ -78,10 +79,14 @@ class Backend(ABC):
         self.specs = bundle.manifest.graph_specs
         self._bundle = bundle
         self._is_loaded = False
+        self._checked: set[int] = set()  # batches whose golden vectors came out right
 
     @abstractmethod
     def _open(self) -> None:
-        """Make every graph ready. Raises BundleError when one is not what the manifest promises."""
+        """Make the graphs ready, at least `_always_needed`. Raises BundleError when one is not what the manifest promises.
+
+        The others may wait until they are first run: a robot that never asks for candidates need not hold their graphs.
+        """
 
     @abstractmethod
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,13 +105,13 @@ class Backend(ABC):
         return np.repeat(self.fetch(value), count, axis)
 
     def load(self) -> None:
-        """Open every graph and check the golden vectors. Raises BundleError; then nothing stays open."""
+        """Open the graphs and check the golden vectors. Raises BundleError; then nothing stays open."""
         if self._is_loaded:
             return
         with self._closed_on_error():
             self._open()
             self._is_loaded = True
-            golden.require_match(self, self._bundle)
+            self._check(batch=1)
 
     def time_step(self, num_runs: int = 5, limit_s: float = 1.0) -> float:
         """Seconds of the quickest of a few runs of the first denoising step, the only graph that is opened.
@@ -131,9 +136,8 @@ class Backend(ABC):
         return min(seconds)
 
     def warmup(self) -> None:
-        """Run every graph once on blank input, so that the first prediction is not the slow one."""
-        for batch in self.manifest.batches:
-            golden.run_rollout(self, golden.blank_inputs(self.manifest), batch)
+        """Run every graph of one rollout once on blank input, so that the first prediction is not the slow one."""
+        golden.run_rollout(self, golden.blank_inputs(self.manifest))
 
     def encode(self, pixels: ByteArray, out: FloatArray | None = None) -> FloatArray:
         """(h, w, 3) uint8 → latents (c, h, w); into `out` if given, else the caller's own."""
@@ -159,14 +163,18 @@ class Backend(ABC):
         return Past(self.run("remember", inputs), slots)
 
     def rollout(self, batch: int = 1) -> Rollout:
-        """Buffers for so many candidates side by side; one of manifest.batches."""
+        """Buffers for so many candidates side by side; one of manifest.batches.
+
+        The first one of a batch checks the batch's golden vectors. Raises BundleError.
+        """
         self._require_loaded()
         if batch not in self.manifest.batches:
             raise ValueError(
                 f"batch: expected one of {self.manifest.batches} (manifest.batches), found {batch};"
                 " export the bundle again with --candidates"
             )
-        return Rollout(self, batch)
+        self._check(batch)
+        return self._new_rollout(batch)
 
     def decode(self, latents: FloatArray, out: ByteArray | None = None) -> ByteArray:
         """(t, c, h, w) → (t, h, w, 3) uint8; into `out` if given, else the caller's own."""
@@ -181,6 +189,7 @@ class Backend(ABC):
     def close(self) -> None:
         """Release everything; may be called twice."""
         self._is_loaded = False
+        self._checked.clear()
         self._release()
 
     def __enter__(self) -> Self:
@@ -191,6 +200,26 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _new_rollout(self, batch: int) -> Rollout:
+        return Rollout(self, batch)
+
+    def _check(self, batch: int) -> None:
+        """Golden vectors, once per batch."""
+        if batch in self._checked:
+            return
+        self._checked.add(batch)  # the check itself rolls out
+        try:
+            golden.require_match(self, self._bundle, batch)
+        except BundleError:
+            self._checked.remove(batch)
+            raise
+
+    @property
+    def _always_needed(self) -> list[str]:
+        """Graphs of every prediction: not those of candidates, nor those that are there to compare with."""
+        needed = graph_specs(self.manifest.dims, self.manifest.num_steps)
+        return [graph for graph in self.specs if graph in needed]
 
     @cached_property
     def _picture(self) -> FloatArray:

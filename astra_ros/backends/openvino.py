@@ -51,16 +51,20 @@ class OpenVinoBackend(Backend):
         return ("fp32", "bf16") if "BF16" in native else ("fp32",)
 
     def _open(self) -> None:
-        core, options = ov.Core(), self._options()
-        for graph, spec in self.specs.items():
+        for graph in self._always_needed:
+            self._request(graph)
+
+    def _request(self, graph: str) -> ov.InferRequest:
+        if graph not in self._requests:
             path = self._bundle.graph(graph)
             try:
-                compiled = core.compile_model(path, "CPU", options)
+                compiled = ov.Core().compile_model(path, "CPU", self._options())
             except RuntimeError as error:
                 raise BundleError(f"{path.name}: {self.version} cannot open it ({error})") from error
-            _require_io(graph, compiled, spec)
+            _require_io(graph, compiled, self.specs[graph])
             self._require_precision(graph, compiled)
             self._requests[graph] = compiled.create_infer_request()
+        return self._requests[graph]
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -86,7 +90,7 @@ class OpenVinoBackend(Backend):
             )
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
-        request, spec = self._requests[graph], self.specs[graph]
+        request, spec = self._request(graph), self.specs[graph]
         given = [_to_tensor(inputs[name]) for name in spec.inputs]
         made = [_new_tensor(shape) for shape in spec.outputs.values()]
         for index, tensor in enumerate(given):

@@ -45,10 +45,15 @@ class OrtBackend(Backend):
         self._sessions: dict[str, ort.InferenceSession] = {}
 
     def _open(self) -> None:
-        for graph, spec in self.specs.items():
+        for graph in self._always_needed:
+            self._session(graph)
+
+    def _session(self, graph: str) -> ort.InferenceSession:
+        if graph not in self._sessions:
             session = self._open_session(self._bundle.graph(graph))
-            _require_io(graph, session, spec)
+            _require_io(graph, session, self.specs[graph])
             self._sessions[graph] = session
+        return self._sessions[graph]
 
     def _open_session(self, path: Path) -> ort.InferenceSession:
         options, providers = self._options(), []
@@ -81,7 +86,7 @@ class OrtBackend(Backend):
         return options
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ort.OrtValue]:
-        session, names = self._sessions[graph], self.specs[graph].outputs
+        session, names = self._session(graph), self.specs[graph].outputs
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, _to_value(value))

@@ -91,8 +91,7 @@ class TensorRtBackend(Backend):
     def repeat(self, value: DeviceArray, count: int, axis: int) -> DeviceArray:
         return self._device().repeat(value, count, axis)
 
-    def rollout(self, batch: int = 1) -> Rollout:
-        super().rollout(batch)  # refuses a batch that the bundle does not have
+    def _new_rollout(self, batch: int) -> Rollout:
         return _GraphRollout(self, batch)
 
     def sample(self, batch: int, inputs: Mapping[str, Any]) -> DeviceArray:

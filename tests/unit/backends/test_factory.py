@@ -29,8 +29,9 @@ def bundle(untrained_bundle: Path) -> Bundle:
 
 
 @pytest.fixture(autouse=True)
-def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def _log_everything(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the test runs: pytest sets the configured level anew when a fixture has ended."""
+    monkeypatch.setattr(pytestconfig.pluginmanager.get_plugin("logging-plugin"), "log_level", logging.INFO)
 
 
 @pytest.fixture
