@@ -61,6 +61,21 @@ def _conv(
     return F.conv2d(x, weight, bias, strides, pads[:2], dilations, group)
 
 
+def _gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,  # noqa: N803
+) -> Tensor:
+    """alpha * a @ b + beta * c, each of a and b transposed on request."""
+    product = (a.T if transA else a) @ (b.T if transB else b)
+    return alpha * product + beta * c
+
+
 def _depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     _require("mode", mode, "CRD")
     return F.pixel_shuffle(x, blocksize)
@@ -206,6 +221,7 @@ PLAIN: dict[str, Operator] = {
     "Equal": operator.eq,
     "Exp": torch.exp,
     "Greater": operator.gt,
+    "Gemm": _gemm,
     "MatMul": torch.matmul,
     "Mul": operator.mul,
     "Pow": torch.pow,

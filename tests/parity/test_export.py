@@ -331,3 +331,4 @@ def test_the_comparison_graphs_answer_as_the_steps_do(untrained_checkpoint: Path
         for name in ("step_0", "step_t")
     }
     assert sizes["step_0"] < sizes["step_t"]
+    assert all(row.is_within for row in check_parity.compare(bundle, None, 1, ["onnxruntime", "torch"]).rows)
