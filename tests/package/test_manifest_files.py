@@ -113,7 +113,7 @@ def test_build_requirements_are_those_of_the_lock_file() -> None:
     assert {name: locked.get(name.lower().replace("_", "-")) for name, _ in required} == dict(requirement.split("==") for requirement in PROJECT["build-system"]["requires"])  # fmt: skip
 
 
-@pytest.mark.parametrize("extra", [None, "train", "openvino", "tensorrt-rtx"])
+@pytest.mark.parametrize("extra", [None, "train", "openvino", "trt"])
 def test_dependencies_are_locked(extra: str | None) -> None:
     wanted = (
         PROJECT["project"]["optional-dependencies"][extra] if extra else PROJECT["project"]["dependencies"]
