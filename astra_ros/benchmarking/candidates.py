@@ -24,9 +24,10 @@ _SEED = 0  # of the noise, which all candidates see
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of separate and batched runs. cost_difference: the largest, as a share of the costs' spread."""
+    """Of separate and batched runs. cost_difference: the largest. cost_spread: from the best candidate to the worst."""
 
     cost_difference: float
+    cost_spread: float
     same_ranking: bool
 
 
@@ -55,9 +56,9 @@ class Ranking:
     def agreement(self) -> Agreement:
         """Runs both ways."""
         separate, batched = (self._costs(self._latents(way)) for way in ("separate", "batched"))
-        difference = float(np.abs(separate - batched).max() / (np.ptp(separate) or 1.0))
+        difference, spread = np.abs(separate - batched).max(), np.ptp(separate)
         one, other = (np.argsort(costs, kind="stable") for costs in (separate, batched))
-        return Agreement(float(f"{difference:.3g}"), bool(np.array_equal(one, other)))
+        return Agreement(float(difference), float(spread), bool(np.array_equal(one, other)))
 
     def _latents(self, way: Way, *, decode_each: bool = False) -> FloatArray:
         """Of every plan, (n, t, c, h, w)."""

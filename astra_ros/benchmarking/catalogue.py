@@ -18,6 +18,7 @@ from astra_ros.denoiser.cost import Flops
 _CHUNKS: dict[str, tuple[Scheme, ...]] = {
     "torch": SCHEMES,
     "torch.compile": ("append",),
+    "torch-sleeping": ("append",),
     "onnxruntime-defaults": ("append",),
     "onnxruntime": ("append",),
     "openvino-fp32": ("append",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,30 +36,29 @@ class Subject:
     run: Callable[[], object]
     units: int = 1
 
+    def seconds(self) -> float:
+        """Per unit, of one run."""
+        started = time.perf_counter()
+        self.run()
+        return (time.perf_counter() - started) / self.units
+
 
 def interleave(
-    subjects: Sequence[Subject], config: InterleavingConfig, report: Callable[[str], None] = lambda text: None
+    turns: Mapping[str, Callable[[], float]],
+    config: InterleavingConfig,
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Seconds]:
-    """Seconds per unit of every subject by name, (rounds,). Each runs once untimed before the first round."""
-    for number, subject in enumerate(subjects, start=1):
-        report(f"warming up {number} of {len(subjects)}: {subject.name}")
-        subject.run()
+    """What every turn returns, (rounds,), by name. Each is taken once more before the first round, for nothing."""
+    for number, (name, turn) in enumerate(turns.items(), start=1):
+        report(f"warming up {number} of {len(turns)}: {name}")
+        turn()
     order, started = np.random.default_rng(config.seed), time.monotonic()
-    seconds = {subject.name: np.empty(config.rounds) for subject in subjects}
-    turns = [
-        (turn, int(index)) for turn in range(config.rounds) for index in order.permutation(len(subjects))
-    ]
-    for done, (turn, index) in enumerate(turns):
-        subject = subjects[index]
-        left_min = (time.monotonic() - started) / max(done, 1) * (len(turns) - done) / 60
-        left = f", {left_min:.0f} min left" if turn else ""
-        report(f"timing round {turn + 1} of {config.rounds}{left}: {subject.name}")
-        seconds[subject.name][turn] = _time(subject, config.settle_s)
+    seconds = {name: np.empty(config.rounds) for name in turns}
+    schedule = [(number, name) for number in range(config.rounds) for name in order.permutation(list(turns))]
+    for done, (number, name) in enumerate(schedule):
+        left_min = (time.monotonic() - started) / max(done, 1) * (len(schedule) - done) / 60
+        left = f", {left_min:.0f} min left" if number else ""
+        report(f"timing round {number + 1} of {config.rounds}{left}: {name}")
+        time.sleep(config.settle_s)
+        seconds[name][number] = turns[name]()
     return seconds
-
-
-def _time(subject: Subject, settle_s: float) -> float:
-    time.sleep(settle_s)
-    started = time.perf_counter()
-    subject.run()
-    return (time.perf_counter() - started) / subject.units

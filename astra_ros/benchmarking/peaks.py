@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -73,10 +75,13 @@ def probes(num_threads: int) -> Iterator[PeakProbe]:
         yield from _torch_probes("cuda", f"torch {torch.__version__}, {device}", torch.cuda.synchronize)
 
 
-def summary(timed: list[PeakProbe], seconds: Mapping[str, Seconds]) -> tuple[Peak, ...]:
-    """The rates that the probes reached."""
-    rates = [(probe, probe.work / seconds[probe.name] / 1e9) for probe in timed]
-    return tuple(Peak(p.name, p.how, p.unit, round(float(rate.max()), 2), median(rate)) for p, rate in rates)
+def summary(described: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Seconds]) -> tuple[Peak, ...]:
+    """The rates that were reached. described: how, unit and work of the probes by name."""
+    rates = {name: probe["work"] / seconds[name] / 1e9 for name, probe in described.items()}
+    return tuple(
+        Peak(name, described[name]["how"], described[name]["unit"], round(float(rate.max()), 2), median(rate))
+        for name, rate in rates.items()
+    )
 
 
 def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterator[PeakProbe]:
@@ -133,10 +138,12 @@ def _gemm(name: str, product: Callable[[int], Callable[[], object]], with_: str)
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    run()
-    started = perf_counter()
-    run()
-    return perf_counter() - started
+    """The shortest of a few runs: others may be using the machine."""
+    ends = [perf_counter()]
+    for _ in range(_UNITS):
+        run()
+        ends.append(perf_counter())
+    return min(end - start for start, end in pairwise(ends))
 
 
 def _memory(

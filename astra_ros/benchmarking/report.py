@@ -45,6 +45,15 @@ def markdown(result: SpeedResult) -> str:
             [_chunk(n, s) for n, s in result.group("candidates").items()],
         ),
         (
+            "Costs of the candidates side by side, against each alone",
+            ("largest difference", "from best to worst", "same ranking"),
+            [
+                (f"{a.cost_difference:.2g}", f"{a.cost_spread:.3g}", "yes" if a.same_ranking else "no")
+                for a in (result.agreement,)
+                if a is not None
+            ],
+        ),
+        (
             "From a camera's pictures to predicted pictures, by frames per prediction",
             ("", "runs on", "frames/s"),
             [(_short(n), s.runs, s.per_second.text(_FORM)) for n, s in result.group("stream").items()],

@@ -32,6 +32,7 @@ class PlainTorch(EagerBackend):
                 f"device: expected a CUDA device, found none that torch {torch.__version__} can use"
             )
         torch.set_num_threads(self._num_threads)
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as in the other runtimes
         steps = {f"step_{k}" for k in range(self.manifest.num_steps)}
         for name, graph in load_graphs(self._bundle, self.device).items():
             is_timed = name in {"encode", "append", "decode", *steps}

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from astra_ros.backends.manifest import Manifest
 
 DESCRIPTION = """Time everything in turn, round after round, so that whatever disturbs this machine disturbs all alike. Reported are
-medians over rounds, and medians of the ratios within each round, with 95 % intervals. What cannot run here is listed with
-the reason. Threads of other programs falsify the result: run it on a quiet machine.
+medians over rounds, and medians of the ratios within each round, with 95 % intervals. Every runtime runs in a process of its
+own, others' with threads that spin while they wait, which is their default. What cannot run here is listed with the reason.
+Other programs falsify the result: run it on a quiet machine, and with --busy to see what a robot's computer makes of it.
 
 """ + "\n".join(f"{group:10}  {what}" for group, what in GROUPS.items())
 EXAMPLES = """examples:
@@ -46,6 +47,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="action sequences of one observation (default: %(default)s)",
     )
     parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="meanwhile keep N other processes busy, as a robot's computer is (default: %(default)s)",
+    )
+    parser.add_argument(
         "--only",
         nargs="+",
         default=(),
@@ -66,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     _require_folder(arguments.json)
     interleaving = InterleavingConfig(arguments.rounds, arguments.seed)
-    config = BenchConfig(arguments.threads, arguments.candidates, tuple(arguments.only), interleaving)
+    config = BenchConfig(
+        arguments.threads, arguments.candidates, arguments.busy, tuple(arguments.only), interleaving
+    )
     bundle = load_bundle(arguments.bundle or shipped_bundle())
     progress = ProgressLine()
     result = Suite(bundle, config, progress.update).run()
@@ -106,6 +116,7 @@ def describe(manifest: Manifest, sha256: str, arguments: argparse.Namespace) -> 
         "rounds": arguments.rounds,
         "seed": arguments.seed,
         "candidates": arguments.candidates,
+        "busy": arguments.busy,
         "command": arguments.command_line,
         "machine": describe_machine(PACKAGES),
     }
@@ -117,7 +128,8 @@ def _title(header: dict[str, Any]) -> str:
     return (
         f"# Speed: {bundle['model_id']}\n\n"
         f"`{bundle['preset']}` at {height}x{width}, chunks of {bundle['chunk_len']} frames in {bundle['num_steps']} denoising "
-        f"steps, {header['threads']} threads, {header['rounds']} rounds, seed {header['seed']}.\n"
+        f"steps, {header['threads']} threads, {header['rounds']} rounds, seed {header['seed']}, "
+        f"beside {header['busy'] or 'no'} busy processes of others.\n"
         f"{machine['cpu']}, {machine['cores']} cores; "
         f"{', '.join(f'{package} {machine[package]}' for package in PACKAGES)}.\n"
         "Times are medians over rounds, ratios medians of the ratios within a round; in brackets 95 % intervals, rounds "

@@ -32,9 +32,17 @@ def written(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def result(written: Path) -> dict[str, Any]:
     document = json.loads(written.read_text())
-    assert {"bundle", "threads", "rounds", "seed", "candidates", "command", "machine", "result"} == set(
-        document
-    )
+    assert {
+        "bundle",
+        "threads",
+        "rounds",
+        "seed",
+        "candidates",
+        "busy",
+        "command",
+        "machine",
+        "result",
+    } == set(document)
     assert document["bundle"]["preset"] == "untrained"
     assert document["command"].startswith("astra bench ")
     assert (document["threads"], document["rounds"], document["candidates"]) == (1, 3, 9)
@@ -98,6 +106,7 @@ def test_the_tables_lie_beside_the_json(written: Path, result: dict[str, Any]) -
     [
         (["--rounds", "0"], "rounds: expected 1 or more, found 0"),
         (["--threads", "0"], "threads: expected 1 or more, found 0"),
+        (["--busy", "-1"], "busy: expected 0 or more, found -1"),
         (["--candidates", "-3"], "candidates: expected 1 or more, found -3"),
         (["--only", "latents", "speed"], "--only: expected groups (peaks, "),
         (["--only", "latents/nothing*"], "found 'latents/nothing*'"),

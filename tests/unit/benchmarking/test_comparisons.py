@@ -86,7 +86,9 @@ def speed(seconds: float, share: float | None = None) -> Speed:
 
 def test_the_other_goals() -> None:
     small = Footprint("made up", 0.5, 1.0, 400.0, 590.0)
-    found = comparisons.other_goals(speed(1.0, 0.41), speed(0.1), small, Agreement(0.0, same_ranking=True))
+    found = comparisons.other_goals(
+        speed(1.0, 0.41), speed(0.1), small, Agreement(0.0, 1.0, same_ranking=True)
+    )
     # Disturbed rounds count here: 10, 1.4, 5 and 10 frames/s.
     assert [(one.found and one.found.median, one.is_reached) for one in found] == [
         (0.41, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 
 import pytest
@@ -10,39 +11,51 @@ from astra_ros.benchmarking.interleaving import InterleavingConfig, Subject, int
 
 
 def turns_of(seed: int, rounds: int = 5) -> list[str]:
-    """Names in the order in which they ran."""
-    ran: list[str] = []
-    subjects = [Subject(name, lambda name=name: ran.append(name)) for name in "abcd"]  # type: ignore[misc]
-    interleave(subjects, InterleavingConfig(rounds, seed, settle_s=0.0))
-    return ran
+    """Names in the order in which they had their turns."""
+    taken: list[str] = []
+
+    def turn(name: str) -> float:
+        taken.append(name)
+        return 1.0
+
+    interleave({name: partial(turn, name) for name in "abcd"}, InterleavingConfig(rounds, seed, settle_s=0.0))
+    return taken
 
 
-def test_all_run_once_untimed_and_then_once_in_every_round() -> None:
-    ran = turns_of(seed=0)
-    assert [sorted(ran[start : start + 4]) for start in range(0, len(ran), 4)] == [list("abcd")] * 6
+def test_all_have_a_turn_for_nothing_and_then_one_in_every_round() -> None:
+    taken = turns_of(seed=0)
+    assert [sorted(taken[start : start + 4]) for start in range(0, len(taken), 4)] == [list("abcd")] * 6
 
 
 def test_the_order_is_another_in_every_round_and_the_same_with_the_same_seed() -> None:
-    ran = turns_of(seed=1, rounds=8)
-    assert len({tuple(ran[start : start + 4]) for start in range(4, len(ran), 4)}) > 2
-    assert ran == turns_of(seed=1, rounds=8)
-    assert ran != turns_of(seed=2, rounds=8)
+    taken = turns_of(seed=1, rounds=8)
+    assert len({tuple(taken[start : start + 4]) for start in range(4, len(taken), 4)}) > 2
+    assert taken == turns_of(seed=1, rounds=8)
+    assert taken != turns_of(seed=2, rounds=8)
 
 
-def test_a_time_is_per_unit_and_excludes_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_kept_by_name_and_round(monkeypatch: pytest.MonkeyPatch) -> None:
     paused_s: list[float] = []
     monkeypatch.setattr("time.sleep", paused_s.append)
-    monkeypatch.setattr("time.perf_counter", map(float, count()).__next__)
-    subjects = [Subject("one", lambda: None), Subject("four", lambda: None, units=4)]
-    seconds = interleave(subjects, InterleavingConfig(rounds=3, settle_s=0.2))
-    assert seconds["one"].tolist() == [1.0] * 3
-    assert seconds["four"].tolist() == [0.25] * 3
+    turns = {"up": map(float, count()).__next__, "down": map(float, count(0, -1)).__next__}
+    seconds = interleave(turns, InterleavingConfig(rounds=3, settle_s=0.2))
+    # The first of each was for nothing.
+    assert {name: values.tolist() for name, values in seconds.items()} == {
+        "up": [1.0, 2.0, 3.0],
+        "down": [-1.0, -2.0, -3.0],
+    }
     assert paused_s == [0.2] * 6
+
+
+def test_a_time_is_per_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", map(float, count()).__next__)
+    assert Subject("one", lambda: None).seconds() == 1.0
+    assert Subject("four", lambda: None, units=4).seconds() == 0.25
 
 
 def test_progress_names_the_round_and_the_subject() -> None:
     said: list[str] = []
-    interleave([Subject("matrix", lambda: None)], InterleavingConfig(2, settle_s=0.0), said.append)
+    interleave({"matrix": lambda: 1.0}, InterleavingConfig(2, settle_s=0.0), said.append)
     assert said == [
         "warming up 1 of 1: matrix",
         "timing round 1 of 2: matrix",

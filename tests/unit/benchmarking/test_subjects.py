@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from astra_ros.backends.bundle import Bundle, load_bundle
@@ -19,7 +17,7 @@ from astra_ros.benchmarking.catalogue import entries, reference_of
 from astra_ros.benchmarking.chunk import UNITS, Scheme, chunk_flops, chunk_subject
 from astra_ros.benchmarking.names import GROUPS, is_selected
 from astra_ros.benchmarking.peaks import PEAKS, gemm_peak, probes
-from astra_ros.benchmarking.runtimes import RUNTIMES, Runtimes
+from astra_ros.benchmarking.runtimes import RUNTIMES
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import UNITS as PREDICTIONS
@@ -124,8 +122,9 @@ def test_candidates_share_what_their_way_says(
     backend: CountingBackend, scene: Scene, way: Way, runs: dict[str, int]
 ) -> None:
     ranking = Ranking(backend, scene, count=10)
-    backend.runs.clear()
     subject = ranking.subject("latents", way, with_frames=False)
+    subject.run()  # the first time also checks the graphs
+    backend.runs.clear()
     subject.run()
     assert backend.runs == runs
     assert subject.units == 10 * scene.manifest.chunk_len
@@ -137,7 +136,7 @@ def test_candidates_share_what_their_way_says(
 def test_candidates_are_ranked_alike_side_by_side(backend: CountingBackend, scene: Scene) -> None:
     found = Ranking(backend, scene, count=10).agreement()
     assert found.same_ranking
-    assert found.cost_difference < 1e-3
+    assert found.cost_difference < 1e-3 * found.cost_spread
     assert len({plan.tobytes() for plan in scene.plans(10)}) == 10
 
 
@@ -175,20 +174,6 @@ def test_names_are_groups_runtimes_and_what(scene: Scene) -> None:
     assert is_selected("latents/torch/append", ["latents"])
     assert is_selected("latents/torch/append", ["stages", "*/torch/*"])
     assert not is_selected("latents/torch/append", ["latents/torch"])
-
-
-def test_a_runtime_that_cannot_run_is_skipped_with_the_reason(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(RUNTIMES, "absent", lambda bundle, threads: import_module("no_such_package"))
-    with Runtimes(bundle, 1, lambda text: None) as runtimes:
-        assert runtimes.get("absent") is None
-        opened = runtimes.get("onnxruntime-defaults")
-        assert opened is not None
-        assert runtimes.get("onnxruntime-defaults") is opened
-    assert runtimes.skipped == {"absent": "No module named 'no_such_package'"}
-    with pytest.raises(RuntimeError, match="load"):
-        opened.encode(np.zeros((1, 1, 3), np.uint8))
 
 
 def test_peaks_are_rates_of_products_and_memory() -> None:

@@ -1,0 +1,81 @@
+"""A runtime in a process of its own: what it answers, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from astra_ros.benchmarking.busy import busy_processes
+from astra_ros.benchmarking.worker import AGREEMENT, PEAKS_RUNTIME, Job
+from astra_ros.benchmarking.workers import Worker, WorkerError
+
+APPEND = "latents/onnxruntime/append"
+
+
+def job(bundle: Path, runtime: str, *names: str) -> Job:
+    return Job(str(bundle), runtime, 1, 4, names)
+
+
+def test_it_says_what_runs_and_then_how_long_it_took(untrained_bundle: Path) -> None:
+    with Worker(job(untrained_bundle, "onnxruntime", APPEND, "latents/served/append")) as worker:
+        assert worker.description["runs"].startswith("onnxruntime ")
+        assert worker.description["peak"] == "peaks/cpu/gemm-fp32"
+        assert worker.ask(APPEND) > 0
+        assert set(worker.ask(AGREEMENT)) == {"cost_difference", "cost_spread", "same_ranking"}
+        assert worker.ask(APPEND) > 0
+
+
+def test_peaks_are_probed_in_one_too(untrained_bundle: Path) -> None:
+    name = "peaks/cpu/memory-copy"
+    with Worker(job(untrained_bundle, PEAKS_RUNTIME, name)) as worker:
+        assert worker.description[name]["unit"] == "GB/s"
+        assert worker.ask(name) > 0
+
+
+def test_a_runtime_that_cannot_run_says_why(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"^[^\n]*expected a bundle folder with manifest.json[^\n]*$"):
+        Worker(job(tmp_path, "onnxruntime", APPEND))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_the_reason(untrained_bundle: Path) -> None:
+    with pytest.raises(WorkerError, match="device: expected a CUDA device, found none"):
+        Worker(job(untrained_bundle, "cuda", "latents/cuda/append"))
+
+
+def test_a_process_that_dies_is_named_with_its_last_words(untrained_bundle: Path) -> None:
+    with Worker(job(untrained_bundle, "onnxruntime", APPEND)) as worker:
+        with pytest.raises(
+            WorkerError, match="onnxruntime: its process ended early, exit code 1: KeyError: 'nothing'"
+        ):
+            worker.ask("nothing")
+        with pytest.raises(WorkerError, match="ended early"):
+            worker.ask(APPEND)
+
+
+def test_only_the_runtimes_of_others_may_spin(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    for runtime, sleeps in (("torch", False), ("onnxruntime", True)):
+        with Worker(job(untrained_bundle, runtime)) as worker:
+            environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
+            assert (b"OMP_WAIT_POLICY=PASSIVE" in environment) is sleeps
+
+
+def test_plain_torch_is_imported_before_the_backend_that_forbids_spinning() -> None:
+    program = """import sys, astra_ros.benchmarking.torch_runtimes
+names = list(sys.modules)
+sys.exit(names.index("torch") > names.index("astra_ros.backends.eager"))"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_busy_processes_end_with_the_statement() -> None:
+    with busy_processes(2) as started:
+        assert [process.poll() for process in started] == [None, None]
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
