@@ -62,17 +62,11 @@ def _conv(
 
 
 def _gemm(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,  # noqa: N803
+    a: Tensor, b: Tensor, c: Tensor, *, alpha: float = 1.0, beta: float = 1.0, **transposed: int
 ) -> Tensor:
-    """alpha * a @ b + beta * c, each of a and b transposed on request."""
-    product = (a.T if transA else a) @ (b.T if transB else b)
+    """alpha * a @ b + beta * c, a and b transposed on request."""
+    _require("attributes", transposed.keys() - {"transA", "transB"}, set())
+    product = (a.T if transposed.get("transA") else a) @ (b.T if transposed.get("transB") else b)
     return alpha * product + beta * c
 
 
