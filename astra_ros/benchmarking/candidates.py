@@ -14,8 +14,8 @@ from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.chunks import roll_out
 from astra_ros.types import FloatArray
 
-# separate: encode, remember and the steps for each. shared: encode and remember once. batched: and the steps for as many
-# at once as the bundle has graphs for.
+# separate: encode, remember and the steps for each. shared: encode and remember once.
+# batched: and the steps for as many at once as the bundle has graphs for.
 Way = Literal["separate", "shared", "batched"]
 WAYS: tuple[Way, ...] = get_args(Way)
 DECODED = 4  # of the ranked candidates; a planner looks at no more
@@ -24,7 +24,7 @@ _SEED = 0  # of the noise, which all candidates see
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of separate and batched runs. cost_difference: the largest. cost_spread: from the best candidate to the worst."""
+    """Of separate and batched runs. cost_difference: the largest. cost_spread: from best candidate to worst."""
 
     cost_difference: float
     cost_spread: float
@@ -41,7 +41,10 @@ class Ranking:
         self._rollout, self._candidates = backend.rollout(), Candidates(backend)
 
     def subject(self, name: str, way: Way, *, with_frames: bool) -> Subject:
-        """Seconds per candidate-frame. with_frames: every separate run ends in pictures, else those of the best DECODED."""
+        """Seconds per candidate-frame.
+
+        with_frames: every separate run ends in pictures; the other ways in those of the best DECODED.
+        """
         is_separate = way == "separate"
 
         def run() -> None:

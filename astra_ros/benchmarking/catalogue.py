@@ -34,7 +34,10 @@ FOOTPRINTS = ("footprint/auto", "footprint/onnxruntime", "footprint/openvino", "
 
 @dataclass(frozen=True)
 class Entry:
-    """build: the subject of this name on an open backend. flops: of one unit; None: unknown, or not the denoiser's alone."""
+    """build: the subject of this name on an open backend.
+
+    flops: of one unit; None where they are unknown or not the denoiser's alone.
+    """
 
     name: str
     runtime: str

@@ -11,7 +11,8 @@ from astra_ros.denoiser.cost import Flops
 from astra_ros.types import FloatArray
 
 # recompute: the whole history at every denoising step, as the released Astra does.
-# remember: the whole history once per chunk; the steps share its keys and values. append: the newest frames only.
+# remember: the whole history once per chunk; the steps share its keys and values.
+# append: the newest frames only.
 Scheme = Literal["recompute", "remember", "append"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 UNITS = 4  # chunks in a row, as in a rollout

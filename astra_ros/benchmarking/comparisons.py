@@ -100,7 +100,7 @@ def speed_goals(seconds: Mapping[str, Seconds]) -> list[Goal]:
 def other_goals(
     served: Speed | None, stream: Speed | None, footprint: Footprint | None, agreement: Agreement | None
 ) -> list[Goal]:
-    """served: a chunk as the node runs it. stream: one chunk per picture. footprint: of a process that does that."""
+    """served: a chunk as the node runs it. stream: one chunk per picture. footprint: of a process doing that."""
     share = None if served is None else served.share_of_peak
     frames_per_s = None if stream is None else stream.per_second
     memory = None if footprint is None else Median(footprint.peak_rss_mb, None, None)

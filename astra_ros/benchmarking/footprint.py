@@ -1,4 +1,4 @@
-"""Memory and time to load of a process that does nothing but predict: `python -m astra_ros.benchmarking.footprint`."""
+"""Memory and time to load of a process that only predicts: `python -m astra_ros.benchmarking.footprint`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _MEGABYTE = 1_000_000
 class Footprint:
     """Of a fresh process.
 
-    runs: backend, version, precision and device. import_s: of the package. load_s: of the bundle, hashes, golden vectors
-    and warm-up included. rss_mb, peak_rss_mb: resident memory, 10^6 bytes, after predictions of the longest horizon.
+    runs: backend, version, precision and device. import_s: of the package. load_s: of the bundle, hashes, golden
+    vectors and warm-up included. rss_mb, peak_rss_mb: resident memory, 10^6 bytes, after predictions of the longest
+    horizon.
     """
 
     runs: str

@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: every subject has its turn in every round, so that all suffer alike."""
+"""Timing on a machine that others use too: every subject has a turn in every round, so that all suffer alike."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def interleave(
     config: InterleavingConfig,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Seconds]:
-    """What every turn returns, (rounds,), by name. Each is taken once more before the first round, for nothing."""
+    """What every turn returns, (rounds,), by name. Each is taken once before the first round, for nothing."""
     for number, (name, turn) in enumerate(turns.items(), start=1):
         report(f"warming up {number} of {len(turns)}: {name}")
         turn()

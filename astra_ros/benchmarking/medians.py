@@ -1,4 +1,4 @@
-"""Medians over rounds with 95 % intervals. Rounds are resampled: what disturbs a machine disturbs a whole round."""
+"""Medians over rounds with 95 % intervals. Rounds are resampled: a disturbance disturbs a whole round."""
 
 from __future__ import annotations
 

@@ -26,6 +26,6 @@ def require_known(only: Sequence[str], names: Sequence[str]) -> None:
     for one in only:
         if not any(is_selected(name, [one]) for name in names):
             raise ValueError(
-                f"--only: expected groups ({', '.join(GROUPS)}) or patterns of names such as 'latents/torch*',"
-                f" found {one[:80]!r}"
+                f"--only: expected groups ({', '.join(GROUPS)}) or patterns of names, such as"
+                f" 'latents/torch*', found {one[:80]!r}"
             )

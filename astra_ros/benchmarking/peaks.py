@@ -1,4 +1,4 @@
-"""What the machine can do at most: products of large matrices and moving memory, timed like everything else."""
+"""What the machine can do at most: products of large matrices and moving memory, timed like all else."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _numpy_probes() -> Iterator[PeakProbe]:
 
 
 def _gemm(name: str, product: Callable[[int], Callable[[], object]], with_: str) -> PeakProbe:
-    """The largest matrices that are multiplied in reasonable time: a processor may have to emulate bfloat16."""
+    """The largest matrices that are multiplied in reasonable time: bfloat16 may have to be emulated."""
     for side in _SIDES:
         run = product(side)
         if 8 * _seconds(run) > _LONGEST_PRODUCT_S:  # twice the side takes too long

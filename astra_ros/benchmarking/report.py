@@ -39,8 +39,8 @@ def markdown(result: SpeedResult) -> str:
             [(*_named(n, s), *_shares(s)) for n, s in result.group("stages").items()],
         ),
         (
-            "Candidates of one observation, per candidate and frame (frames: every separate run ends in pictures, the "
-            f"others in those of the best {DECODED})",
+            "Candidates of one observation, per candidate and frame (frames: every separate run ends in pictures, "
+            f"the others in those of the best {DECODED})",
             ("", "runs on", "ms", "times as fast as separate runs"),
             [_chunk(n, s) for n, s in result.group("candidates").items()],
         ),

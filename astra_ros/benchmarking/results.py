@@ -15,7 +15,7 @@ from astra_ros.benchmarking.peaks import Peak
 class Speed:
     """Of one subject, per unit: a chunk, a run of a graph, a frame of a candidate, or a predicted frame.
 
-    runs: runtime, precision and device that really ran. faster: how many times as fast as its reference, `reference`.
+    runs: runtime, precision and device that really ran. faster: how many times as fast as `reference`.
     gflops: GFLOP/s. share_of_peak: of the GEMM rate in this precision in the same round.
     None: the subject has no such number, or what it takes was not timed.
     """

@@ -1,4 +1,4 @@
-"""What every subject is given: the bundle's golden inputs with a full history, candidate plans, and a camera's stream."""
+"""What subjects are given: the bundle's golden inputs with a full history, candidate plans, a camera's stream."""
 
 from __future__ import annotations
 

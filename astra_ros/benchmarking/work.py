@@ -18,15 +18,18 @@ _SINUSOIDS = 256  # of the noise level
 
 
 def bundle_flops(manifest: Manifest) -> Flops:
-    """Of one run of remember, append and a step. Raises ValueError when the bundle does not tell its network's sizes."""
+    """Of one run of remember, append and a step.
+
+    Raises ValueError when the bundle does not tell its network's sizes.
+    """
     return graph_flops(bundle_config(manifest))
 
 
 def graph_flops(config: DenoiserConfig) -> Flops:
     """What an export leaves of `flops(config)`.
 
-    The noise level is a constant, the adapter's output layer one with the attention's, and after the history's last
-    layer nobody asks for more than its keys and values. Raises ValueError for the ablation's adapter.
+    The noise level is a constant, the adapter's output layer one with the attention's, and of the history's last layer
+    nobody asks for more than keys and values. Raises ValueError for the ablation's adapter.
     """
     if config.adapter != "act":
         raise ValueError(

@@ -1,7 +1,7 @@
-"""The process in which one runtime runs, started by workers.py: `python -m astra_ros.benchmarking.worker JOB`.
+"""The process in which one runtime runs: `python -m astra_ros.benchmarking.worker JOB`, by workers.py.
 
-It says first what it runs, or why it does not. Then each line it reads names what to do once, and each line it writes
-is what came of it: the seconds a subject took.
+It says first what it runs, or why it does not. Then each line it reads names what to do once, and each line it
+writes is what came of it: the seconds a subject took.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Commands = dict[str, Callable[[], Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is for. runtime: of runtimes.py, or PEAKS_RUNTIME. names: of the subjects it may be asked for."""
+    """What a worker is for.
+
+    runtime: of runtimes.py, or PEAKS_RUNTIME. names: of the subjects it may be asked for.
+    """
 
     bundle: str
     runtime: str

@@ -1,4 +1,4 @@
-"""A process for every runtime: none disturbs another's threads, and each waits as it does where it is alone."""
+"""A process for every runtime: none disturbs another's threads, and each waits as it does when alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from astra_ros.benchmarking.worker import Job
 
-# What others' programs do: their waiting threads spin for a while. The program `astra` forbids it, for a robot's sake.
+# Runtimes as others' programs use them: their waiting threads spin, which `astra` forbids for a robot's sake.
 _SPINNING = ("torch", "torch.compile", "cuda", "cuda.compile")
 
 

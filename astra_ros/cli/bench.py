@@ -1,4 +1,4 @@
-"""`astra bench`: how fast a bundle runs on this machine, against the alternatives and against what the machine can do."""
+"""`astra bench`: how fast a bundle runs here, against the alternatives and against what the machine can do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from astra_ros.cli.options import add_json, write_json
 if TYPE_CHECKING:
     from astra_ros.backends.manifest import Manifest
 
-DESCRIPTION = """Time everything in turn, round after round, so that whatever disturbs this machine disturbs all alike. Reported are
-medians over rounds, and medians of the ratios within each round, with 95 % intervals. Every runtime runs in a process of its
-own, others' with threads that spin while they wait, which is their default. What cannot run here is listed with the reason.
-Other programs falsify the result: run it on a quiet machine, and with --busy to see what a robot's computer makes of it.
+DESCRIPTION = """Time everything in turn, round after round, so that whatever disturbs this machine disturbs all alike.
+Reported are medians over rounds, and medians of the ratios within each round, with 95 % intervals. Every runtime
+runs in a process of its own, others' with threads that spin while they wait, which is their default. What cannot
+run here is listed with the reason. Other programs falsify the result: run it on a quiet machine, and with --busy
+to see what a robot's computer makes of it.
 
 """ + "\n".join(f"{group:10}  {what}" for group, what in GROUPS.items())
 EXAMPLES = """examples:
@@ -127,11 +128,11 @@ def _title(header: dict[str, Any]) -> str:
     height, width = bundle["pictures"]
     return (
         f"# Speed: {bundle['model_id']}\n\n"
-        f"`{bundle['preset']}` at {height}x{width}, chunks of {bundle['chunk_len']} frames in {bundle['num_steps']} denoising "
-        f"steps, {header['threads']} threads, {header['rounds']} rounds, seed {header['seed']}, "
+        f"`{bundle['preset']}` at {height}x{width}, chunks of {bundle['chunk_len']} frames in "
+        f"{bundle['num_steps']} denoising steps, {header['threads']} threads, {header['rounds']} rounds, seed {header['seed']}, "
         f"beside {header['busy'] or 'no'} busy processes of others.\n"
         f"{machine['cpu']}, {machine['cores']} cores; "
         f"{', '.join(f'{package} {machine[package]}' for package in PACKAGES)}.\n"
-        "Times are medians over rounds, ratios medians of the ratios within a round; in brackets 95 % intervals, rounds "
-        f"resampled.\n\n    {header['command']}"
+        "Times are medians over rounds, ratios medians of the ratios within a round; in brackets 95 % intervals, "
+        f"rounds resampled.\n\n    {header['command']}"
     )
