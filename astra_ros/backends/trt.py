@@ -56,7 +56,8 @@ class TensorRtBackend(Backend):
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
         """Those that there are engines of."""
-        found = {engines.precision for _, engines in _find(open_library(cls.name), bundle, present_sm())}
+        sm = present_sm()  # before the library, which is large: most machines have no GPU
+        found = {engines.precision for _, engines in _find(open_library(cls.name), bundle, sm)}
         return tuple(precision for precision in reversed(FASTEST_FIRST) if precision in found)
 
     def _open(self) -> None:
