@@ -24,6 +24,7 @@ SUBCOMMANDS = (
     "train",
     "distill",
     "evaluate",
+    "plan",
     "bench",
 )
 

@@ -1,0 +1,188 @@
+"""`astra plan`: from a moment of a recording to a picture, with the world model as the judge."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astra_ros.cli.options import add_json, add_topics, topics_from, write_json
+from astra_ros.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from astra_ros.backends.manifest import Manifest
+    from astra_ros.data.episode import Episode
+    from astra_ros.planning.recorded import Iteration, Optimise, PlannedTask
+    from astra_ros.rollout.world_model import WorldModel
+    from astra_ros.types import ByteArray
+
+PLANNERS = ("cem", "mppi")
+DESCRIPTION = """Plan joint positions whose predicted future ends at a picture, from a moment of a recording.
+
+Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
+really happened, where the recording goes on). The first guess is to hold still; the plan is never a worse one."""
+EXAMPLE = "example: astra plan --recording examples/demo_bag --at 4 --goal +1.6 --out out"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `astra plan`."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="plan from a recorded moment to a goal picture",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", help="(default: the shipped one)")
+    parser.add_argument(
+        "--recording", type=Path, required=True, metavar="PATH", help="bag, or DATASET/EPISODE"
+    )
+    parser.add_argument(
+        "--at", type=float, required=True, metavar="S", help="moment to plan from, since the first frame [s]"
+    )
+    parser.add_argument(
+        "--goal",
+        required=True,
+        metavar="PICTURE|+S",
+        help="JPEG or PNG file, or the recording so many seconds later",
+    )
+    parser.add_argument("--planner", choices=PLANNERS, default="cem", help="(default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, default=32, metavar="N", help="plans per iteration (default: %(default)s)"
+    )
+    parser.add_argument("--iterations", type=int, default=5, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--horizon", type=int, default=8, metavar="N", help="frames (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the samples and of the model's noise (default: %(default)s)"
+    )
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="folder for both (default: %(default)s)"
+    )
+    add_topics(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, write, and print a table."""
+    from astra_ros.backends.base import BackendError
+    from astra_ros.backends.bundle import shipped_bundle
+    from astra_ros.rollout.world_model import WorldModel
+
+    optimise, config = _planner(arguments)
+    try:
+        world_model = WorldModel.load(arguments.bundle or shipped_bundle(), arguments.backend)
+    except BackendError as error:
+        raise ValueError(str(error)) from error
+    with world_model:
+        return _plan(world_model, optimise, config, arguments)
+
+
+def _plan(
+    world_model: WorldModel, optimise: Optimise, config: dict[str, Any], arguments: argparse.Namespace
+) -> int:
+    from astra_ros.evaluation.plan_sheet import write_plan_sheet
+    from astra_ros.planning.recorded import PlanningTask, frame_at, plan_recorded
+
+    def show(number: int, iteration: Iteration) -> None:
+        line.update(f"iteration {number}: cost {iteration.best:.4f}, mean {iteration.mean:.4f}")
+
+    line, backend = ProgressLine(), world_model.backend
+    episode = _read(arguments, world_model.manifest)
+    now = frame_at(episode, arguments.at)
+    goal = _goal(arguments.goal, episode, now, world_model.manifest)
+    task = PlanningTask(episode, now, goal, arguments.horizon, arguments.seed)
+    planned = plan_recorded(world_model, task, optimise, show)
+    result = {
+        "command": arguments.command_line,
+        "model_id": world_model.manifest.model_id,
+        "backend": f"{backend.version}, {backend.precision}, {backend.device}",
+        "planner": {"name": arguments.planner, **config, "seed": arguments.seed},
+        **planned.to_json(),
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out / "plan.json", result)
+    write_plan_sheet(arguments.out / "plan.png", task, planned)
+    write_json(arguments.json, result)
+    line.done(f"done: {result['candidates']} candidates in {planned.seconds:.2f} s")
+    print(f"{_table(planned)}\n\nin {arguments.out}/: plan.json, plan.png")
+    return 0
+
+
+def _planner(arguments: argparse.Namespace) -> tuple[Optimise, dict[str, Any]]:
+    """The planner and its settings. As many elites to a sample as CemConfig has by default."""
+    from astra_ros.planning.cem import CemConfig, cem
+    from astra_ros.planning.mppi import MppiConfig, mppi
+
+    samples, iterations, seed = arguments.samples, arguments.iterations, arguments.seed
+    for name, value, least in (("samples", samples, 1), ("iterations", iterations, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name}: expected {least} or more, found {value}")
+    if arguments.planner == "mppi":
+        weighted = MppiConfig(samples, iterations)
+        return partial(mppi, config=weighted, seed=seed), asdict(weighted)
+    fitted = CemConfig(samples, iterations, max(1, samples // 8))
+    return partial(cem, config=fitted, seed=seed), asdict(fitted)
+
+
+def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:
+    """A bag, or DATASET/EPISODE, in the model's terms."""
+    from astra_ros.data.episode import read_episode
+
+    path, size, spec = arguments.recording, (manifest.camera.height, manifest.camera.width), manifest.action
+    if (path / "meta/info.json").is_file():
+        raise ValueError(f"recording: expected a bag or DATASET/EPISODE, found a dataset; see {path}/meta/")
+    if not (path.parent / "meta/info.json").is_file():
+        if size[0] != size[1]:
+            raise ValueError(
+                f"recording: expected DATASET/EPISODE for a model of {size[0]} x {size[1]} pixels, found {path};"
+                " bags are read for square ones"
+            )
+        return read_episode(path, spec.names, size[0], topics_from(arguments))
+    from astra_ros.data.lerobot import Dataset
+
+    dataset = Dataset.open(path.parent)
+    schema = dataset.schema
+    if (schema.names, schema.representation) != (spec.names, spec.representation):
+        raise ValueError(
+            f"recording: expected {spec.representation} of {', '.join(spec.names)}, found {schema.representation} of"
+            f" {', '.join(schema.names)} in {path.parent}"
+        )
+    return dataset.read(path.name, size)
+
+
+def _goal(text: str, episode: Episode, now: int, manifest: Manifest) -> ByteArray:
+    """(h, w, 3) of the model's size."""
+    from astra_ros.data.video import decode_picture
+    from astra_ros.frames.preprocess import fit
+    from astra_ros.planning.recorded import frame_after
+
+    if Path(text).is_file():
+        picture = decode_picture(Path(text).read_bytes(), text)
+        return fit(picture, manifest.camera.height, manifest.camera.width)
+    try:
+        seconds = float(text) if text.startswith("+") else None
+    except ValueError:
+        seconds = None
+    if seconds is None:
+        raise ValueError(f"goal: expected a picture's file or +SECONDS, found {text!r}, which is neither")
+    return episode.pixels[frame_after(episode, now, seconds, manifest.action.step_dt)]
+
+
+def _table(planned: PlannedTask) -> str:
+    lines = ["| iteration | candidates | best cost | mean cost |", "|---|---|---|---|"]
+    lines += [
+        f"| {k} | {i.candidates} | {i.best:.4f} | {i.mean:.4f} |" for k, i in enumerate(planned.iterations, 1)
+    ]
+    lines += ["", "| goal distance in the end | |", "|---|---|"]
+    rows = {
+        "hold still, predicted": planned.final_distance.hold_still,
+        "plan, predicted": planned.final_distance.plan,
+        "recorded actions, predicted": planned.final_distance.recorded_actions,
+        "what really happened": planned.final_distance.happened,
+    }
+    lines += [f"| {name} | {value:.4f} |" for name, value in rows.items() if value is not None]
+    return "\n".join(lines)

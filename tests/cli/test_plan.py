@@ -1,0 +1,195 @@
+"""`astra plan` end to end: on an untrained model and a recording that a test writes, and as its help says. No time is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from astra_ros.cli.main import main
+from astra_ros.data.episode import Episode
+from astra_ros.data.lerobot import ActionSchema, DatasetWriter
+from astra_ros.types import NANOSECONDS
+from tests.bundle_fixture import HEIGHT, JOINTS, WIDTH
+from tests.recordings import write_recording
+
+DEMO_BAG = Path(__file__).resolve().parents[2] / "examples/demo_bag"
+FPS, FRAMES = 10, 30
+HORIZON = 5
+
+
+def episode(name: str, dim: int) -> Episode:
+    """A square moves to the right, and every joint with it."""
+    pixels = np.full((FRAMES, HEIGHT, WIDTH, 3), 80, np.uint8)
+    for k in range(FRAMES):
+        pixels[k, 16:32, k : k + 16] = (220, 40, 40)
+    joints = np.tile(np.linspace(-0.5, 0.5, FRAMES, dtype=np.float32)[:, None], (1, dim))
+    return Episode(name, np.arange(FRAMES) * (NANOSECONDS // FPS), pixels, joints, joints)
+
+
+def write_dataset(folder: Path, joints: tuple[str, ...]) -> Path:
+    schema = ActionSchema("arm", "arm", "joint_position", joints, ("rad",) * len(joints))
+    with DatasetWriter(folder, "arm", schema, FPS, (HEIGHT, WIDTH)) as writer:
+        writer.append(episode("slide", len(joints)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "arm", JOINTS)
+
+
+def words_for(bundle: Path, recording: Path, out: Path, **options: str) -> list[str]:
+    default = {"at": "1", "goal": "+1", "samples": "9", "iterations": "2", "horizon": str(HORIZON)}
+    pairs = [(f"--{name}", value) for name, value in {**default, **options}.items()]
+    words = ["plan", str(bundle), "--recording", str(recording), "--backend", "onnxruntime"]
+    return [*words, "--out", str(out), *(word for pair in pairs for word in pair)]
+
+
+def plan(bundle: Path, recording: Path, out: Path, **options: str) -> dict[str, Any]:
+    assert main(words_for(bundle, recording, out, **options)) == 0
+    result: dict[str, Any] = json.loads((out / "plan.json").read_text())
+    return result
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+def test_what_is_planned_is_written_and_no_worse_than_holding_still(
+    planner: str, untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner)
+    assert result["planner"]["name"] == planner
+    assert result["names"] == list(JOINTS)
+    assert result["step_dt"] == 0.2
+    rows = np.array(result["rows"])
+    assert rows.shape == (HORIZON, len(JOINTS))
+    assert (np.abs(rows) <= 2).all()  # the trained range
+    assert [i["candidates"] for i in result["iterations"][:2]] == [9, 9]
+    assert result["candidates"] == sum(i["candidates"] for i in result["iterations"])
+    best = [i["best"] for i in result["iterations"]]
+    assert best == sorted(best, reverse=True)
+    distance = result["final_goal_distance"]
+    assert distance["plan"] == best[-1] <= distance["hold_still"]
+    assert distance["recorded_actions"] > 0
+    with Image.open(tmp_path / "out/plan.png") as picture:
+        two_rows = picture.height
+    cut = plan(untrained_bundle, dataset / "slide", tmp_path / "cut", planner=planner, at="2.5", goal="+0.4")
+    assert cut["final_goal_distance"]["happened"] is None
+    assert cut["final_goal_distance"]["recorded_actions"] is None
+    with Image.open(tmp_path / "cut/plan.png") as picture:
+        assert picture.height < two_rows
+
+
+def test_what_the_camera_saw_at_the_goal_is_no_distance_from_it(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """Five steps of 0.2 s are the second after which the goal was taken."""
+    json_file = tmp_path / "copy.json"
+    result = plan(untrained_bundle, dataset / "slide", tmp_path, json=str(json_file))
+    assert result["final_goal_distance"]["happened"] == 0
+    assert json.loads(json_file.read_text()) == result
+    later = plan(untrained_bundle, dataset / "slide", tmp_path, goal="+1.4")
+    assert later["final_goal_distance"]["happened"] > 0
+
+
+def test_equal_arguments_give_the_equal_plan_and_another_seed_another(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    first, again, other = (
+        plan(untrained_bundle, dataset / "slide", tmp_path, seed=seed) for seed in ("3", "3", "4")
+    )
+    assert first["rows"] == again["rows"]
+    assert first["iterations"] == again["iterations"]
+    assert first["iterations"] != other["iterations"]
+
+
+def test_a_goal_from_a_file_is_fitted_as_the_camera_is(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """A picture twice the model's size, with a rim beside it that the centre crop takes away."""
+    goal = np.zeros((2 * HEIGHT, 2 * WIDTH + 20, 3), np.uint8)
+    goal[:, 10:-10] = 80
+    small = np.full((HEIGHT, WIDTH, 3), 80, np.uint8)
+    for name, pixels in (("goal.png", goal), ("small.png", small)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    large, exact = (
+        plan(untrained_bundle, dataset / "slide", tmp_path, goal=str(tmp_path / name))
+        for name in ("goal.png", "small.png")
+    )
+    assert large["final_goal_distance"] == exact["final_goal_distance"]
+
+
+def test_the_example_of_its_help_runs(tmp_path: Path) -> None:
+    """The shipped model and bag, in fewer candidates."""
+    words = ["plan", "--recording", str(DEMO_BAG), "--at", "4", "--goal", "+1.6", "--out", str(tmp_path)]
+    assert main([*words, "--samples", "8", "--iterations", "1"]) == 0
+    result = json.loads((tmp_path / "plan.json").read_text())
+    distance = result["final_goal_distance"]
+    assert distance["happened"] == 0
+    assert distance["plan"] <= distance["hold_still"]
+    # What the robot did led to the goal: the model must see that.
+    assert distance["recorded_actions"] < distance["hold_still"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"at": "3"}, "at: expected 0 to 2.9 s, the first and the last frame of slide, found 3 s"),
+        ({"at": "-1"}, "at: expected 0 to 2.9 s"),
+        ({"at": "nan"}, "found nan s"),
+        ({"at": "2", "goal": "+1.2"}, "goal: expected a frame at +0 to +0.9 s, where slide goes on"),
+        ({"goal": "+nan"}, "found none at +nan s"),
+        ({"goal": "1.6"}, "goal: expected a picture's file or +SECONDS, found '1.6'"),
+        ({"goal": "+soon"}, "found '+soon'"),
+        ({"goal": __file__}, "picture: expected a JPEG or PNG file"),
+        ({"horizon": "0"}, "horizon: expected 1 to 100 frames"),
+        ({"horizon": "101"}, "found 101"),
+        ({"samples": "0"}, "samples: expected 1 or more, found 0"),
+        ({"iterations": "0"}, "iterations: expected 1 or more, found 0"),
+        ({"seed": "-1"}, "seed: expected 0 or more, found -1"),
+        ({"backend": "abacus"}, "abacus"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(
+    options: dict[str, str],
+    problem: str,
+    untrained_bundle: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(words_for(untrained_bundle, dataset / "slide", tmp_path / "out", **options)) == 1
+    assert problem in refusal(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_recording_is_refused_in_one_line(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_dataset(tmp_path / "other", ("shoulder", "elbow"))
+    bag = write_recording(tmp_path / "bag", 1.0)
+    for recording, problem in (
+        (dataset, "expected a bag or DATASET/EPISODE, found a dataset"),
+        (dataset / "slip", "expected one of the 1 it holds, found 'slip'"),
+        (other / "slide", "found joint_position of shoulder, elbow in"),
+        (bag, "expected DATASET/EPISODE for a model of 48 x 64 pixels"),
+    ):
+        assert main(words_for(untrained_bundle, recording, tmp_path / "out")) == 1
+        assert problem in refusal(capsys)
+
+
+def test_what_is_no_recording_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", "--recording", str(tmp_path / "none"), "--at", "1", "--goal", "+1"]
+    assert main(words) == 1
+    assert "expected a rosbag2 folder" in refusal(capsys)
+
+
+def refusal(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("astra plan: ")
+    return line
