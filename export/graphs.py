@@ -147,8 +147,7 @@ class Step(_AtSigma):
         history_bias: Tensor,
     ) -> Tensor:
         chunk = Chunk(noisy_latents, last_latents, actions, self.space)
-        cache = Cache(history_keys, history_values, history_bias)
-        clean, _ = self.denoiser.denoise(chunk, self.sigma, cache)
+        clean, _ = self.denoiser.denoise(chunk, self.sigma, Cache(history_keys, history_values, history_bias))
         return self.keep * noisy_latents + self.take * clean if self.keep else clean
 
 
@@ -175,19 +174,10 @@ class StepAtAnyLevel(nn.Module):
 
     space: Tensor
 
-    def forward(  # noqa: PLR0913 (the inputs of a graph)
-        self,
-        noisy_latents: Tensor,
-        last_latents: Tensor,
-        actions: Tensor,
-        history_keys: Tensor,
-        history_values: Tensor,
-        history_bias: Tensor,
-        sigma: Tensor,
-        sigma_next: Tensor,
-    ) -> Tensor:
+    def forward(self, noisy_latents: Tensor, last_latents: Tensor, actions: Tensor, *given: Tensor) -> Tensor:
+        """given: keys, values and bias of the history, sigma, sigma_next."""
+        *cache, sigma, sigma_next = given
         chunk = Chunk(noisy_latents, last_latents, actions, self.space)
-        cache = Cache(history_keys, history_values, history_bias)
-        clean, _ = self.denoiser.denoise(chunk, sigma, cache)
+        clean, _ = self.denoiser.denoise(chunk, sigma, Cache(*cache))
         keep = sigma_next / sigma
         return keep * noisy_latents + (1.0 - keep) * clean
