@@ -15,7 +15,7 @@ from astra_ros.types import FloatArray
 class CemConfig:
     """num_samples: plans per iteration. num_elites: of them that are fitted. momentum: share of the old mean and deviation.
 
-    initial_std, min_std: in halves of each action's trained range. noise_beta: see Sampler; 0 = white.
+    initial_std, min_std: in halves of each action's trained range. noise_beta, max_step: see Sampler.
     """
 
     num_samples: int = 64
@@ -25,6 +25,7 @@ class CemConfig:
     initial_std: float = 0.3
     min_std: float = 0.01
     noise_beta: float = 2.0
+    max_step: float = 1.5
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not 1 <= self.num_elites <= self.num_samples:
@@ -47,7 +48,8 @@ def cem(
 
     mean: the measured positions repeated, or the last plan after `shifted`. Equal arguments give equal plans.
     """
-    sampler, mean = Sampler(spec, config.noise_beta, seed), require_mean(mean, spec)
+    mean = require_mean(mean, spec)
+    sampler = Sampler(spec, mean, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.initial_std) * sampler.half_range, (len(mean), 1))
     best, best_cost, history = mean, np.float32(np.inf), []
     for iteration in range(config.iterations):

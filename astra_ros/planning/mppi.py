@@ -13,7 +13,7 @@ from astra_ros.types import FloatArray
 
 @dataclass(frozen=True)
 class MppiConfig:
-    """num_samples: plans per iteration. std: in halves of each action's trained range. noise_beta: see Sampler; 0 = white.
+    """num_samples: plans per iteration. std: in halves of each action's trained range. noise_beta, max_step: see Sampler.
 
     temperature: of the weights exp(-cost / temperature), in standard deviations of an iteration's costs, so that it does
     not depend on their unit. momentum: share of the old mean.
@@ -25,6 +25,7 @@ class MppiConfig:
     std: float = 0.2
     momentum: float = 0.0
     noise_beta: float = 2.0
+    max_step: float = 1.5
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "iterations", "temperature", "std"):
@@ -41,7 +42,8 @@ def mppi(
 
     mean: the measured positions repeated, or the last plan after `shifted`. Equal arguments give equal plans.
     """
-    sampler, mean = Sampler(spec, config.noise_beta, seed), require_mean(mean, spec)
+    mean = require_mean(mean, spec)
+    sampler = Sampler(spec, mean, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.std) * sampler.half_range, (len(mean), 1))
     best, best_cost, history = mean, np.float32(np.inf), []
     for iteration in range(config.iterations + 1):

@@ -27,12 +27,16 @@ class Sampler:
     """Plans around a mean, inside the range that the model was trained on.
 
     noise_beta: exponent of the noise's power spectrum over the horizon. 0 = white; 2 = a random walk, which moves joints
-    smoothly (Pinneri et al. 2020, arXiv 2008.06389).
+    smoothly (Pinneri et al. 2020, arXiv 2008.06389). max_step: largest change of a joint position from row to row, in
+    delta_std of the action space; the first row changes by as much from the first row of `start` (horizon, a).
     """
 
-    def __init__(self, spec: ActionSpec, noise_beta: float, seed: int) -> None:
-        self._spec = spec
+    def __init__(
+        self, spec: ActionSpec, start: FloatArray, noise_beta: float, max_step: float, seed: int
+    ) -> None:
+        self._spec, self._start = spec, start[0].copy()
         self._beta = noise_beta
+        self._max_step = max_step * np.array(spec.delta_std, np.float32)
         self._generator = np.random.default_rng(seed)
         self.half_range = ((np.array(spec.upper) - np.array(spec.lower)) / 2).astype(np.float32)
 
@@ -42,7 +46,16 @@ class Sampler:
         plans[0] = mean
         if best is not None and count > 1:
             plans[1] = best
-        return self._spec.clip(plans.astype(np.float32))
+        return self._limited(self._spec.clip(plans.astype(np.float32)))
+
+    def _limited(self, plans: FloatArray) -> FloatArray:
+        """A robot that is told to jump follows as it can, and nothing like it was trained. Rates need no such limit."""
+        if self._spec.representation == "joint_position":
+            before = np.broadcast_to(self._start, plans[:, 0].shape)
+            for row in plans.swapaxes(0, 1):
+                row[:] = before + np.clip(row - before, -self._max_step, self._max_step)
+                before = row
+        return plans
 
     def _noise(self, shape: tuple[int, int, int]) -> FloatArray:
         """Of unit variance."""

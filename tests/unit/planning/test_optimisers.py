@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_colder_mppi_follows_the_best_more_closely() -> None:
 
 def test_coloured_noise_is_smooth_and_of_unit_variance() -> None:
     def roughness(beta: float) -> tuple[float, float]:
-        noise = Sampler(SPEC, beta, seed=0)._noise((200, 20, 2))
+        noise = Sampler(SPEC, REST, beta, max_step=1.5, seed=0)._noise((200, 20, 2))
         return float(np.diff(noise, axis=1).std()), float(noise.std())
 
     (white, white_std), (smooth, smooth_std) = roughness(0.0), roughness(2.0)
@@ -150,3 +151,28 @@ def test_the_rest_of_a_plan_is_the_next_warm_start() -> None:
 def test_what_cannot_be_is_refused(make: Callable[[], Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         make()
+
+
+@pytest.mark.parametrize("optimise", [cem, mppi])
+@pytest.mark.parametrize("max_step", [1.5, 0.1])
+def test_no_joint_jumps(optimise: Optimise, max_step: float) -> None:
+    """However far away the goal is: every plan that is evaluated can be followed."""
+    seen: list[FloatArray] = []
+
+    def far_away(plans: FloatArray) -> FloatArray:
+        seen.append(plans.copy())
+        return np.square(plans[:, -1] - (2.0, -1.0)).sum(axis=1)
+
+    kind = CemConfig if optimise is cem else MppiConfig
+    spec = replace(SPEC, delta_std=(0.2, 0.1))
+    chosen = kind(max_step=max_step)
+    found = optimise(far_away, REST, spec, chosen)
+    for plans in (*seen, found.plan[None]):
+        steps = np.abs(np.diff(plans, axis=1, prepend=np.zeros((len(plans), 1, 2), np.float32)))
+        assert (steps <= max_step * np.array(spec.delta_std) + 1e-5).all()
+    assert found.cost < far_away(REST[None])[0]
+
+
+def test_rates_may_change_at_once() -> None:
+    keys = replace(SPEC, representation="rate", delta_std=(1e-3, 1e-3))
+    assert abs(cem(to_target, REST, keys).plan[-1, 0]) > 0.3
