@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+import onnx
 import pytest
 
 from astra_ros.backends import factory
 from astra_ros.backends.base import Backend, BackendError
-from astra_ros.backends.bundle import Bundle, BundleError, load_bundle
+from astra_ros.backends.bundle import Bundle, BundleError, describe_file, load_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.ort import OrtBackend
@@ -297,3 +299,18 @@ def test_timing_a_slow_step_ends_soon_and_leaves_nothing_open(bundle: Bundle) ->
     with pytest.raises(RuntimeError, match=r"expected load\(\) first"):
         backend.rollout()
     assert set(backend.specs) == set(bundle.manifest.graphs)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_a_graph_with_a_dynamic_shape_is_refused(bundle_copy: Path, name: str) -> None:
+    """Its digest is right: whoever exported it let a size open."""
+    file, manifest = bundle_copy / "step_0.onnx", bundle_copy / "manifest.json"
+    graph = onnx.load(file, load_external_data=False)
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    file.write_bytes(graph.SerializeToString())
+    document = json.loads(manifest.read_text())
+    document["files"]["step_0.onnx"] = asdict(describe_file(file))
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"step_0 inputs: expected .*; export the bundle again") as refusal:
+        open_backend(load_bundle(bundle_copy), name, num_threads=1, precision="fp32")
+    assert "\n" not in str(refusal.value)
