@@ -35,10 +35,13 @@ class Observation:
 class Prediction:
     """A predicted future.
 
-    frames: (t, h, w, 3) uint8 RGB; frame k belongs to observation stamp + (k + 1) * step_dt.
+    frames: (t, h, w, 3) uint8 RGB; frame k belongs to observation stamp + (k + 1) * step_dt. latents: (t, c, h, w) of them.
     inference_time_s: seconds spent in the backend, encode and decode included.
+    novelty: of the observation that it starts from, above 1 = unlike all of training; NaN = nobody knows.
     """
 
     frames: ByteArray
+    latents: FloatArray
     seed: int
     inference_time_s: float
+    novelty: float = float("nan")

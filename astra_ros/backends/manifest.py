@@ -129,6 +129,27 @@ class GoldenSpec:
 
 
 @dataclass(frozen=True)
+class TrustSpec:
+    """What the model's own recordings say about its predictions (rollout/trust.py).
+
+    file: npz. interval_low, interval_high: nine of ten real errors lie between so many times the expected one.
+    fitted_on: held-out episodes that were used for it; others may test it.
+    """
+
+    file: str
+    interval_low: float
+    interval_high: float
+    fitted_on: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.interval_low <= self.interval_high:
+            raise ValueError(
+                "interval_low, interval_high: expected 0 < low <= high, found"
+                f" {self.interval_low:g}, {self.interval_high:g}"
+            )
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contract between an exported model and a robot.
 
@@ -139,6 +160,7 @@ class Manifest:
     precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
+    trust: None until export/calibrate.py has fitted it.
     """
 
     schema_version: int
@@ -160,6 +182,7 @@ class Manifest:
     files: dict[str, FileSpec]
     golden: GoldenSpec
     provenance: dict[str, Any]
+    trust: TrustSpec | None = None
 
     def __post_init__(self) -> None:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
@@ -238,6 +261,9 @@ def _require_files(manifest: Manifest) -> None:
         if not _PLAIN_FILE_NAME.fullmatch(name) or name == "manifest.json":
             raise ValueError(f"files: expected plain names of files inside the bundle, found {name[:80]!r}")
     named = {f"graphs.{graph}": file for graph, file in manifest.graphs.items()}
-    for field, name in {**named, "golden.file": manifest.golden.file}.items():
+    named["golden.file"] = manifest.golden.file
+    if manifest.trust is not None:
+        named["trust.file"] = manifest.trust.file
+    for field, name in named.items():
         if name not in manifest.files:
             raise ValueError(f"{field}: expected one of the bundle's files, found {name[:80]!r}")

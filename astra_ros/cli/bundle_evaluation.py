@@ -9,8 +9,12 @@ from pathlib import Path
 from astra_ros.backends.manifest import Manifest
 from astra_ros.cli.options import topics_from, write_json
 from astra_ros.data.episode import Episode, read_episode
-from astra_ros.evaluation.held_out_bundle import EvaluationConfig, evaluate
+from astra_ros.evaluation.held_out_bundle import EvaluationConfig, HeldOutQuality, evaluate
+from astra_ros.evaluation.trust import TrustConfig, TrustQuality, evaluate_trust
 from astra_ros.rollout.world_model import WorldModel
+
+# Episodes of each other camera.
+_OTHERS = 20
 
 
 def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
@@ -21,13 +25,44 @@ def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
         ]
         config = EvaluationConfig(arguments.horizon, arguments.every)
         quality = evaluate(world_model, episodes, config, lambda name: print(f"  {name}", flush=True))
-    print(
-        f"{quality.model_id}: {quality.predictions} predictions in {len(episodes)} recordings\n\n{quality.table()}"
-    )
-    write_json(arguments.json, quality.to_json())
-    if arguments.json is not None:
-        arguments.json.with_suffix(".md").write_text(f"# {quality.model_id}\n\n{quality.table()}\n")
+    print(f"{quality.predictions} predictions in {len(episodes)} recordings")
+    return _deliver(quality, arguments.json)
+
+
+def run_trust(path: Path, arguments: argparse.Namespace) -> int:
+    """The same for what the bundle says about itself, on episodes that it was not fitted on."""
+    with WorldModel.load(path) as world_model:
+        manifest = world_model.manifest
+        fitted_on = manifest.trust.fitted_on if manifest.trust else ()
+        episodes = [
+            episode
+            for folder in arguments.data
+            for episode in _episodes(folder, manifest, arguments)
+            if episode.name not in fitted_on
+        ]
+        others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
+        config = TrustConfig(every=arguments.every)
+        quality = evaluate_trust(
+            world_model, episodes, others, config, lambda name: print(f"  {name}", flush=True)
+        )
+    return _deliver(quality, arguments.json)
+
+
+def _deliver(quality: HeldOutQuality | TrustQuality, file: Path | None) -> int:
+    print(f"{quality.model_id}\n\n{quality.table()}")
+    write_json(file, quality.to_json())
+    if file is not None:
+        file.with_suffix(".md").write_text(f"# {quality.model_id}\n\n{quality.table()}\n")
     return 0
+
+
+def _first_episodes(folder: Path, manifest: Manifest) -> list[Episode]:
+    """Of another camera's dataset; what its robot did does not matter."""
+    from astra_ros.data.lerobot import Dataset
+
+    dataset, size = Dataset.open(folder), (manifest.camera.height, manifest.camera.width)
+    names = dataset.episode_names[:_OTHERS]
+    return list(dataset.stream(names, size, lambda error: print(f"skipped: {error}")))
 
 
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:

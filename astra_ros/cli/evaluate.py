@@ -14,7 +14,9 @@ TESTS = {
     "drift": "loss of quality up to 50 s beyond the scene's own change, and ten minutes without end",
     "steps": "quality by number of denoising steps, and the share of a teacher's",
     "router": "which expert takes which modality",
+    "trust": "bundle: whether real errors are as expected, and unusual pictures noticed",
 }
+_OF_BUNDLES = ("held_out", "trust")
 DESCRIPTION = "Measure predictions of held-out recordings.\n\n" + "\n".join(
     f"{k:9} {v}" for k, v in TESTS.items()
 )
@@ -34,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "model",
         type=Path,
         nargs="?",
-        help="checkpoint or bundle; a bundle can only do held_out (default: the shipped one)",
+        help="checkpoint, or bundle for held_out and trust (default: the shipped one)",
     )
     parser.add_argument("--test", choices=list(TESTS), default="held_out", help="(default: %(default)s)")
     parser.add_argument(
@@ -86,6 +88,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MIN",
         help="drift: 0 for none (default: %(default)g)",
     )
+    parser.add_argument(
+        "--others",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="DIR",
+        help="trust: datasets of other cameras, which should be noticed",
+    )
     parser.add_argument("--horizon", type=int, default=10, help="bundle: frames (default: %(default)s)")
     parser.add_argument(
         "--every",
@@ -107,13 +117,14 @@ def run(arguments: argparse.Namespace) -> int:
         from astra_ros.cli.evaluation_run import run_checkpoint
 
         return run_checkpoint(model, arguments)
-    if arguments.test != "held_out":
+    if arguments.test not in _OF_BUNDLES:
         raise ValueError(
-            f"{model}: expected a checkpoint for --test {arguments.test}, found a bundle; it can do held_out"
+            f"{model}: expected a checkpoint for --test {arguments.test}, found a bundle; it can do"
+            f" {' and '.join(_OF_BUNDLES)}"
         )
-    from astra_ros.cli.bundle_evaluation import run_bundle
+    from astra_ros.cli.bundle_evaluation import run_bundle, run_trust
 
-    return run_bundle(model, arguments)
+    return (run_trust if arguments.test == "trust" else run_bundle)(model, arguments)
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.data.episode import Episode
 from astra_ros.evaluation.intervals import Interval, bootstrap_columns
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.metrics import psnr
+from astra_ros.evaluation.reliving import relived
 from astra_ros.rollout.world_model import WorldModel
-from astra_ros.types import FloatArray, Observation
+from astra_ros.types import FloatArray
 
 SERIES = ("predicted", "other_actions", "copy_last", "ceiling")
 
@@ -92,37 +93,16 @@ def _evaluate_episode(
     world_model: WorldModel, episode: Episode, config: EvaluationConfig
 ) -> dict[str, FloatArray]:
     """(predictions, horizon) PSNR of each series."""
-    stride = frame_stride(episode, world_model.manifest.action.step_dt)
-    first = (world_model.manifest.history.num_slots - 1) * stride
-    moments = np.arange(first, len(episode.pixels) - config.horizon * stride, config.every)
-    if not len(moments):
-        raise ValueError(
-            f"{episode.name}: expected an episode longer than history and horizon, found too short a one"
-        )
-    ahead = stride * np.arange(1, config.horizon + 1)
-
-    def plan(now: int) -> FloatArray:
-        return world_model.manifest.action.steps(episode.commanded, now + ahead, stride)
-
-    world_model.reset()
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
-    for now, observation in enumerate(_observations(episode)):
-        world_model.observe(observation)
-        if now not in moments:
-            continue
-        other = moments[(np.searchsorted(moments, now) + len(moments) // 2) % len(moments)]
-        happened = episode.pixels[now + ahead]
+    moments = list(relived(world_model, episode, config.horizon, config.every))
+    plans = np.roll([moment.plan for moment in moments], -(len(moments) // 2), axis=0)
+    for moment, other in zip(relived(world_model, episode, config.horizon, config.every), plans, strict=True):
         pictures = {
-            "predicted": world_model.predict(observation.stamp_ns, plan(now), config.seed).frames,
-            "other_actions": world_model.predict(observation.stamp_ns, plan(other), config.seed).frames,
-            "copy_last": np.broadcast_to(episode.pixels[now], happened.shape),
-            "ceiling": world_model.reconstruct(happened),
+            "predicted": world_model.predict(moment.t0_ns, moment.plan, config.seed).frames,
+            "other_actions": world_model.predict(moment.t0_ns, other, config.seed).frames,
+            "copy_last": np.broadcast_to(moment.pixels, moment.happened.shape),
+            "ceiling": world_model.reconstruct(moment.happened),
         }
         for name, frames in pictures.items():
-            rows[name].append(psnr(frames, happened))
+            rows[name].append(psnr(frames, moment.happened))
     return {name: np.stack(values) for name, values in rows.items()}
-
-
-def _observations(episode: Episode) -> list[Observation]:
-    moments = zip(episode.stamps_ns, episode.pixels, episode.measured, strict=True)
-    return [Observation(int(stamp), pixels, positions) for stamp, pixels, positions in moments]

@@ -104,12 +104,7 @@ class HistoryMemory:
         encode: (h, w, 3) uint8 → (c, h, w) float32; called once per stored frame over the memory's life.
         Raises LookupError when no observation with that stamp is stored.
         """
-        last = self._nearest(t0_ns)
-        if last is None or last.stamp_ns != t0_ns:
-            raise LookupError(
-                f"t0_ns: expected the stamp of an observation in memory, found {t0_ns} (newest: {self.newest_stamp_ns},"
-                f" stored: {len(self)}); call observe() with that observation first"
-            )
+        last = self._stored(t0_ns)
         anchor, wanted_ns = self._frames[0], [t0_ns - age * self._step_ns for age in slot_ages()]
         frames = [anchor, *map(self._nearest, wanted_ns)]
         empty = np.zeros_like(_encoded(last, encode))
@@ -119,9 +114,22 @@ class HistoryMemory:
             np.array([frame is not None for frame in frames], np.float32),
         )
 
+    def encoded(self, t0_ns: int, encode: Callable[[ByteArray], FloatArray]) -> FloatArray:
+        """Latents (c, h, w) of the observation stamped t0_ns. encode and LookupError: as for slots."""
+        return _encoded(self._stored(t0_ns), encode)
+
     def reset(self) -> None:
         """Forget everything."""
         self._frames.clear()
+
+    def _stored(self, t0_ns: int) -> _Frame:
+        frame = self._nearest(t0_ns)
+        if frame is None or frame.stamp_ns != t0_ns:
+            raise LookupError(
+                f"t0_ns: expected the stamp of an observation in memory, found {t0_ns} (newest: {self.newest_stamp_ns},"
+                f" stored: {len(self)}); call observe() with that observation first"
+            )
+        return frame
 
     def _nearest(self, stamp_ns: int) -> _Frame | None:
         """The stored frame nearest to a time, if within the tolerance."""

@@ -24,7 +24,8 @@ class Question:
     """plans: (n, horizon, a) commanded positions inside the trained range, n ≥ 1.
 
     goal_distance: None = no goal, and no scores. top_k: futures to return. num_samples: futures per plan whose spread is
-    the uncertainty; 1 = none. uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
+    the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty; None = the spread itself.
+    uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
     the best top_k, after all scores. deadline_s: time.monotonic() by which to end; None = whenever it is done.
     """
 
@@ -33,6 +34,7 @@ class Question:
     seed: int = 0
     top_k: int = 1
     num_samples: int = 1
+    expected_error: Callable[[FloatArray], FloatArray] | None = None
     uncertainty_weight: float = 0.0
     deadline_s: float | None = None
 
@@ -153,7 +155,10 @@ class Evaluation:
     def _spread(
         self, group: npt.NDArray[np.intp], first: FloatArray, samples: int
     ) -> Generator[None, None, FloatArray]:
-        """(g, horizon): standard deviation of the latents over samples, root mean square over c, h, w. NaN for one."""
+        """(g, horizon): standard deviation of the latents over samples, root mean square over c, h, w, or what that is worth.
+
+        NaN for one sample.
+        """
         if samples == 1:
             return np.full(first.shape[:2], np.nan, np.float32)
         mean, squares = first.astype(np.float64), np.zeros(first.shape)
@@ -164,7 +169,9 @@ class Evaluation:
             difference = latents - mean
             mean += difference / (sample + 1)
             squares += difference * (latents - mean)
-        return np.sqrt(squares.mean(axis=(2, 3, 4)) / (samples - 1)).astype(np.float32)
+        spread = np.sqrt(squares.mean(axis=(2, 3, 4)) / (samples - 1)).astype(np.float32)
+        worth = self._question.expected_error
+        return worth(spread) if worth else spread
 
     def _record(self, group: npt.NDArray[np.intp], latents: FloatArray, uncertainty: FloatArray) -> None:
         measure = self._question.goal_distance

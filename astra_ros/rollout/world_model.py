@@ -15,6 +15,7 @@ from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistoryMemory
 from astra_ros.rollout.chunks import roll_out
+from astra_ros.rollout.trust import Trust, load_trust
 from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
 
 # Share of step_dt by which a frame may miss its slot's time: a 10 Hz camera with 10 ms of jitter always finds one
@@ -25,9 +26,10 @@ SLOT_TOLERANCE = 0.3
 class WorldModel:
     """A loaded world model with its memory. Single-threaded: the thread that calls it owns it."""
 
-    def __init__(self, backend: Backend) -> None:
-        """backend: loaded; the world model closes it."""
+    def __init__(self, backend: Backend, trust: Trust | None = None) -> None:
+        """backend: loaded; the world model closes it. trust: of the bundle, if it has one."""
         self._backend = backend
+        self.trust = trust
         self._rollout = backend.rollout()
         step_dt = self.manifest.action.step_dt
         self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
@@ -41,7 +43,7 @@ class WorldModel:
         _require_joint_positions(bundle.manifest)
         opened = open_backend(bundle, backend, num_threads, precision)
         opened.warmup()
-        return cls(opened)
+        return cls(opened, load_trust(bundle))
 
     @property
     def manifest(self) -> Manifest:
@@ -59,6 +61,12 @@ class WorldModel:
         """What rollouts from a remembered observation begin at. Raises LookupError when t0 is not in memory."""
         return self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
 
+    def novelty(self, t0_ns: int) -> float:
+        """Of a remembered observation: above 1 it is unlike all of training; NaN for a bundle that was not calibrated."""
+        if self.trust is None:
+            return float("nan")
+        return self.trust.novelty(self.memory.encoded(t0_ns, self._backend.encode))
+
     def predict(self, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
         """What the camera will see if the plan is executed.
 
@@ -71,8 +79,9 @@ class WorldModel:
         started = perf_counter()
         plan = self._checked(plan)
         chunks = roll_out(self._rollout, self.past(t0_ns), plan[None], self.manifest, seed)
-        latents = np.concatenate([chunk[0].copy() for chunk in chunks])
-        return Prediction(self._backend.decode(latents[: len(plan)]), seed, perf_counter() - started)
+        latents = np.concatenate([chunk[0].copy() for chunk in chunks])[: len(plan)]
+        frames = self._backend.decode(latents)
+        return Prediction(frames, latents, seed, perf_counter() - started, self.novelty(t0_ns))
 
     def reconstruct(self, frames: ByteArray) -> ByteArray:
         """What the codec alone leaves of frames (t, h, w, 3): the ceiling of any prediction's quality."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from astra_ros.msg import PredictedFuture
 from astra_ros.planning.evaluation import Answer, Evaluation, Future, Question
-from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance
+from astra_ros.planning.goals import GoalDistance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Timing
@@ -20,6 +20,7 @@ from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Commands, commands_for
 from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizon_of
 from astra_ros.ros.stamps import to_duration
+from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.tickets import Progress, Reply, Ticket
 from astra_ros.ros.worker import Forecast, Match
 from astra_ros.srv import EvaluateActions
@@ -38,21 +39,24 @@ class _Judged:
     match: Match
     commands: list[Commands]
     timing: Timing
+    novelty: float
 
 
 class Evaluator:
-    """now_ns: the node's clock. log_error: several lines."""
+    """distance_to: a goal that a question brings along. now_ns: the node's clock. log_error: several lines."""
 
     def __init__(
         self,
         model: WorldModel,
-        make_goal_distance: MakeGoalDistance,
+        distance_to: Callable[[GoalInput], GoalDistance],
+        standing_goal: StandingGoal,
         now_ns: Callable[[], int],
         log_error: Callable[[str], None],
     ) -> None:
         self._model = model
         self._candidates = Candidates(model.backend)
-        self._make_goal_distance = make_goal_distance
+        self._distance_to = distance_to
+        self._standing_goal = standing_goal
         self._now_ns = now_ns
         self._log_error = log_error
         # What a frame of the last reply took to be decoded and packed: a deadline must leave room for that.
@@ -94,7 +98,8 @@ class Evaluator:
         )
         if status is Status.STALE_OBSERVATION:
             raise QueryRefusal(status, line)
-        judged = _Judged(query, match, commands, Timing(age_s, preprocess_s, inference_s, 0.0, 0.0))
+        timing = Timing(age_s, preprocess_s, inference_s, 0.0, 0.0)
+        judged = _Judged(query, match, commands, timing, self._model.novelty(match.frame.stamp_ns))
         futures = []
         for future in answer.futures:
             futures.append(self._message(future, answer, judged, config))
@@ -130,20 +135,14 @@ class Evaluator:
         deadline_s = query.deadline_s and query.deadline_s - num_frames * self._frame_s
         return Question(
             plans=plans,
-            goal_distance=self._goal_distance(query.goal) if query.goal else None,
+            goal_distance=self._distance_to(query.goal) if query.goal else self._standing_goal.distance(),
             seed=query.seed,
             top_k=query.top_k,
             num_samples=config.uncertainty_samples,
+            expected_error=trust.expected_error if (trust := self._model.trust) else None,
             uncertainty_weight=config.uncertainty_weight,
             deadline_s=deadline_s,
         )
-
-    def _goal_distance(self, goal: GoalInput) -> GoalDistance:
-        backend = self._model.backend
-        if goal.pixels is None:
-            assert goal.latents is not None, "a goal has one of the two"
-            return self._make_goal_distance(backend, Goal(goal.latents))
-        return self._make_goal_distance(backend, Goal(backend.encode(goal.pixels), goal.pixels))
 
     def _message(
         self, future: Future, answer: Answer, judged: _Judged, config: NodeConfig
@@ -152,7 +151,8 @@ class Evaluator:
         started_s, query = time.monotonic(), judged.query
         num_frames = _num_frames(query, len(future.latents))
         latents = future.latents[len(future.latents) - num_frames :]
-        prediction = Prediction(self._model.backend.decode(latents), query.seed, judged.timing.inference)
+        frames = self._model.backend.decode(latents)
+        prediction = Prediction(frames, latents, query.seed, judged.timing.inference, judged.novelty)
         forecast = Forecast(judged.match.frame, judged.commands[future.plan], prediction, judged.timing)
         message = candidate_future(
             forecast, future, answer, self._model.backend, replace(config, compress_frames=query.compressed)

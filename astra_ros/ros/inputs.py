@@ -13,33 +13,49 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.frames.preprocess import fit
-from astra_ros.msg import ActionSequence
+from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import read_plan
+from astra_ros.ros.queries import QueryRefusal, read_goal
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
+from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns
+from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
+from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
 from astra_ros.ros.worker import Frame, Worker
-from astra_ros.types import NANOSECONDS
+from astra_ros.types import NANOSECONDS, FloatArray
 
 
 class Inputs:
     """The subscriptions of one configuration. Messages pass only while a worker is connected."""
 
-    def __init__(self, node: LifecycleNode, manifest: Manifest, config: NodeConfig, health: Health) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        manifest: Manifest,
+        config: NodeConfig,
+        health: Health,
+        standing_goal: StandingGoal,
+    ) -> None:
         self._node = node
+        self._standing_goal = standing_goal
         self._manifest = manifest
         self.config = config
         self._health = health
         self._joint_reader = JointReader(manifest.action.names)
         self._worker: Worker | None = None
         self._newest_image_ns = 0
+        self._positions: FloatArray | None = None
+        self._info = ModelInfo(
+            action_names=list(manifest.action.names), step_dt=to_duration(manifest.action.step_dt)
+        )
         self._inputs = [
             self._subscribe_image(config.image_transport),
             self._subscribe(
@@ -48,6 +64,10 @@ class Inputs:
             self._subscribe(
                 "action_sequence", ActionSequence, "action_sequence", self._on_plan, qos.newest()
             ),
+            self._subscribe(
+                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, qos.newest()
+            ),
+            self._subscribe_goal(),
         ]
 
     @property
@@ -85,12 +105,31 @@ class Inputs:
 
     def _on_joint_state(self, message: JointState, worker: Worker) -> None:
         stamp_ns = self._recent_stamp_ns(message.header)
-        worker.add_joint_positions(stamp_ns, self._joint_reader.read(message))
+        self._positions = self._joint_reader.read(message)
+        worker.add_joint_positions(stamp_ns, self._positions)
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         spec = self._manifest.action
         horizon_s = resolve_horizon(self.config, self._manifest) * spec.step_dt
         worker.set_plan(read_plan(message, spec, horizon_s, self._now_ns()))
+
+    def _on_trajectory(self, message: JointTrajectory, worker: Worker) -> None:
+        spec = self._manifest.action
+        # A trajectory is of one group: what it leaves out, a gripper for example, stays where it is.
+        measured = {} if self._positions is None else dict(zip(spec.names, self._positions, strict=True))
+        held = {name: at for name, at in measured.items() if name not in message.joint_names}
+        try:
+            plan = to_action_sequence(message, self._info, held=held)
+        except TrajectoryError as error:
+            raise Refusal(Drop.BAD_PLAN, str(error)) from error
+        self._on_plan(plan, worker)
+
+    def _on_goal(self, message: Goal) -> bool:
+        try:
+            self._standing_goal.set(read_goal(message, self._manifest))
+        except QueryRefusal as refusal:
+            raise Refusal(Drop.BAD_GOAL, str(refusal)) from refusal
+        return True
 
     def _recent_stamp_ns(self, header: Header) -> int:
         stamp_ns, config = to_ns(header.stamp), self.config
@@ -118,6 +157,10 @@ class Inputs:
         topic = self._node.resolve_topic_name("image") + "/compressed"
         return self._subscribe("image", CompressedImage, topic, self._on_image, qos.sensor())
 
+    def _subscribe_goal(self) -> Subscription:
+        # Latched goals come once, so they are taken whether the node is active or not.
+        return self._listen("goal", Goal, "goal", self._on_goal, qos.latched())
+
     def _subscribe(
         self,
         source: str,
@@ -126,19 +169,35 @@ class Inputs:
         handle: Callable[[Any, Worker], None],
         profile: QoSProfile,
     ) -> Subscription:
-        full_topic = self._node.resolve_topic_name(topic)
-
-        def on_message(message: Any) -> None:
+        def on_message(message: Any) -> bool:
             worker = self._worker
             if worker is None:
                 self._health.count(Drop.NOT_ACTIVE)
-                return
+                return False
+            handle(message, worker)
+            return True
+
+        return self._listen(source, message_type, topic, on_message, profile)
+
+    def _listen(
+        self,
+        source: str,
+        message_type: type,
+        topic: str,
+        handle: Callable[[Any], bool],
+        profile: QoSProfile,
+    ) -> Subscription:
+        """handle: whether the message counts; raises Refusal."""
+        full_topic = self._node.resolve_topic_name(topic)
+
+        def on_message(message: Any) -> None:
             try:
-                handle(message, worker)
+                is_accepted = handle(message)
             except Refusal as refusal:
                 self._health.refuse(source, Refusal(refusal.cause, f"{full_topic}: {refusal}"))
             else:
-                self._health.accept(source)
+                if is_accepted:
+                    self._health.accept(source)
 
         def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)

@@ -38,7 +38,7 @@ def predicted_future(
         step_dt=step_dt,
         score=float("nan"),
         uncertainty=float("nan"),
-        flags=commands.flags | _stale_flag(forecast, config),
+        flags=commands.flags | _flags(forecast, config),
         model_id=manifest.model_id,
         bundle_sha256=backend.bundle_sha256,
         denoising_steps=manifest.num_steps,
@@ -47,6 +47,8 @@ def predicted_future(
         preprocess_time=to_duration(timing.preprocess),
         inference_time=to_duration(timing.inference),
     )
+    if forecast.goal_distance is not None:
+        message.goal_distance = _numbers(forecast.goal_distance)
     step_ns = round(manifest.action.step_dt * NANOSECONDS)
     frames = forecast.prediction.frames
     headers = [_header(forecast, (first_frame + k + 1) * step_ns) for k in range(len(frames))]
@@ -107,7 +109,7 @@ def feedback(progress: Progress) -> PredictFutures.Feedback:
 def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
     """What is loaded and what it expects. stamp_ns: when it was loaded."""
     manifest = backend.manifest
-    camera, action = manifest.camera, manifest.action
+    camera, action, trust = manifest.camera, manifest.action, manifest.trust
     return ModelInfo(
         header=Header(stamp=to_time(stamp_ns)),
         model_id=manifest.model_id,
@@ -133,6 +135,7 @@ def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
         action_lower=array("f", action.lower),
         action_upper=array("f", action.upper),
         denoising_steps=array("I", [manifest.num_steps]),
+        uncertainty_interval=array("f", (trust.interval_low, trust.interval_high) if trust else ()),
     )
 
 
@@ -162,9 +165,14 @@ def _action_sequence(forecast: Forecast, manifest: Manifest) -> ActionSequence:
     )
 
 
-def _stale_flag(forecast: Forecast, config: NodeConfig) -> int:
-    is_stale = forecast.timing.observation_age > config.max_observation_age_s
-    return int(PredictedFuture.FLAG_STALE_OBSERVATION) if is_stale else 0
+def _flags(forecast: Forecast, config: NodeConfig) -> int:
+    """What is said about the observation."""
+    flags = 0
+    if forecast.timing.observation_age > config.max_observation_age_s:
+        flags |= PredictedFuture.FLAG_STALE_OBSERVATION
+    if forecast.prediction.novelty > 1:
+        flags |= PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
+    return flags
 
 
 def _fill_frames(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from rclpy.lifecycle import LifecycleNode
 
 from astra_ros.backends.bundle import shipped_bundle
-from astra_ros.planning.goals import MakeGoalDistance, find_goal_distance
+from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, find_goal_distance
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.health import Health
 from astra_ros.ros.inputs import Inputs
 from astra_ros.ros.outputs import Outputs
 from astra_ros.ros.parameters import ConfigError, NodeConfig, require_live, resolve_horizon
+from astra_ros.ros.queries import GoalInput
 from astra_ros.ros.services import Services, Session
+from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.worker import Ports, Worker
 
 # Far longer than a prediction takes; a model that is stuck is given up.
@@ -30,13 +33,20 @@ class ModelSession:
         self._model = model
         self._health = health
         self._worker: Worker | None = None
-        self._make_goal_distance = _find_goal_distance(config)
+        self._distance_to = _distance_to(_find_goal_distance(config), model)
+        self._standing_goal = StandingGoal(self._distance_to)
         with ExitStack() as undo:
-            self._inputs = Inputs(node, model.manifest, config, health)
+            self._inputs = Inputs(node, model.manifest, config, health, self._standing_goal)
             undo.callback(self._inputs.destroy)
             self._outputs = Outputs(node, model.backend)
             undo.callback(self._outputs.destroy)
-            session = Session(model.manifest, lambda: self.config, lambda: self._worker, self.forget)
+            session = Session(
+                model.manifest,
+                lambda: self.config,
+                lambda: self._worker,
+                self.forget,
+                self._standing_goal.set,
+            )
             services = Services(node, session)
             undo.callback(services.destroy)
             self._entities = undo.pop_all()
@@ -67,12 +77,13 @@ class ModelSession:
     def activate(self) -> None:
         """Hand the model to a new worker and open the gates."""
         log_error = self._node.get_logger().error
-        evaluator = Evaluator(self._model, self._make_goal_distance, self._now_ns, log_error)
+        evaluator = Evaluator(self._model, self._distance_to, self._standing_goal, self._now_ns, log_error)
         ports = Ports(
             now_ns=self._now_ns,
             publish=self._outputs.publish,
             publish_comparisons=self._outputs.publish_comparisons,
             answer=evaluator.answer,
+            goal_distance=self._standing_goal.distance,
             log_error=log_error,
             is_up=self._node.context.ok,
         )
@@ -127,6 +138,18 @@ class ModelSession:
             "precision": backend.precision,
             "device": backend.device,
         }
+
+
+def _distance_to(make: MakeGoalDistance, model: WorldModel) -> Callable[[GoalInput], GoalDistance]:
+    """Encodes what came as a picture."""
+
+    def distance_to(goal: GoalInput) -> GoalDistance:
+        if goal.pixels is None:
+            assert goal.latents is not None, "a goal has one of the two"
+            return make(model.backend, Goal(goal.latents))
+        return make(model.backend, Goal(model.backend.encode(goal.pixels), goal.pixels))
+
+    return distance_to
 
 
 def _find_goal_distance(config: NodeConfig) -> MakeGoalDistance:

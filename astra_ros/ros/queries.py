@@ -64,7 +64,7 @@ class GoalInput:
 class Query:
     """A request that can be answered once there is an observation.
 
-    goal: None = none. frames: Request.FRAMES_*. received_s, deadline_s: time.monotonic(); deadline_s None = none.
+    goal: None = the standing one, if any. frames: Request.FRAMES_*. received_s, deadline_s: time.monotonic(); deadline_s None = none.
     """
 
     plans: tuple[Plan, ...]
@@ -84,7 +84,7 @@ def read_query(request: Request, manifest: Manifest, config: NodeConfig, now_ns:
     allowed_ns = to_ns(request.deadline)
     return Query(
         plans=_read_plans(request, manifest, now_ns),
-        goal=_read_goal(request.goal, manifest),
+        goal=read_goal(request.goal, manifest),
         frames=request.frames,
         top_k=request.top_k,
         compressed=request.compressed,
@@ -152,7 +152,8 @@ def _read_plans(request: Request, manifest: Manifest, now_ns: int) -> tuple[Plan
     return tuple(plans)
 
 
-def _read_goal(goal: Goal, manifest: Manifest) -> GoalInput | None:
+def read_goal(goal: Goal, manifest: Manifest) -> GoalInput | None:
+    """None for TYPE_NONE. Raises QueryRefusal."""
     if goal.type == Goal.TYPE_NONE:
         return None
     if goal.type == Goal.TYPE_IMAGE:

@@ -1,4 +1,4 @@
-"""What can be asked of the node: ~/reset, and what follows from candidates: ~/evaluate_actions and ~/predict_futures.
+"""What can be asked of the node: ~/reset, ~/set_goal, and what follows from candidates: ~/evaluate_actions and ~/predict_futures.
 
 Requests are checked here, in the executor's thread, and answered by the worker. Until then their callbacks are suspended
 coroutines, which keep neither the executor nor other questions waiting.
@@ -23,10 +23,10 @@ from astra_ros.action import PredictFutures
 from astra_ros.backends.manifest import Manifest
 from astra_ros.ros.messages import feedback, fill_reply
 from astra_ros.ros.parameters import NodeConfig
-from astra_ros.ros.queries import QueryRefusal, Request, Status, read_query
+from astra_ros.ros.queries import GoalInput, QueryRefusal, Request, Status, read_goal, read_query
 from astra_ros.ros.tickets import Progress, Reply, Ticket
 from astra_ros.ros.worker import Worker
-from astra_ros.srv import EvaluateActions
+from astra_ros.srv import EvaluateActions, SetGoal
 
 _NOT_ACTIVE = "the node is not active: activate it first (ros2 lifecycle set NODE activate)"
 # rclpy keeps the results of actions, pictures included, for a client that asks again; its default is 15 minutes.
@@ -37,13 +37,14 @@ _RESULT_TIMEOUT_S = 10
 class Session:
     """What the services need of the session. reset: forgets the history; False when the node is not active.
 
-    worker: None while the node is not active.
+    worker: None while the node is not active. set_goal: the standing one; None = none.
     """
 
     manifest: Manifest
     config: Callable[[], NodeConfig]
     worker: Callable[[], Worker | None]
     reset: Callable[[], bool]
+    set_goal: Callable[[GoalInput | None], None]
 
 
 class Services:
@@ -56,6 +57,7 @@ class Services:
         questions = ReentrantCallbackGroup()
         self._services = [
             node.create_service(Trigger, "~/reset", self._on_reset),
+            node.create_service(SetGoal, "~/set_goal", self._on_set_goal),
             node.create_service(
                 EvaluateActions, "~/evaluate_actions", self._on_evaluate_actions, callback_group=questions
             ),
@@ -80,6 +82,14 @@ class Services:
         was_reset = self._session.reset()
         response.success = was_reset
         response.message = "history and plan forgotten" if was_reset else f"nothing to forget, {_NOT_ACTIVE}"
+        return response
+
+    def _on_set_goal(self, request: SetGoal.Request, response: SetGoal.Response) -> SetGoal.Response:
+        try:
+            self._session.set_goal(read_goal(request.goal, self._session.manifest))
+            response.success = True
+        except QueryRefusal as refusal:
+            response.message = str(refusal)
         return response
 
     async def _on_evaluate_actions(

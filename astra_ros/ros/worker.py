@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
+from astra_ros.planning.goals import GoalDistance, measured
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Health, Timing
 from astra_ros.ros.hindsight import Comparison, Hindsight
@@ -55,12 +56,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A prediction and what it was made from. timing.latency still lacks making and sending the message."""
+    """A prediction and what it was made from. timing.latency still lacks making and sending the message.
+
+    goal_distance: (t,) of the frames; None without a goal.
+    """
 
     frame: Frame
     commands: Commands
     prediction: Prediction
     timing: Timing
+    goal_distance: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,15 @@ class Ports:
     """What the worker needs of the node; called from the worker's thread.
 
     now_ns: node's clock. publish: sends a forecast, returns its final timing. publish_comparisons: of earlier
-    predictions with a picture. answer: works on a question, piece by piece, from the newest observation. log_error:
-    several lines. is_up: False once the context is shut down, when nothing can be published any more.
+    predictions with a picture. answer: works on a question, piece by piece, from the newest observation. goal_distance: of
+    the standing goal, None without one. log_error: several lines. is_up: False once the context is shut down, when nothing can be published any more.
     """
 
     now_ns: Callable[[], int]
     publish: Callable[[Forecast, NodeConfig], Timing]
     publish_comparisons: Callable[[Sequence[Comparison]], None]
     answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
+    goal_distance: Callable[[], GoalDistance | None]
     log_error: Callable[[str], None]
     is_up: Callable[[], bool]
 
@@ -191,8 +197,20 @@ class Worker:
             return
         timing = self._ports.publish(forecast, config)
         self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
+        self._judge(forecast.prediction.novelty)
         frame = forecast.frame
         self._hindsight.remember(frame.stamp_ns, frame.pixels, forecast.prediction.frames)
+
+    def _judge(self, novelty: float) -> None:
+        """Predictions from pictures that are unlike training are published, flagged, and not to be relied on."""
+        if novelty > 1:
+            line = (
+                f"camera: expected pictures like those of training, found one {novelty:.1f} times as far from them as any"
+                " usual one; uncover the camera, put it back, or train on this view (docs/training.md)"
+            )
+            self._health.report("camera_view", "unlike_training", line)
+        else:
+            self._health.resolve("camera_view")
 
     def _compare(self, matches: Sequence[Match]) -> None:
         for frame in (match.frame for match in matches):
@@ -269,7 +287,18 @@ class Worker:
             latency=time.monotonic() - frame.received_s,
             joint_skew=match.skew_ns / NANOSECONDS,
         )
-        return Forecast(frame, commands, prediction, timing), config
+        return Forecast(frame, commands, prediction, timing, self._goal_distance(prediction)), config
+
+    def _goal_distance(self, prediction: Prediction) -> FloatArray | None:
+        """A plug-in that cannot measure costs the stream its distances, not its pictures."""
+        try:
+            measure = self._ports.goal_distance()
+            distance = measured(measure, prediction.latents[None])[0] if measure else None
+        except Exception as error:  # noqa: BLE001
+            self._health.report("goal_distance", "goal_distance_failed", f"{type(error).__name__}: {error}")
+            return None
+        self._health.resolve("goal_distance")
+        return distance
 
     def _answer(self, ticket: Ticket) -> Iterator[None]:
         with self._changed:

@@ -20,8 +20,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
+from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture
 from astra_ros.ros.node import WorldModelNode
 from astra_ros.ros.refusal import Drop
 from astra_ros.ros.stamps import to_duration, to_ns, to_time
@@ -58,6 +59,8 @@ class Rig:
         self.image = self.robot.create_publisher(Image, "image", SENSOR)
         self.joints = self.robot.create_publisher(JointState, "joint_states", SENSOR)
         self.plan = self.robot.create_publisher(ActionSequence, "action_sequence", SENSOR)
+        self.trajectory = self.robot.create_publisher(JointTrajectory, "joint_trajectory", SENSOR)
+        self.goal = self.robot.create_publisher(Goal, "goal", LATCHED)
         self.robot.create_subscription(
             PredictedFuture, "world_model/predicted_future", self.futures.append, SENSOR
         )
@@ -88,7 +91,8 @@ class Rig:
 
     def activate_configured(self) -> None:
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        self.spin_until(lambda: self.joints.get_subscription_count() and self.plan.get_subscription_count())
+        publishers = (self.joints, self.plan, self.trajectory, self.goal)
+        self.spin_until(lambda: all(one.get_subscription_count() for one in publishers))
         self.spin_until(lambda: self.node.count_subscribers(f"{self.node_name}/predicted_future"))
 
     @property
@@ -208,6 +212,17 @@ def action_sequence(
     for name, value in fields.items():
         setattr(message, name, value)
     return message
+
+
+def trajectory(points: Sequence[tuple[float, Sequence[float]]], names: Sequence[str]) -> JointTrajectory:
+    """points: (time_from_start [s], positions)."""
+    return JointTrajectory(
+        joint_names=list(names),
+        points=[
+            JointTrajectoryPoint(positions=array("d", positions), time_from_start=to_duration(time_s))
+            for time_s, positions in points
+        ],
+    )
 
 
 def plan_rows() -> np.ndarray:

@@ -12,9 +12,10 @@ import yaml
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from astra_ros.msg import Goal
 from astra_ros.ros.parameters import NodeConfig, describe
 from astra_ros.ros.refusal import Drop
-from tests.ros.rig import Rig, action_sequence
+from tests.ros.rig import JOINTS, POSITIONS, Rig, action_sequence, trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ros_interface.md"
@@ -107,7 +108,10 @@ def test_diagnostics_keys(rig: Rig) -> None:
     documented = {key for cells in rows_after("Diagnostics") for key in re.findall(r"`([\w.]+)`", cells[0])}
     rig.serve()
     rig.plan.publish(action_sequence())
-    rig.spin_until(lambda: "action_sequence.received" in rig.counters())
+    rig.trajectory.publish(trajectory([(1.0, POSITIONS.tolist())], JOINTS))
+    rig.goal.publish(Goal())
+    received = {f"{source}.received" for source in ("action_sequence", "joint_trajectory", "goal")}
+    rig.spin_until(lambda: received <= set(rig.counters()))
     rig.statuses.clear()
     status = rig.spin_until(lambda: rig.statuses and rig.statuses[-1])
     assert {pair.key for pair in status.values} == documented

@@ -530,7 +530,7 @@ def test_a_goal_distance_that_fails_costs_one_question(make_rig: MakeRig) -> Non
     rig.serve()
     asker, session = Asker(rig), rig.node._configured()
     rig.node.trigger_deactivate()
-    session._make_goal_distance = lambda _backend, _goal: lambda futures: futures[0]
+    session._distance_to = lambda _goal: lambda futures: futures[0]
     rig.node.trigger_activate()
     rig.serve()
     reply = asker.ask(request(goal=Goal(type=Goal.TYPE_IMAGE, image=image(1))))

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
+from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
 from astra_ros.srv import EvaluateActions
+from tests.ros.rig import trajectory
 
-trajectory_msgs = pytest.importorskip("trajectory_msgs.msg", reason="needs ros-jazzy-trajectory-msgs")
-
-INFO = ModelInfo(action_names=["shoulder", "elbow"], step_dt=to_duration(0.2))
-
-
-def trajectory(
-    points: list[tuple[float, list[float]]], names: tuple[str, ...] = ("shoulder", "elbow")
-) -> Any:
-    """points: (time_from_start [s], positions)."""
-    return trajectory_msgs.JointTrajectory(
-        joint_names=list(names),
-        points=[
-            trajectory_msgs.JointTrajectoryPoint(
-                positions=array("d", positions), time_from_start=to_duration(time_s)
-            )
-            for time_s, positions in points
-        ],
-    )
+JOINTS = ("shoulder", "elbow")
+INFO = ModelInfo(action_names=list(JOINTS), step_dt=to_duration(0.2))
 
 
 def rows(sequence: ActionSequence) -> np.ndarray:
@@ -40,7 +24,7 @@ def rows(sequence: ActionSequence) -> np.ndarray:
 
 
 def test_points_are_resampled_and_the_last_is_held_to_the_end_of_its_step() -> None:
-    sequence = to_action_sequence(trajectory([(0.0, [0.0, 0.0]), (0.5, [1.0, -1.0])]), INFO)
+    sequence = to_action_sequence(trajectory([(0.0, [0.0, 0.0]), (0.5, [1.0, -1.0])], JOINTS), INFO)
     np.testing.assert_allclose(rows(sequence), [[0.4, -0.4], [0.8, -0.8], [1.0, -1.0]], atol=1e-6)
     assert sequence.step_dt == INFO.step_dt
     assert sequence.representation == ActionSequence.REPRESENTATION_JOINT_POSITION
@@ -49,20 +33,20 @@ def test_points_are_resampled_and_the_last_is_held_to_the_end_of_its_step() -> N
 @pytest.mark.parametrize(("end_s", "horizon"), [(0.0, 1), (0.2, 1), (0.6, 3), (0.61, 4)])
 def test_the_horizon_covers_the_trajectory(end_s: float, horizon: int) -> None:
     points = [(0.0, [0.0, 0.0])] * bool(end_s) + [(end_s, [1.0, 1.0])]
-    assert to_action_sequence(trajectory(points), INFO).horizon == horizon
+    assert to_action_sequence(trajectory(points, JOINTS), INFO).horizon == horizon
 
 
 def test_joints_are_put_in_order_and_the_others_held() -> None:
-    swapped = trajectory([(0.2, [1.0, 2.0])], names=("elbow", "shoulder"))
+    swapped = trajectory([(0.2, [1.0, 2.0])], ("elbow", "shoulder"))
     np.testing.assert_array_equal(rows(to_action_sequence(swapped, INFO)), [[2, 1]])
-    only_elbow = trajectory([(0.2, [1.0])], names=("elbow",))
+    only_elbow = trajectory([(0.2, [1.0])], ("elbow",))
     np.testing.assert_array_equal(
         rows(to_action_sequence(only_elbow, INFO, held={"shoulder": 0.5})), [[0.5, 1]]
     )
 
 
 def test_the_stamp_carries_over() -> None:
-    stamped = trajectory([(0.2, [1.0, 2.0])])
+    stamped = trajectory([(0.2, [1.0, 2.0])], JOINTS)
     stamped.header.stamp = to_time(7)
     assert to_action_sequence(stamped, INFO).header.stamp == to_time(7)
 
@@ -70,23 +54,26 @@ def test_the_stamp_carries_over() -> None:
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        (trajectory([]), "points: expected at least 1"),
-        (trajectory([(0.2, [1.0])]), r"points\[0\].positions: expected 2 values"),
-        (trajectory([(0.2, [1.0, 1.0]), (0.2, [1.0, 1.0])]), "time_from_start: expected times that rise"),
-        (trajectory([(0.2, [1.0, np.nan])]), "finite numbers, found nan for 'elbow'"),
+        (trajectory([], JOINTS), "points: expected at least 1"),
+        (trajectory([(0.2, [1.0])], JOINTS), r"points\[0\].positions: expected 2 values"),
+        (
+            trajectory([(0.2, [1.0, 1.0]), (0.2, [1.0, 1.0])], JOINTS),
+            "time_from_start: expected times that rise",
+        ),
+        (trajectory([(0.2, [1.0, np.nan])], JOINTS), "finite numbers, found nan for 'elbow'"),
         (trajectory([(0.2, [1.0, 1.0])], ("shoulder", "wrist")), "found wrist"),
         (trajectory([(0.2, [1.0])], ("shoulder",)), "missing elbow; give their positions as held="),
         (trajectory([(0.2, [1.0, 1.0])], ("elbow", "elbow")), "every joint once"),
     ],
 )
-def test_what_cannot_be_a_plan_is_refused(broken: Any, line: str) -> None:
+def test_what_cannot_be_a_plan_is_refused(broken: JointTrajectory, line: str) -> None:
     with pytest.raises(TrajectoryError, match=line):
         to_action_sequence(broken, INFO)
 
 
 def test_plans_of_moveit_become_one_request() -> None:
     """Stand-ins with the fields of moveit_msgs, which is not on PyPI."""
-    one, two = trajectory([(0.2, [1.0, 1.0])]), trajectory([(0.4, [2.0, 2.0])])
+    one, two = trajectory([(0.2, [1.0, 1.0])], JOINTS), trajectory([(0.4, [2.0, 2.0])], JOINTS)
     robot_trajectory = SimpleNamespace(joint_trajectory=one)
     response = SimpleNamespace(trajectory=SimpleNamespace(joint_trajectory=two))
     goal = Goal(type=Goal.TYPE_TEXT)
@@ -100,7 +87,7 @@ def test_plans_of_moveit_become_one_request() -> None:
 def test_a_broken_plan_is_named() -> None:
     with pytest.raises(TrajectoryError, match=r"^plans\[1\].joint_names: .* found wrist"):
         rank_plans(
-            [trajectory([(0.2, [1.0, 1.0])]), trajectory([(0.2, [1.0])], ("wrist",))],
+            [trajectory([(0.2, [1.0, 1.0])], JOINTS), trajectory([(0.2, [1.0])], ("wrist",))],
             INFO,
             held={"shoulder": 0.0},
         )

@@ -1,0 +1,181 @@
+"""Is a bundle as sure as it says, and does it notice pictures that are unlike its training?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from astra_ros.backends.base import Backend
+from astra_ros.data.episode import Episode
+from astra_ros.evaluation.intervals import Interval, bootstrap
+from astra_ros.evaluation.machine import describe_machine
+from astra_ros.evaluation.reliving import relived
+from astra_ros.planning.evaluation import Evaluation, Question
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import ByteArray, FloatArray
+
+# Of the picture's area, from and to; `hand` is what a hand or a cloth before the lens takes, `object` something near it.
+COVERED = {"object": (0.1, 0.25), "hand": (0.25, 0.6)}
+
+
+@dataclass(frozen=True)
+class TrustConfig:
+    """num_samples: futures of one plan. horizon: frames that are compared, at most the model's.
+
+    every: camera frames between two moments. seed: of noise, coverings, intervals.
+    """
+
+    num_samples: int = 4
+    horizon: int = 16
+    every: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Of one episode's predictions, (n, horizon) each. spread: of the samples. error: of the first one, RMS of latents."""
+
+    spread: FloatArray
+    error: FloatArray
+
+
+@dataclass(frozen=True)
+class TrustQuality:
+    """Intervals are over episodes.
+
+    coverage: share of real errors inside the 90 % interval. correlation: rank correlation, within a frame's index, of expected
+    and real error, mean over indices. false_alarms: share of held-out pictures flagged. auroc: held-out pictures against others, by
+    what the others are. detected: share of the others flagged.
+    """
+
+    model_id: str
+    episodes: tuple[str, ...]
+    predictions: int
+    coverage: Interval
+    correlation: float
+    false_alarms: Interval
+    auroc: dict[str, float]
+    detected: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """With the machine it was measured on."""
+        return {**asdict(self), "machine": describe_machine()}
+
+    def table(self) -> str:
+        """Markdown."""
+        lines = [
+            f"Real errors inside the 90 % interval: {self.coverage.text()}, of {self.predictions} predictions in"
+            f" {len(self.episodes)} recordings. Rank correlation of expected and real error: {self.correlation:.2f}.",
+            "",
+            "| pictures | AUROC | flagged |",
+            "|---|---|---|",
+            f"| held out, as trained | | {self.false_alarms.text('.3f')} |",
+            *(f"| {name} | {self.auroc[name]:.3f} | {self.detected[name]:.3f} |" for name in self.auroc),
+        ]
+        return "\n".join(lines)
+
+
+def doubt(world_model: WorldModel, episode: Episode, config: TrustConfig) -> Doubt:
+    """Predict from many moments of an episode, several times each, and look what happened."""
+    candidates = Candidates(world_model.backend)
+    horizon = min(config.horizon, world_model.manifest.max_horizon)
+    spreads, errors = [], []
+    for moment in relived(world_model, episode, horizon, config.every):
+        question = Question(moment.plan[None], seed=config.seed, num_samples=config.num_samples)
+        evaluation = Evaluation(candidates, world_model.past(moment.t0_ns), question)
+        for _ in evaluation.run():
+            pass
+        (future,) = evaluation.answer().futures
+        happened = encoded(world_model.backend, moment.happened)
+        spreads.append(future.uncertainty)
+        errors.append(np.sqrt(np.square(future.latents - happened).mean(axis=(1, 2, 3))))
+    return Doubt(np.stack(spreads), np.stack(errors))
+
+
+def encoded(backend: Backend, frames: ByteArray) -> FloatArray:
+    """(n, h, w, 3) → (n, c, h, w)."""
+    return np.stack([backend.encode(frame) for frame in frames])
+
+
+def evaluate_trust(
+    world_model: WorldModel,
+    episodes: Sequence[Episode],
+    others: Mapping[str, Sequence[Episode]],
+    config: TrustConfig,
+    on_episode: Callable[[str], None] = lambda name: None,
+) -> TrustQuality:
+    """episodes: held out and not fitted on. others: from other cameras, by name. Raises ValueError for a bundle without trust."""
+    manifest, trust, rng = world_model.manifest, world_model.trust, np.random.default_rng(config.seed)
+    if trust is None or manifest.trust is None:
+        raise ValueError(
+            f"{manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE --data"
+            " DATASET"
+        )
+    doubts, usual = [], []
+    for episode in episodes:
+        doubts.append(doubt(world_model, episode, config))
+        usual.append(_novelties(world_model, episode.pixels[:: config.every]))
+        on_episode(episode.name)
+    low, high = manifest.trust.interval_low, manifest.trust.interval_high
+    expected = [trust.expected_error(one.spread) for one in doubts]
+    shares = [one.error / error for one, error in zip(doubts, expected, strict=True)]
+    unusual = {name: _pooled(world_model, group, config) for name, group in others.items()}
+    for name, (least, most) in COVERED.items():
+        covered = [
+            cover(frame, rng, least, most)
+            for episode in episodes
+            for frame in episode.pixels[:: config.every]
+        ]
+        unusual[f"covered by {least:.0%} to {most:.0%} ({name})"] = _novelties(world_model, covered)
+    return TrustQuality(
+        model_id=manifest.model_id,
+        episodes=tuple(episode.name for episode in episodes),
+        predictions=sum(len(one.error) for one in doubts),
+        coverage=bootstrap(np.array([((s >= low) & (s <= high)).mean() for s in shares]), rng),
+        correlation=_rank_correlation(np.concatenate(expected), np.concatenate([d.error for d in doubts])),
+        false_alarms=bootstrap(np.array([(one > 1).mean() for one in usual]), rng),
+        auroc={name: auroc(np.concatenate(usual), found) for name, found in unusual.items()},
+        detected={name: float((found > 1).mean()) for name, found in unusual.items()},
+    )
+
+
+def cover(frame: ByteArray, rng: np.random.Generator, least: float, most: float) -> ByteArray:
+    """A frame behind an ellipse of one colour that takes between `least` and `most` of its area, with some texture."""
+    height, width = frame.shape[:2]
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
+    colour, wanted = rng.uniform(20, 220, 3), rng.uniform(least, most)
+    (y, x), stretch = rng.uniform(0.1, 0.9, 2), rng.uniform(0.6, 1.6)
+    distance = np.square(rows - y) * stretch + np.square(columns - x) / stretch
+    hidden = distance <= np.quantile(distance, wanted)
+    covered = frame.copy()
+    covered[hidden] = np.clip(colour + rng.normal(0, 6, (int(hidden.sum()), 3)), 0, 255)
+    return covered
+
+
+def auroc(usual: FloatArray, unusual: FloatArray) -> float:
+    """Probability that an unusual value is the larger one; ties count half (Mann and Whitney 1947)."""
+    ordered = np.sort(usual)
+    below = np.searchsorted(ordered, unusual, "left") + np.searchsorted(ordered, unusual, "right")
+    return float(below.mean() / (2 * len(usual)))
+
+
+def _pooled(world_model: WorldModel, episodes: Sequence[Episode], config: TrustConfig) -> FloatArray:
+    return np.concatenate([_novelties(world_model, one.pixels[:: config.every]) for one in episodes])
+
+
+def _novelties(world_model: WorldModel, frames: Sequence[ByteArray] | ByteArray) -> FloatArray:
+    assert world_model.trust is not None
+    latents = encoded(world_model.backend, np.asarray(frames))
+    return world_model.trust.novelties(latents)
+
+
+def _rank_correlation(one: FloatArray, other: FloatArray) -> float:
+    """Spearman's, of every column (n, horizon), averaged; constants count as 0."""
+    ranks = [np.argsort(np.argsort(values, axis=0), axis=0).astype(float) for values in (one, other)]
+    centred = [rank - rank.mean(axis=0) for rank in ranks]
+    scale = np.sqrt(np.prod([np.square(rank).sum(axis=0) for rank in centred], axis=0))
+    return float((np.prod(centred, axis=0).sum(axis=0) / np.maximum(scale, 1e-9)).mean())

@@ -1,0 +1,63 @@
+"""A calibrated bundle in the node: uncertainty in its own unit, and unusual pictures flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from astra_ros.msg import PredictedFuture
+from astra_ros.rollout.trust import Trust, describe
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.stamps import to_ns
+from tests.ros.rig import Rig
+from tests.ros.test_questions import Asker, observe, request
+from tests.unit.rollout.test_trust import HORIZON, with_trust
+
+UNUSUAL = PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
+SLOPE, INTERCEPT = 0.5, -1.0
+
+
+@pytest.fixture
+def calibrated(bundle_copy: Path) -> Path:
+    """Knows the picture that rig.serve() shows, and no other."""
+    with WorldModel.load(bundle_copy, "onnxruntime") as model:
+        observe(model, 1)
+        known = describe(model.memory.encoded(1, model.backend.encode)[None])[0]
+    line = (np.full(HORIZON, value, np.float32) for value in (INTERCEPT, SLOPE))
+    return with_trust(
+        bundle_copy, Trust(known, np.eye(len(known), dtype=np.float32), np.float32(0.01), *line)
+    )
+
+
+def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig], calibrated: Path) -> None:
+    rig = make_rig(bundle=str(calibrated))
+    rig.activate()
+    assert not rig.serve().flags & UNUSUAL
+    assert rig.serve(seed=5).flags & UNUSUAL
+    status = rig.status(DiagnosticStatus.WARN, "camera: expected pictures like those of training")
+    assert "uncover the camera" in status.message
+    assert Asker(rig).ask(request()).futures[0].flags & UNUSUAL
+    assert not rig.serve().flags & UNUSUAL
+    rig.status(DiagnosticStatus.OK)
+
+
+def test_uncertainty_is_the_expected_error(
+    make_rig: Callable[..., Rig], calibrated: Path, untrained_bundle: Path
+) -> None:
+    def uncertainty(bundle: Path) -> np.ndarray:
+        rig = make_rig(bundle=str(bundle), uncertainty_samples=3, namespace=f"/{bundle.name}")
+        rig.activate()
+        stamp = to_ns(rig.serve().header.stamp)
+        reply = Asker(rig).ask(request())
+        assert to_ns(reply.observation_stamp) == stamp
+        assert rig.spin_until(lambda: rig.infos)[0].uncertainty_interval.tolist() == (
+            [0.5, 2.0] if bundle == calibrated else []
+        )
+        return np.array(reply.futures[0].frame_uncertainty)
+
+    expected = np.exp(INTERCEPT + SLOPE * np.log(uncertainty(untrained_bundle)))
+    np.testing.assert_allclose(uncertainty(calibrated), expected, rtol=1e-5)
