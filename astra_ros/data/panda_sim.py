@@ -6,7 +6,9 @@ Needs the simulator environment (`requirements/sim.txt`); no ROS. Rendering uses
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,8 @@ CONTROL_HZ = 20
 CAMERA_FRAME = "camera_color_optical_frame"
 TABLE_HEIGHT_M = 0.80
 HOME = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.785])
+JOINT_LOWER = np.array([-1.3, -0.6, -1.3, -2.9, -1.5, 1.2, -0.9])
+JOINT_UPPER = np.array([1.3, 1.3, 1.3, -1.2, 1.5, 3.6, 2.4])
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,18 @@ class CameraConfig:
     elevation_deg: float = -24.0
 
 
+@dataclass
+class Way:
+    """Where the gripper goes next (m, world), how wide (m), at which yaw, how fast (m/s), and at least how long it stays at it."""
+
+    position: np.ndarray
+    finger: float
+    yaw: float
+    speed: float
+    periods: int = 0
+    tolerance_m: float = 0.01
+
+
 class PandaSim:
     """One episode of the simulated robot; the same seed gives the same episode."""
 
@@ -68,6 +84,8 @@ class PandaSim:
         self._model, self._data = self._env.sim.model._model, self._env.sim.data._data  # noqa: SLF001
         self._site = self._env.robots[0].eef_site_id["right"]
         self._dofs = list(self._env.robots[0]._ref_joint_vel_indexes)  # noqa: SLF001
+        self._places = list(self._env.robots[0]._ref_joint_pos_indexes)  # noqa: SLF001
+        self._scratch = mujoco.MjData(self._model)
         self._camera = _free_camera(camera or CameraConfig())
         self._renderer = _fast_renderer(self._model, (camera or CameraConfig()).size_px)
         self._geoms = mujoco.MjvOption()
@@ -88,27 +106,68 @@ class PandaSim:
             self._renderer.scene.flags[flag] = 0
         return self._renderer.render().copy()
 
-    def joint_velocity(self, linear: np.ndarray, yaw: float) -> np.ndarray:
-        """(7,) rad/s that moves the gripper at `linear` m/s while it turns to point down at `yaw`.
+    def save(self) -> tuple[Any, np.ndarray]:
+        """Everything that moves, for `restore`."""
+        return self._env.sim.get_state(), self._fingers.copy()
 
-        Damped least squares with a null-space pull to the home posture.
-        """
+    def restore(self, saved: tuple[Any, np.ndarray]) -> None:
+        """Back to a state of this episode."""
+        self._env.sim.set_state(saved[0])
+        self._env.sim.forward()
+        self._fingers[:] = saved[1]
+        self.state = self._read(self._env._get_observations(force_update=True))  # noqa: SLF001
+
+    @property
+    def is_lifted(self) -> bool:
+        """robosuite's own word for it: cube A is off the table, in the gripper's reach (Stack.staged_rewards)."""
+        return bool(self._env.staged_rewards()[1] > 0)
+
+    def joint_velocity(self, linear: np.ndarray, yaw: float) -> np.ndarray:
+        """(7,) rad/s that moves the gripper at `linear` m/s while it turns to point down at `yaw`."""
+        return self._joint_velocity(self._data, linear, yaw)
+
+    def imagined_path(self, ways: Sequence[Way], periods: int) -> np.ndarray:
+        """(periods, 8) commands that would lead the gripper along `ways`, by kinematics alone; the last way is held."""
+        data, joints = self._scratch, self.state.positions[:7].copy()
+        data.qpos[:] = self._data.qpos
+        commands, left = [], list(ways)
+        for _ in range(periods):
+            data.qpos[self._places] = joints
+            mujoco.mj_kinematics(self._model, data)
+            mujoco.mj_comPos(self._model, data)
+            offset = left[0].position - data.site_xpos[self._site]
+            velocity = limited(6.0 * offset, left[0].speed)
+            step = np.clip(self._joint_velocity(data, velocity, left[0].yaw), -1.5, 1.5) / CONTROL_HZ
+            joints = np.clip(joints + step, JOINT_LOWER, JOINT_UPPER)
+            commands.append(np.r_[joints, left[0].finger])
+            left[0].periods -= 1
+            if len(left) > 1 and left[0].periods <= 0 and np.linalg.norm(offset) < left[0].tolerance_m:
+                left.pop(0)
+        return np.array(commands)
+
+    def _joint_velocity(self, data: mujoco.MjData, linear: np.ndarray, yaw: float) -> np.ndarray:
+        """Damped least squares with a null-space pull to the home posture."""
         jacobian = np.zeros((6, self._model.nv))
-        mujoco.mj_jacSite(self._model, self._data, jacobian[:3], jacobian[3:], self._site)
+        mujoco.mj_jacSite(self._model, data, jacobian[:3], jacobian[3:], self._site)
         arm = jacobian[:, self._dofs]
-        twist = np.r_[linear, 3.0 * self._orientation_error(yaw)]
+        twist = np.r_[linear, 3.0 * self._orientation_error(data, yaw)]
         inverse = arm.T @ np.linalg.inv(arm @ arm.T + 1e-2 * np.eye(6))
         null_space = np.eye(7) - inverse @ arm
-        return inverse @ twist + null_space @ (0.5 * (HOME - self.state.positions[:7]))
+        return inverse @ twist + null_space @ (0.5 * (HOME - data.qpos[self._places]))
 
     def close(self) -> None:
         self._renderer.close()
         self._env.close()
 
-    def _orientation_error(self, yaw: float) -> np.ndarray:
+    @property
+    def _fingers(self) -> np.ndarray:
+        """What the gripper's controller remembers."""
+        return self._env.robots[0].gripper["right"].current_action
+
+    def _orientation_error(self, data: mujoco.MjData, yaw: float) -> np.ndarray:
         cos, sin = np.cos(yaw), np.sin(yaw)
         wanted = np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]])
-        rotation = wanted @ self._data.site_xmat[self._site].reshape(3, 3).T
+        rotation = wanted @ data.site_xmat[self._site].reshape(3, 3).T
         quaternion, velocity = np.zeros(4), np.zeros(3)
         mujoco.mju_mat2Quat(quaternion, rotation.ravel())
         mujoco.mju_quat2Vel(velocity, quaternion, 1.0)
@@ -119,6 +178,12 @@ class PandaSim:
         return ArmState(
             positions, sensed["robot0_eef_pos"], np.stack([sensed["cubeA_pos"], sensed["cubeB_pos"]])
         )
+
+
+def limited(velocity: np.ndarray, speed: float) -> np.ndarray:
+    """A velocity in the same direction, no faster than `speed`."""
+    norm = float(np.linalg.norm(velocity))
+    return velocity * min(1.0, speed / max(norm, 1e-9))
 
 
 def _joint_position_controller() -> dict[str, object]:

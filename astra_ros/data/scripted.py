@@ -10,12 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astra_ros.data.panda_sim import CONTROL_HZ, FINGER_CLOSED_M, FINGER_OPEN_M, TABLE_HEIGHT_M, PandaSim
+from astra_ros.data.panda_sim import (
+    CONTROL_HZ,
+    FINGER_CLOSED_M,
+    FINGER_OPEN_M,
+    JOINT_LOWER,
+    JOINT_UPPER,
+    TABLE_HEIGHT_M,
+    PandaSim,
+    limited,
+)
 
 WORKSPACE = np.array([[-0.20, 0.16], [-0.24, 0.24], [TABLE_HEIGHT_M + 0.025, TABLE_HEIGHT_M + 0.33]])
 MAX_LEAD_RAD = 0.15
-JOINT_LOWER = np.array([-1.3, -0.6, -1.3, -2.9, -1.5, 1.2, -0.9])
-JOINT_UPPER = np.array([1.3, 1.3, 1.3, -1.2, 1.5, 3.6, 2.4])
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class ScriptedPilot:
                 return True
             offset = goal.position - self._sim.state.gripper
             self._noise = 0.85 * self._noise + self._rng.normal(0.0, self._config.noise_m_s * 0.5, 3)
-            velocity = _limit(6.0 * offset, speed) + self._noise
+            velocity = limited(6.0 * offset, speed) + self._noise
             yield self._advance(self._sim.joint_velocity(velocity, goal.yaw), goal.finger)
             held = held + 1 if np.linalg.norm(offset) < goal.tolerance_m else 0
             if held > goal.dwell_s * CONTROL_HZ:
@@ -122,7 +129,7 @@ class ScriptedPilot:
             elif kind == 1:
                 yield self._advance(jog, finger)
             else:
-                velocity = _limit(8.0 * (target - self._sim.state.gripper), self._config.speed_m_s[1])
+                velocity = limited(8.0 * (target - self._sim.state.gripper), self._config.speed_m_s[1])
                 yield self._advance(self._sim.joint_velocity(velocity, yaw), finger)
 
     def _advance(self, joint_velocity: np.ndarray, finger: float) -> np.ndarray:
@@ -142,8 +149,3 @@ class ScriptedPilot:
 
 def _up(height_m: float) -> np.ndarray:
     return np.array([0.0, 0.0, height_m])
-
-
-def _limit(velocity: np.ndarray, speed: float) -> np.ndarray:
-    norm = float(np.linalg.norm(velocity))
-    return velocity * min(1.0, speed / max(norm, 1e-9))

@@ -134,6 +134,7 @@ def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
         action_units=list(action.units),
         action_lower=array("f", action.lower),
         action_upper=array("f", action.upper),
+        action_step_std=array("f", action.delta_std),
         denoising_steps=array("I", [manifest.num_steps]),
         uncertainty_interval=array("f", (trust.interval_low, trust.interval_high) if trust else ()),
     )

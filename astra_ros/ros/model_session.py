@@ -10,11 +10,12 @@ from rclpy.lifecycle import LifecycleNode
 from astra_ros.backends.bundle import shipped_bundle
 from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, find_goal_distance
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.declaration import ConfigError
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.health import Health
 from astra_ros.ros.inputs import Inputs
 from astra_ros.ros.outputs import Outputs
-from astra_ros.ros.parameters import ConfigError, NodeConfig, require_live, resolve_horizon
+from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon
 from astra_ros.ros.queries import GoalInput
 from astra_ros.ros.services import Services, Session
 from astra_ros.ros.standing_goal import StandingGoal

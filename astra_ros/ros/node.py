@@ -26,9 +26,10 @@ from rclpy.utilities import try_shutdown
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.manifest import BundleError
+from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
 from astra_ros.ros.diagnostics import Diagnostics
 from astra_ros.ros.model_session import ModelSession
-from astra_ros.ros.parameters import ConfigError, declare_parameters, read_config
+from astra_ros.ros.parameters import NodeConfig
 
 # A camera that is silent for longer is reported.
 _SILENCE_S = 2.0
@@ -71,7 +72,7 @@ class WorldModelNode(LifecycleNode):
         self._state_without_session = "unconfigured"
         self._active_since_s = 0.0
         self._diagnostics = Diagnostics(self, self._check_inputs, self._facts)
-        declare_parameters(self)
+        declare_parameters(self, NodeConfig)
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         backwards = JumpThreshold(
@@ -81,7 +82,7 @@ class WorldModelNode(LifecycleNode):
 
     @_visible
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._session = ModelSession.open(self, read_config(self), self._diagnostics.health)
+        self._session = ModelSession.open(self, read_config(self, NodeConfig), self._diagnostics.health)
         self._diagnostics.health.resolve_all()
         return super().on_configure(state)
 
@@ -169,7 +170,7 @@ class WorldModelNode(LifecycleNode):
 
     def _validate_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
-            config = read_config(self, changes)
+            config = read_config(self, NodeConfig, changes)
             if self._session:
                 self._session.require_applicable(config)
         except ConfigError as error:
@@ -178,7 +179,7 @@ class WorldModelNode(LifecycleNode):
 
     def _apply_parameters(self, _changes: Sequence[Parameter]) -> None:
         if self._session:
-            self._session.apply(read_config(self))
+            self._session.apply(read_config(self, NodeConfig))
 
 
 def main() -> None:

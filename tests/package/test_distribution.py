@@ -96,7 +96,9 @@ def test_wheel_has_package_interfaces_and_shared_files(wheel: zipfile.ZipFile) -
     prefix = next(name.split("/")[0] for name in names if ".data/" in name) + "/data"
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "astra_ros" / "ros").glob("*.py")}
     expected = {f"{prefix}/share/astra_ros/{path}" for path in SHIPPED}
-    expected |= {f"{prefix}/lib/astra_ros/{name}" for name in ("world_model", "bag_player")}
+    expected |= {
+        f"{prefix}/lib/astra_ros/{name}" for name in ("world_model", "bag_player", "planner", "simulated_arm")
+    }
     expected |= {f"{prefix}/lib/libastra_ros__rosidl_typesupport_fastrtps_c.so"}
     expected |= {f"astra_ros/{path.split('/')[0]}/__init__.py" for path in INTERFACES}
     expected |= {*modules, *bundle_files(), "astra_ros/py.typed"}

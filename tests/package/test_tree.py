@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_BYTES = 25_000_000
-EXECUTABLES = ["scripts/world_model", "scripts/bag_player", ".ci/run"]
+EXECUTABLES = [
+    "scripts/world_model",
+    "scripts/bag_player",
+    "scripts/planner",
+    "scripts/simulated_arm",
+    ".ci/run",
+]
 
 
 def tracked() -> list[Path]:

@@ -13,7 +13,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from astra_ros.msg import Goal
-from astra_ros.ros.parameters import NodeConfig, describe
+from astra_ros.ros.declaration import describe
+from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.refusal import Drop
 from tests.ros.rig import JOINTS, POSITIONS, Rig, action_sequence, trajectory
 

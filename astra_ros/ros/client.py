@@ -1,0 +1,158 @@
+"""A world model node, asked from another process as if it were a function.
+
+Calls block, so they belong to a thread that does not spin the node they are made with.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from threading import Event
+from typing import Any, TypeAlias
+
+import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Header
+from unique_identifier_msgs.msg import UUID
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.msg import ActionSequence, Goal, ModelInfo
+from astra_ros.planning.sampling import Costs
+from astra_ros.ros import qos
+from astra_ros.ros.plans import REPRESENTATIONS
+from astra_ros.ros.stamps import to_duration, to_ns
+from astra_ros.srv import EvaluateActions
+from astra_ros.types import NANOSECONDS, FloatArray
+
+Reply: TypeAlias = EvaluateActions.Response
+
+
+class WorldModelError(RuntimeError):
+    """The node does not answer, or not with scores. One line: what it said, or what to start.
+
+    status: Response.STATUS_* of its refusal; None when there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class WorldModelClient:
+    """node: spun by somebody else. name: of the world model node."""
+
+    def __init__(self, node: Node, name: str = "world_model") -> None:
+        self._name = name
+        group = ReentrantCallbackGroup()
+        self._service = node.create_client(EvaluateActions, f"{name}/evaluate_actions", callback_group=group)
+        self._info: ModelInfo | None = None
+        self._informed = Event()
+        profile: QoSProfile = qos.latched()
+        node.create_subscription(
+            ModelInfo, f"{name}/model_info", self._on_info, profile, callback_group=group
+        )
+
+    def info(self, timeout_s: float = 10.0) -> ModelInfo:
+        """What the node has loaded. Raises WorldModelError when it is not there."""
+        if not self._informed.wait(timeout_s) or self._info is None:
+            raise WorldModelError(
+                f"{self._name}: expected ~/model_info within {timeout_s:g} s, found none; start and configure the node"
+                " (ros2 launch astra_ros world_model.launch.py)"
+            )
+        return self._info
+
+    def spec(self) -> ActionSpec:
+        """Of the actions it understands, for samplers."""
+        return action_spec(self.info())
+
+    def ask(self, plans: FloatArray, goal: Goal | None = None, **fields: Any) -> Reply:
+        """The reply about plans (n, horizon, a). goal: None = the standing one. fields: others of the request.
+
+        Raises WorldModelError when there is none, or one that is neither OK nor PARTIAL.
+        """
+        request = EvaluateActions.Request(
+            candidates=to_candidates(plans, self.info()), goal=goal or Goal(), **fields
+        )
+        reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)
+        if reply.status not in (Reply.STATUS_OK, Reply.STATUS_PARTIAL):
+            raise WorldModelError(f"{self._name}: status {reply.status}: {reply.message}", reply.status)
+        return reply
+
+    def costs(self, goal: Goal | None = None, seed: int = 0) -> Costs:
+        """For optimisers: plans (n, horizon, a) → final goal distances less uncertainty's share (n,), NaN = not evaluated.
+
+        Raises WorldModelError, also when no goal is set.
+        """
+
+        def costs(plans: FloatArray) -> FloatArray:
+            scores = np.asarray(self.ask(plans, goal, seed=seed, top_k=0).scores, np.float32)
+            if np.isnan(scores).all():
+                raise WorldModelError(f"{self._name}: expected scores, found none; set a goal (~/set_goal)")
+            return -scores
+
+        return costs
+
+    def _call(self, request: EvaluateActions.Request, deadline_s: float) -> Reply:
+        if not self._service.wait_for_service(10.0):
+            raise WorldModelError(f"{self._name}: expected the service {self._service.srv_name}, found none")
+        done = Event()
+        future = self._service.call_async(request)
+        future.add_done_callback(lambda _future: done.set())
+        # Without a deadline an answer takes as long as it takes; a node that has died must not hold the caller for ever.
+        if not done.wait(deadline_s + 60.0):
+            self._service.remove_pending_request(future)
+            raise WorldModelError(
+                f"{self._name}: expected an answer within {deadline_s + 60.0:g} s, found none"
+            )
+        reply: Reply = future.result()
+        return reply
+
+    def _on_info(self, message: ModelInfo) -> None:
+        self._info = message
+        self._informed.set()
+
+
+def action_spec(info: ModelInfo) -> ActionSpec:
+    """What a sampler needs. Raises WorldModelError for a representation that this version does not know."""
+    kinds = {number: name for name, number in REPRESENTATIONS.items()}
+    if info.action_representation not in kinds:
+        raise WorldModelError(
+            f"ModelInfo.action_representation: expected one of {sorted(kinds)}, found {info.action_representation}"
+        )
+    lower, upper = (np.array(bound, np.float64) for bound in (info.action_lower, info.action_upper))
+    return ActionSpec(
+        space=info.model_id,
+        modality=info.action_modality,
+        representation=kinds[info.action_representation],
+        names=tuple(info.action_names),
+        units=tuple(info.action_units),
+        step_dt=to_ns(info.step_dt) / NANOSECONDS,
+        mean=tuple((lower + upper) / 2),
+        std=tuple((upper - lower) / 2),
+        delta_std=tuple(info.action_step_std),
+        lower=tuple(lower),
+        upper=tuple(upper),
+    )
+
+
+def to_candidates(plans: FloatArray, info: ModelInfo) -> list[ActionSequence]:
+    """Plans (n, horizon, a) in the model's order, from the observation on; plan k has k in its id, little-endian."""
+    return [
+        to_plan(rows, info, plan_id=(*index.to_bytes(4, "little"), *(0,) * 12))
+        for index, rows in enumerate(np.asarray(plans, np.float32))
+    ]
+
+
+def to_plan(rows: FloatArray, info: ModelInfo, *, plan_id: Sequence[int] = (0,) * 16) -> ActionSequence:
+    """Rows (horizon, a) as the node takes them."""
+    return ActionSequence(
+        header=Header(),
+        id=UUID(uuid=np.array(plan_id, np.uint8)),
+        representation=info.action_representation,
+        step_dt=to_duration(to_ns(info.step_dt) / NANOSECONDS),
+        horizon=len(rows),
+        names=list(info.action_names),
+        data=array("f", np.asarray(rows, np.float32).ravel()),
+    )

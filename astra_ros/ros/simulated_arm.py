@@ -1,0 +1,161 @@
+"""The node `simulated_arm`: a Panda in MuJoCo that looks like a robot: camera, joint states, /clock, joint trajectories.
+
+The program holds the arm still between two trajectories, in real time. Whoever makes the node himself lets simulated time pass
+only while the arm carries out a trajectory, as fast as the machine can.
+
+    ros2 run astra_ros simulated_arm --ros-args -p python:=.venv-sim/bin/python
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.utilities import try_shutdown
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory
+
+from astra_ros.data.sim_client import SimClient, SimError
+from astra_ros.msg import ModelInfo
+from astra_ros.ros import qos
+from astra_ros.ros.conversions import to_image
+from astra_ros.ros.declaration import Limits, declare_parameters, parameter, read_config, require_choices
+from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
+from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
+
+_START_NS = 1000 * NANOSECONDS
+# A camera's driver sends its pictures one by one; so many at once would overrun a subscriber of depth 1.
+_PICTURE_S = 0.015
+
+
+class SimulatedArm(Node):
+    """sim: driven by this node alone. on_done: called with what came of each trajectory, after its last picture.
+
+    options: of rclpy's Node.
+    """
+
+    def __init__(
+        self, sim: SimClient, on_done: Callable[[dict[str, Any]], None] = lambda _lived: None, **options: Any
+    ) -> None:
+        super().__init__("simulated_arm", **options)
+        self._sim, self._on_done = sim, on_done
+        facts = sim.describe()
+        self._names = [str(name) for name in facts["joint_names"]]
+        self._frame_id = str(facts["camera_frame"])
+        self._tick_ns = NANOSECONDS // int(facts["control_hz"])
+        self._ticks_per_picture = int(facts["control_hz"]) // int(facts["camera_hz"])
+        self.step_s = float(facts["step_s"])
+        self._info = ModelInfo(action_names=self._names, step_dt=to_duration(self.step_s))
+        self._end_ns = _START_NS
+        self.newest_stamp_ns = 0
+        self.positions: FloatArray = np.zeros(len(self._names), np.float32)
+        self._clock = self.create_publisher(Clock, "/clock", qos.newest())
+        self._image = self.create_publisher(Image, "image", qos.newest())
+        self._joints = self.create_publisher(JointState, "joint_states", qos.newest())
+        self.create_subscription(JointTrajectory, "joint_trajectory", self._on_trajectory, qos.newest())
+
+    def show(self, lived: dict[str, Any]) -> None:
+        """Publish what the arm sensed, in simulated time."""
+        began_ns = self._end_ns
+        for tick, positions in enumerate(lived["positions"]):
+            picture = lived["pictures"][tick // self._ticks_per_picture]
+            is_due = tick % self._ticks_per_picture == 0
+            self._publish(began_ns + tick * self._tick_ns, positions, picture if is_due else None)
+        self._end_ns = began_ns + len(lived["positions"]) * self._tick_ns
+        self.positions = np.asarray(lived["last"], np.float32)
+        self._publish(self._end_ns, lived["last"], lived["now"])
+
+    def begin_again(self) -> None:
+        """What comes next belongs to another time."""
+        self._end_ns += 10 * NANOSECONDS
+
+    def hold(self) -> None:
+        """One step in which the arm stays."""
+        self.show(self._sim.execute(rows=np.tile(self.positions, (1, 1))))
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        held = {
+            name: float(at)
+            for name, at in zip(self._names, self.positions, strict=True)
+            if name not in message.joint_names
+        }
+        try:
+            plan = to_action_sequence(message, self._info, held=held)
+        except TrajectoryError as error:
+            self.get_logger().error(f"joint_trajectory: {error}")
+            return
+        lived = self._sim.execute(rows=np.array(plan.data).reshape(plan.horizon, len(self._names)))
+        self.show(lived)
+        self._on_done(lived)
+
+    def _publish(self, stamp_ns: int, positions: FloatArray, picture: ByteArray | None) -> None:
+        if stamp_ns <= self.newest_stamp_ns and picture is not None:
+            return  # the end of one trajectory is the beginning of the next
+        stamp: Time = to_time(stamp_ns)
+        self._clock.publish(Clock(clock=stamp))
+        self._joints.publish(
+            JointState(
+                header=Header(stamp=stamp), name=self._names, position=array("d", positions.astype(float))
+            )
+        )
+        if picture is not None:
+            self._image.publish(to_image(picture, Header(stamp=stamp, frame_id=self._frame_id)))
+            self.newest_stamp_ns = stamp_ns
+            time.sleep(_PICTURE_S)
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One field per parameter, same name."""
+
+    python: str = parameter("", "Python of the simulator's environment (make sim).", is_live=False)
+    task: str = parameter(
+        "reach", "What the episode starts with.", Limits(choices=("reach", "lift")), is_live=False
+    )
+    seed: int = parameter(0, "Of the episode.", Limits(0, 2**31 - 1), is_live=False)
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+
+
+def main() -> None:
+    """`ros2 run astra_ros simulated_arm`: in real time as far as the machine goes. Ends with exit code 0 on SIGINT and SIGTERM."""
+    rclpy.init()
+    asking = Node("simulated_arm", start_parameter_services=False)
+    declare_parameters(asking, ArmConfig)
+    config = read_config(asking, ArmConfig)
+    asking.destroy_node()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            SimClient(Path(config.python), Path(folder) / "simulator.log") as sim,
+        ):
+            arm = SimulatedArm(sim)
+            declare_parameters(arm, ArmConfig)
+            arm.show(sim.reset(task=config.task, seed=config.seed))
+            executor = SingleThreadedExecutor()
+            executor.add_node(arm)
+            while rclpy.ok():
+                ends_s = time.monotonic() + arm.step_s
+                arm.hold()
+                executor.spin_once(timeout_sec=max(0.0, ends_s - time.monotonic()))
+    except SimError as error:
+        sys.exit(f"simulated_arm: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        try_shutdown()

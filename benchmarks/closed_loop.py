@@ -1,0 +1,355 @@
+"""Does a robot do better because it asks? Simulated episodes over ROS topics, with and without the world model.
+
+    python -m benchmarks.closed_loop --task reach --episodes 100 --out runs/closed_loop
+
+A MuJoCo Panda is a ROS node (camera, joint states, /clock, joint trajectories), the world model another one in a process of its
+own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the arm carries its choice
+out. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
+
+Every episode leaves OUT/<task>_<seed>.json; started again, the command does only what is missing. At the end:
+OUT/closed_loop_<task>.json and .md. Several of them may share the work: --first-seed, --episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.msg import Transition
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from astra_ros.backends.base import Backend
+from astra_ros.backends.bundle import load_bundle, shipped_bundle
+from astra_ros.backends.factory import open_backend
+from astra_ros.cli.progress import ProgressLine
+from astra_ros.data.sim_client import SimClient
+from astra_ros.frames.preprocess import fit
+from astra_ros.msg import Goal
+from astra_ros.planning.cem import CemConfig, cem
+from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
+from astra_ros.ros.conversions import to_image
+from astra_ros.ros.demonstration import isolated
+from astra_ros.ros.node_process import LifecycleClient, NodeProcess
+from astra_ros.ros.planner import to_trajectory
+from astra_ros.ros.simulated_arm import SimulatedArm
+from astra_ros.ros.stamps import to_ns
+from astra_ros.srv import SetGoal
+from astra_ros.types import ByteArray, FloatArray
+from benchmarks.closed_loop_summary import report, summary
+
+COUNTS = (1, 4, 16, 64)
+PROBED = 16  # candidates that the simulator itself tries, for the oracle and for the ranking
+# Priors from nearly sure to nearly blind; the world model must tell their success apart.
+POLICIES = tuple(round(0.01 * 1.32**k, 4) for k in range(12))
+PLANS_PER_POLICY = 4
+NOISE_M = {"reach": 0.06, "lift": 0.03}
+CEM = CemConfig(num_samples=32, iterations=5, num_elites=4)
+_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything that runs. model: encodes pictures as the node does. done: what came of each trajectory."""
+
+    sim: SimClient
+    arm: SimulatedArm
+    client: WorldModelClient
+    node: Node
+    model: Backend
+    done: Queue[dict[str, Any]]
+    noise_m: float
+
+    def begin(self, task: str, seed: int) -> Episode:
+        self.arm.begin_again()
+        lived = self.sim.reset(task=task, seed=seed)
+        return Episode(self, seed, lived)
+
+    def call(self, client: Any, request: Any) -> Any:
+        if not client.wait_for_service(_WAIT_S):
+            raise TimeoutError(f"{client.srv_name}: expected the service, found none")
+        future = client.call_async(request)
+        deadline_s = time.monotonic() + _WAIT_S
+        while not future.done():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{client.srv_name}: expected an answer within {_WAIT_S:g} s, found none")
+            time.sleep(0.002)
+        return future.result()
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One start and one goal. lived: what led to the start, and facts about the task."""
+
+    lab: Lab
+    seed: int
+    lived: dict[str, Any]
+
+    @property
+    def is_possible(self) -> bool:
+        """The plan that the goal's picture was made with does what it should."""
+        return bool(self.lived["is_possible"])
+
+    @cached_property
+    def first_outcomes(self) -> dict[str, Any]:
+        """Of the first PROBED plans of the first decision; asked for at the start."""
+        return self.lab.sim.probe(plans=self.propose(0, PROBED))
+
+    def restart(self) -> None:
+        """The same start again, with the same history, at a later time."""
+        lab = self.lab
+        lab.sim.restart()
+        lab.arm.begin_again()
+        lab.call(lab.node.create_client(Trigger, "/world_model/reset"), Trigger.Request())
+        lab.arm.show(self.lived)
+
+    def set_goal(self) -> None:
+        goal = Goal(type=Goal.TYPE_IMAGE, image=to_image(self.lived["goal"], Header()))
+        client = self.lab.node.create_client(SetGoal, "/world_model/set_goal")
+        response = self.lab.call(client, SetGoal.Request(goal=goal))
+        if not response.success:
+            raise RuntimeError(response.message)
+
+    def propose(self, decision: int, count: int, noise_m: float | None = None) -> FloatArray:
+        noise = self.lab.noise_m if noise_m is None else noise_m
+        plans: FloatArray = self.lab.sim.propose(count=count, noise_m=noise, seed=100 * self.seed + decision)[
+            "plans"
+        ]
+        return plans
+
+    def ask(self, plans: FloatArray) -> Reply:
+        """About the newest picture; it may still be on its way."""
+        for _ in range(100):
+            try:
+                reply = self.lab.client.ask(plans, top_k=0, seed=self.seed)
+            except WorldModelError as error:
+                if error.status != Reply.STATUS_STALE_OBSERVATION:
+                    raise
+            else:
+                if to_ns(reply.observation_stamp) == self.lab.arm.newest_stamp_ns:
+                    return reply
+            time.sleep(0.02)
+        raise TimeoutError(
+            "observation: expected the newest picture within 100 questions, found an older one"
+        )
+
+    def carry_out(self, plan: FloatArray, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
+        publish(to_trajectory(plan, self.lab.client.spec()))
+        return self.lab.done.get(timeout=_WAIT_S)
+
+
+Choice = Callable[[Episode, int], FloatArray]
+
+
+def best_of(count: int) -> Choice:
+    """The plan of the prior that the world model likes best; the first for count 1."""
+
+    def choose(episode: Episode, decision: int) -> FloatArray:
+        plans = episode.propose(decision, count)
+        return plans[int(episode.ask(plans).ranking[0])] if count > 1 else plans[0]
+
+    return choose
+
+
+def searched(episode: Episode, decision: int) -> FloatArray:
+    """CEM from holding still, without a prior."""
+    episode.ask(episode.propose(decision, 1))  # the newest picture has arrived
+    rows = int(episode.lived["rows"])
+    spec = episode.lab.client.spec()
+    still = np.tile(spec.clip(episode.lab.arm.positions), (rows, 1))
+    return cem(episode.lab.client.costs(seed=episode.seed), still, spec, CEM, seed=episode.seed).plan
+
+
+def foreseen(episode: Episode, decision: int) -> FloatArray:
+    """The oracle: of the first PROBED plans the one whose picture, in the simulator, is nearest to the goal, a success first."""
+    plans = episode.propose(decision, PROBED)
+    probed = episode.lab.sim.probe(plans=plans) if decision else episode.first_outcomes
+    scores = true_scores(episode, probed["pictures"])
+    return plans[int(np.lexsort((-scores, ~probed["is_success"]))[0])]
+
+
+def true_scores(episode: Episode, pictures: ByteArray) -> FloatArray:
+    """(n,): what the world model's own distance says of pictures that really came."""
+    model = episode.lab.model
+
+    def encode(picture: ByteArray) -> FloatArray:
+        return model.encode(fit(picture, model.manifest.camera.height, model.manifest.camera.width))
+
+    goal = encode(episode.lived["goal"])
+    return -np.array([np.square(encode(picture) - goal).mean() for picture in pictures])
+
+
+def methods(task: str) -> dict[str, Choice]:
+    """By name, in the order of the table."""
+    found: dict[str, Choice] = {f"best_of_{count}": best_of(count) for count in COUNTS}
+    if task == "reach":  # a grasp is not found by moving joints at random
+        found["cem"] = searched
+    return {**found, "oracle": foreseen}
+
+
+def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[str, Any]:
+    """All methods from one start. Seeds whose goal cannot be reached by the perfect plan are told and left out."""
+    episode = lab.begin(task, seed)
+    result: dict[str, Any] = {"task": task, "seed": seed, "is_possible": episode.is_possible, "methods": {}}
+    if not episode.is_possible:
+        return result
+    publisher = lab.node.create_publisher(JointTrajectory, "/joint_trajectory", 1)
+    _wait_for(lambda: publisher.get_subscription_count() >= 2)
+    episode.set_goal()
+    for name, choose in methods(task).items():
+        result["methods"][name] = _try(episode, choose, publisher.publish)
+    result["ranking"] = _ranking(episode)
+    if with_policies:
+        result["policies"] = _policies(episode)
+    lab.node.destroy_publisher(publisher)
+    return result
+
+
+def _try(episode: Episode, choose: Choice, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
+    """decision_s: seconds of choosing, in all."""
+    episode.restart()
+    seconds, is_success = 0.0, False
+    for decision in range(int(episode.lived["decisions"])):
+        started_s = time.monotonic()
+        plan = choose(episode, decision)
+        seconds += time.monotonic() - started_s
+        is_success = bool(episode.carry_out(plan, publish)["is_success"])
+    return {"is_success": is_success, "decision_s": round(seconds, 3)}
+
+
+def _ranking(episode: Episode) -> dict[str, Any]:
+    """Predicted and true scores of the first plans, at the start."""
+    episode.restart()
+    plans = episode.propose(0, PROBED)
+    predicted = np.array(episode.ask(plans).scores)
+    probed = episode.first_outcomes
+    return {
+        "predicted": np.round(predicted, 6).tolist(),
+        "true": np.round(true_scores(episode, probed["pictures"]), 6).tolist(),
+        "is_success": probed["is_success"].tolist(),
+    }
+
+
+def _policies(episode: Episode) -> list[dict[str, Any]]:
+    """Predicted distances and true success of a few plans of each policy, at the start."""
+    plans = np.concatenate([episode.propose(1000 + k, PLANS_PER_POLICY, n) for k, n in enumerate(POLICIES)])
+    predicted = -np.array(episode.ask(plans).scores).reshape(len(POLICIES), -1)
+    succeeded = episode.lab.sim.probe(plans=plans)["is_success"].reshape(len(POLICIES), -1)
+    return [
+        {"noise_m": noise, "predicted_distance": np.round(p, 6).tolist(), "is_success": s.tolist()}
+        for noise, p, s in zip(POLICIES, predicted, succeeded, strict=True)
+    ]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + _WAIT_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"expected the nodes to find each other within {_WAIT_S:g} s")
+        time.sleep(0.02)
+
+
+@contextmanager
+def laboratory(out: Path, bundle: Path, python: Path, noise_m: float, threads: int) -> Iterator[Lab]:
+    """Starts everything on a ROS domain of its own."""
+    parameters = {
+        "bundle": bundle,
+        "use_sim_time": "true",
+        "num_threads": threads,
+        "horizon": 1,
+        "max_observation_age_s": 60.0,
+        "qos_overrides./image.subscription.reliability": "reliable",
+        "qos_overrides./image.subscription.depth": 50,
+        "qos_overrides./joint_states.subscription.reliability": "reliable",
+    }
+    arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    with ExitStack() as last:
+        last.enter_context(isolated())
+        rclpy.init()
+        last.callback(rclpy.try_shutdown)
+        process = last.enter_context(NodeProcess(out / f"world_model_{time.time_ns()}.log", arguments))
+        waiting = Node("closed_loop_lifecycle")
+        alone = SingleThreadedExecutor()
+        alone.add_node(waiting)
+        lifecycle = LifecycleClient(waiting, alone, process, "/world_model")
+        lifecycle.change(Transition.TRANSITION_CONFIGURE, 120.0)
+        lifecycle.change(Transition.TRANSITION_ACTIVATE, 30.0)
+        sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log"))
+        model = open_backend(load_bundle(bundle), "onnxruntime", 1, "fp32")
+        last.callback(model.close)
+        done: Queue[dict[str, Any]] = Queue()
+        arm, node = SimulatedArm(sim, done.put), Node("closed_loop")
+        client = WorldModelClient(node, "/world_model")
+        executor = MultiThreadedExecutor(4)
+        for member in (arm, node):
+            executor.add_node(member)
+        spinning = last.enter_context(ThreadPoolExecutor(1))
+        spinning.submit(executor.spin)
+        last.callback(executor.shutdown)
+        client.info(_WAIT_S)
+        yield Lab(sim, arm, client, node, model, done, noise_m)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then summarise all that is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=sorted(NOISE_M), default="reach")
+    parser.add_argument("--bundle", type=Path, default=shipped_bundle())
+    parser.add_argument(
+        "--python", type=Path, default=Path(".venv-sim/bin/python"), help="of the simulator (make sim)"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--first-seed", type=int, default=200_000, help="never trained on (default: %(default)s)"
+    )
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument(
+        "--policy-episodes", type=int, default=24, help="that also compare policies (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--noise", type=float, help="of the prior's aim, m (default: 0.06 for reach, 0.03 for lift)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of the world model (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(options.first_seed, options.first_seed + options.episodes)
+    files = {seed: options.out / f"{options.task}_{seed}.json" for seed in seeds}
+    missing = [seed for seed, file in files.items() if not file.is_file()]
+    noise_m = NOISE_M[options.task] if options.noise is None else options.noise
+    if missing:
+        progress = ProgressLine()
+        with laboratory(options.out, options.bundle, options.python, noise_m, options.threads) as lab:
+            for number, seed in enumerate(missing, 1):
+                with_policies = seed - 200_000 < options.policy_episodes
+                result = run_episode(lab, options.task, seed, with_policies=with_policies)
+                files[seed].write_text(json.dumps({**result, "noise_m": noise_m}) + "\n")
+                progress.update(f"{options.task} {number}/{len(missing)}: seed {seed}")
+    found = [json.loads(file.read_text()) for file in sorted(options.out.glob(f"{options.task}_??????.json"))]
+    summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
+    text = report(summarised)
+    print(text)
+    name = options.out / f"closed_loop_{options.task}"
+    name.with_suffix(".json").write_text(json.dumps(summarised, indent=1, allow_nan=False) + "\n")
+    name.with_suffix(".md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

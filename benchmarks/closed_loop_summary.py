@@ -1,0 +1,179 @@
+"""The numbers of the closed loop: success by method, whether more candidates help, and what the ranking is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, bootstrap, wilson
+from astra_ros.evaluation.machine import describe_machine
+
+COUNTS = (1, 4, 16, 64)
+
+
+def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]:
+    """Of the files of all episodes. Raises ValueError for none in which the goal can be reached."""
+    possible = [one for one in episodes if one["is_possible"]]
+    if not possible:
+        raise ValueError("episodes: expected some whose goal can be reached, found none")
+    names = list(possible[0]["methods"])
+    success = {name: np.array([one["methods"][name]["is_success"] for one in possible]) for name in names}
+    rankings = [one["ranking"] for one in possible]
+    policies = [one["policies"] for one in possible if "policies" in one]
+    return {
+        "task": possible[0]["task"],
+        "model_id": model_id,
+        "noise_m": possible[0]["noise_m"],
+        "episodes": len(possible),
+        "left_out": len(episodes) - len(possible),
+        "success": {name: asdict(wilson(int(found.sum()), len(found))) for name, found in success.items()},
+        "decision_s": {
+            name: round(float(np.mean([one["methods"][name]["decision_s"] for one in possible])), 3)
+            for name in names
+        },
+        "falls": {
+            f"{few}_to_{many}": round(falls(success[f"best_of_{few}"], success[f"best_of_{many}"]), 4)
+            for few, many in pairwise(COUNTS)
+        },
+        "ratio_64_to_prior": _ratio(success["best_of_64"], success["best_of_1"]),
+        "ranking": _ranking(rankings),
+        "policies": _policies(policies) if len(policies) > 1 else None,
+        "machine": describe_machine(),
+    }
+
+
+def falls(few: np.ndarray, many: np.ndarray) -> float:
+    """One-sided p of "fewer candidates succeed more often", from the episodes where they differ (exact sign test)."""
+    better, worse = int((many & ~few).sum()), int((few & ~many).sum())
+    trials = better + worse
+    return sum(math.comb(trials, k) for k in range(worse, trials + 1)) / 2**trials if trials else 1.0
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Rank correlation; 0 for constants."""
+    ranks = [
+        np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float) for values in (one, other)
+    ]
+    return float(np.corrcoef(*ranks)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
+
+
+def _ratio(ours: np.ndarray, prior: np.ndarray) -> dict[str, float]:
+    """With a 95 % interval over episodes."""
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(len(ours), size=(BOOTSTRAP_RESAMPLES, len(ours)))
+    ratios = ours[chosen].mean(axis=1) / np.maximum(prior[chosen].mean(axis=1), 1 / len(prior))
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    mean = ours.mean() / max(prior.mean(), 1 / len(prior))
+    return {"mean": round(float(mean), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+
+
+def _ranking(rankings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Per episode, then over episodes. top_tenth: share in which the true best is in the predicted best tenth."""
+    rng = np.random.default_rng(0)
+    correlations = np.array([spearman(one["predicted"], one["true"]) for one in rankings])
+    hits = []
+    for one in rankings:
+        tenth = max(1, math.ceil(len(one["true"]) / 10))
+        best = np.argsort(-np.array(one["predicted"]), kind="stable")[:tenth]
+        hits.append(int(np.argmax(one["true"])) in best)
+    return {
+        "candidates": len(rankings[0]["true"]),
+        "spearman": asdict(bootstrap(correlations, rng)),
+        "top_tenth": asdict(wilson(sum(hits), len(hits))),
+    }
+
+
+def _policies(episodes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """A plan is predicted to succeed when its predicted distance is below a limit.
+
+    The limit is fitted on the even episodes (the one that errs least), all else is measured on the odd ones.
+    """
+    fitting, testing = episodes[::2], episodes[1::2]
+    limit = _limit(fitting)
+    predicted, true = (np.zeros((len(testing), len(testing[0]))) for _ in range(2))
+    for i, episode in enumerate(testing):
+        for k, policy in enumerate(episode):
+            predicted[i, k] = np.mean(np.array(policy["predicted_distance"]) < limit)
+            true[i, k] = np.mean(policy["is_success"])
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(len(testing), size=(BOOTSTRAP_RESAMPLES, len(testing)))
+    correlations = [_pearson(predicted[rows].mean(axis=0), true[rows].mean(axis=0)) for rows in chosen]
+    low, high = np.percentile(correlations, (2.5, 97.5))
+    return {
+        "noise_m": [policy["noise_m"] for policy in testing[0]],
+        "episodes": len(testing),
+        "limit": round(limit, 5),
+        "predicted": np.round(predicted.mean(axis=0), 3).tolist(),
+        "true": np.round(true.mean(axis=0), 3).tolist(),
+        "pearson": {
+            "mean": round(_pearson(predicted.mean(axis=0), true.mean(axis=0)), 3),
+            "low": round(float(low), 3),
+            "high": round(float(high), 3),
+        },
+        "bias": round(float((predicted - true).mean()), 3),
+    }
+
+
+def _limit(episodes: Sequence[Sequence[dict[str, Any]]]) -> float:
+    distances = np.array([d for one in episodes for policy in one for d in policy["predicted_distance"]])
+    succeeded = np.array([s for one in episodes for policy in one for s in policy["is_success"]])
+    candidates = np.unique(distances)
+    errors = [np.mean((distances < limit) != succeeded) for limit in candidates]
+    return float(candidates[int(np.argmin(errors))])
+
+
+def _pearson(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one, other)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
+
+
+def report(found: dict[str, Any]) -> str:
+    """Markdown."""
+
+    def percent(interval: dict[str, float]) -> str:
+        return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
+
+    ranking, ratio = found["ranking"], found["ratio_64_to_prior"]
+    lines = [
+        f"# Closed loop, task {found['task']}",
+        "",
+        f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
+        f" aim of the prior ± {100 * found['noise_m']:g} cm. Intervals are 95 %.",
+        "",
+        "| method | success | seconds of choosing per episode |",
+        "|---|---|---|",
+        *(
+            f"| {name.replace('_', ' ')} | {percent(interval)} | {found['decision_s'][name]:.2f} |"
+            for name, interval in found["success"].items()
+        ),
+        "",
+        f"Best of 64 against the prior: {ratio['mean']:.2f} times ({ratio['low']:.2f} … {ratio['high']:.2f}).",
+        "One-sided p that success falls: "
+        + ", ".join(f"K {step.replace('_to_', ' to ')}: {p:.3f}" for step, p in found["falls"].items())
+        + ".",
+        "",
+        f"Ranking of {ranking['candidates']} candidates against what the simulator shows: Spearman"
+        f" {ranking['spearman']['mean']:.2f} ({ranking['spearman']['low']:.2f} … {ranking['spearman']['high']:.2f}); the true"
+        f" best is in the predicted best tenth in {percent(ranking['top_tenth'])}.",
+    ]
+    if policies := found["policies"]:
+        pearson = policies["pearson"]
+        lines += [
+            "",
+            f"Predicted against true success of {len(policies['true'])} policies, {policies['episodes']} episodes: Pearson"
+            f" {pearson['mean']:.2f} ({pearson['low']:.2f} … {pearson['high']:.2f}), bias {policies['bias']:+.2f}.",
+            "",
+            "| aim | predicted | true |",
+            "|---|---|---|",
+            *(
+                f"| ± {100 * noise:.1f} cm | {p:.2f} | {t:.2f} |"
+                for noise, p, t in zip(
+                    policies["noise_m"], policies["predicted"], policies["true"], strict=True
+                )
+            ),
+        ]
+    return "\n".join(lines) + "\n"
