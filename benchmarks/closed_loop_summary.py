@@ -56,10 +56,8 @@ def falls(few: np.ndarray, many: np.ndarray) -> float:
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     """Rank correlation; 0 for constants."""
-    ranks = [
-        np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float) for values in (one, other)
-    ]
-    return float(np.corrcoef(*ranks)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
+    first, second = (np.argsort(np.argsort(v, kind="stable"), kind="stable") for v in (one, other))
+    return float(np.corrcoef(first, second)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
 
 
 def _ratio(ours: np.ndarray, prior: np.ndarray) -> dict[str, float]:

@@ -25,7 +25,6 @@ from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
 from astra_ros.evaluation.trust import TrustConfig, doubt, encoded
 from astra_ros.rollout.trust import Trust, describe, fit_familiarity, fit_spread
-from astra_ros.rollout.trust import distances as distances_of
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
 
@@ -55,16 +54,16 @@ class Recordings:
 def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> TrustSpec:
     """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
     with WorldModel.load(bundle) as world_model:
-        mean, whitening = fit_familiarity(_usual(world_model, recordings))
+        familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
         for episode in _read(world_model, recordings.dataset, recordings.fitting, "predicted"):
             pictures = encoded(world_model.backend, episode.pixels[:: config.every])
-            distances.append(distances_of(pictures, mean, whitening))
+            distances.append(familiarity.distances(pictures))
             doubts.append(doubt(world_model, episode, config))
-    limit = np.float32(np.quantile(np.concatenate(distances), USUAL))
+    limit = float(np.quantile(np.concatenate(distances), USUAL))
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
-    Trust(mean, whitening, limit, intercept, slope).save(bundle / TRUST_FILE)
+    Trust(familiarity, limit, intercept, slope).save(bundle / TRUST_FILE)
     spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), recordings.fitting)
     manifest = load_bundle(bundle).manifest
     files = manifest.files | {TRUST_FILE: describe_file(bundle / TRUST_FILE)}

@@ -120,14 +120,15 @@ def _write_graphs(graphs: dict[str, nn.Module], manifest: Manifest, root: Path) 
     with WeightFile(root / WEIGHTS_FILE, manifest.weights_dtype) as weights:
         for number, (name, graph) in enumerate(graphs.items(), start=1):
             started = perf_counter()
-            model = _to_onnx(graph, specs[name])
+            model = to_onnx(graph, specs[name])
             weights.move_from(model)
             (root / manifest.graphs[name]).write_bytes(model.SerializeToString(deterministic=True))
             nodes, seconds = len(model.graph.node), perf_counter() - started
             print(f"[{number}/{len(graphs)}] {name}: {nodes} nodes, {seconds:.1f} s", flush=True)
 
 
-def _to_onnx(graph: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
+def to_onnx(graph: nn.Module, spec: GraphSpec) -> onnx.ModelProto:
+    """A graph with the inputs and outputs of `spec`, without the exporter's notes."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", FutureWarning)

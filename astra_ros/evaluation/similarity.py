@@ -42,7 +42,7 @@ class PerceptualDistance:
     name = "effnet_lite0_distance"
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = network.eval()
+        self.network = network.eval()
         self._features: dict[int, Tensor] = {}
         for layer in LAYERS:
             network.get_submodule(f"_blocks.{layer}").register_forward_hook(self._keep(layer))
@@ -64,11 +64,13 @@ class PerceptualDistance:
     def __call__(self, predicted: ByteArray, actual: ByteArray) -> FloatArray:
         """Distance of each frame. predicted, actual: (n, h, w, 3) uint8. Returns (n,)."""
         pairs = zip(_batches(predicted), _batches(actual), strict=True)
-        return torch.cat([self._distance(self._embed(p), self._embed(a)) for p, a in pairs]).numpy()
+        distances = [self._distance(self.embed(_planes(p)), self.embed(_planes(a))) for p, a in pairs]
+        return torch.cat(distances).numpy()
 
-    def _embed(self, frames: ByteArray) -> list[Tensor]:
+    def embed(self, pixels: Tensor) -> list[Tensor]:
+        """Pictures (n, 3, h, w) in [0, 1] → of each layer (n, c, h, w), of unit length over c."""
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
-        self._network((_planes(frames) - mean) / std)
+        self.network((pixels - mean) / std)
         return [F.normalize(self._features[layer], dim=1) for layer in LAYERS]
 
     @staticmethod

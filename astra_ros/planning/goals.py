@@ -1,7 +1,7 @@
 """How far a future is from what a planner wants to see at its end.
 
 A distance is made once per question, from the goal, and then measures many futures. `codec` compares latents, so no frame
-is decoded for a score. Others come by entry point, group `astra_ros.goal_distance`: a function like `codec_distance`.
+is decoded for a score; `perceptual` compares features of pictures. Others come by entry point, group `astra_ros.goal_distance`: a function like `codec_distance`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 
@@ -41,21 +42,55 @@ def codec_distance(_backend: Backend, goal: Goal) -> GoalDistance:
     return measure
 
 
+def perceptual_distance(encode: Callable[[ByteArray], FloatArray]) -> MakeGoalDistance:
+    """Squared distance of what `encode` makes of pictures (h, w, 3), in the last frame only: each costs a decoding."""
+
+    def make(backend: Backend, goal: Goal) -> GoalDistance:
+        wanted = encode(backend.decode(goal.latents[None])[0] if goal.pixels is None else goal.pixels)
+
+        def measure(futures: FloatArray) -> FloatArray:
+            found = np.full(futures.shape[:2], np.nan, np.float32)
+            for future, latents in enumerate(futures[:, -1]):
+                found[future, -1] = np.square(encode(backend.decode(latents[None])[0]) - wanted).sum()
+            return found
+
+        return measure
+
+    return make
+
+
 _OWN: dict[str, MakeGoalDistance] = {"codec": codec_distance}
+PERCEPTUAL = "perceptual"
 
 
-def find_goal_distance(name: str) -> MakeGoalDistance:
-    """By its name. Raises ValueError for an unknown one, and whatever a plug-in raises when it is imported."""
+def find_goal_distance(name: str, encoder: str = "") -> MakeGoalDistance:
+    """By its name. encoder: file of export/perceptual.py, for `perceptual`.
+
+    Raises ValueError for an unknown one, and whatever a plug-in raises when it is imported.
+    """
+    if name == PERCEPTUAL:
+        return perceptual_distance(_open(encoder))
     if name in _OWN:
         return _OWN[name]
     plugins = {found.name: found for found in entry_points(group=GROUP)}
     if name not in plugins:
         raise ValueError(
-            f"goal_distance: expected one of {', '.join(sorted({*_OWN, *plugins}))}, found {name!r}; install the package"
+            f"goal_distance: expected one of {', '.join(sorted({PERCEPTUAL, *_OWN, *plugins}))}, found {name!r}; install the package"
             f" that has it (entry point of the group {GROUP})"
         )
     make: MakeGoalDistance = plugins[name].load()
     return make
+
+
+def _open(encoder: str) -> Callable[[ByteArray], FloatArray]:
+    if not encoder:
+        raise ValueError(
+            "goal_encoder: expected the file of a perceptual encoder with goal_distance perceptual, found none; make it:"
+            " python -m export.perceptual BUNDLE --out FILE"
+        )
+    from astra_ros.backends.picture_encoder import PictureEncoder
+
+    return PictureEncoder(Path(encoder))
 
 
 def measured(distance: GoalDistance, futures: FloatArray) -> FloatArray:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +27,36 @@ _FIX = "make it again: python -m export.calibrate BUNDLE --data DATASET"
 
 
 @dataclass(frozen=True)
-class Trust:
-    """What a model's recordings say about its predictions.
+class Familiarity:
+    """A Gaussian of the descriptions of usual pictures.
 
-    mean (p,) and whitening (p, p): of the descriptions of training pictures. limit (): largest usual distance from their
-    mean. intercept, slope (horizon,): the log of a frame's error is about intercept + slope * log(spread).
+    mean (p,). directions (p, r), orthonormal: in which they vary most. scales (r + 1,): standard deviation along each, and
+    along any other direction.
     """
 
     mean: FloatArray
-    whitening: FloatArray
-    limit: np.float32
+    directions: FloatArray
+    scales: FloatArray
+
+    def distances(self, latents: FloatArray) -> FloatArray:
+        """(n, c, h, w) → (n,): Mahalanobis, root mean square over the p numbers of the description."""
+        offset = describe(latents) - self.mean
+        along = offset @ self.directions
+        beside = np.maximum(np.square(offset).sum(axis=1) - np.square(along).sum(axis=1), 0)
+        squares = np.square(along / self.scales[:-1]).sum(axis=1) + beside / self.scales[-1] ** 2
+        return np.sqrt(squares / len(self.mean)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a model's recordings say about its predictions.
+
+    limit: largest usual distance. intercept, slope (horizon,): the log of a frame's error is about
+    intercept + slope * log(spread).
+    """
+
+    familiarity: Familiarity
+    limit: float
     intercept: FloatArray
     slope: FloatArray
 
@@ -45,7 +66,7 @@ class Trust:
 
     def novelties(self, latents: FloatArray) -> FloatArray:
         """(n, c, h, w) → (n,)."""
-        return distances(latents, self.mean, self.whitening) / self.limit
+        return self.familiarity.distances(latents) / np.float32(self.limit)
 
     def expected_error(self, spread: FloatArray) -> FloatArray:
         """Spread of samples (n, horizon), a standard deviation of latents → root mean square error of each frame, NaN kept.
@@ -57,7 +78,9 @@ class Trust:
         return error.astype(np.float32)
 
     def save(self, file: Path) -> None:
-        np.savez_compressed(file, **asdict(self))
+        lines = {"limit": np.float32(self.limit), "intercept": self.intercept, "slope": self.slope}
+        arrays: dict[str, Any] = {**vars(self.familiarity), **lines}
+        np.savez_compressed(file, **arrays)
 
 
 def describe(latents: FloatArray) -> FloatArray:
@@ -69,20 +92,18 @@ def describe(latents: FloatArray) -> FloatArray:
     return np.concatenate([part.reshape(len(latents), -1) for part in parts], axis=1)
 
 
-def distances(latents: FloatArray, mean: FloatArray, whitening: FloatArray) -> FloatArray:
-    """(n, c, h, w) → (n,): root mean square of the whitened descriptions (Mahalanobis)."""
-    return np.sqrt(np.square((describe(latents) - mean) @ whitening).mean(axis=1))
+def fit_familiarity(descriptions: FloatArray, rank: int = 128, shrinkage: float = 0.05) -> Familiarity:
+    """To descriptions (n, p) of usual pictures.
 
-
-def fit_familiarity(descriptions: FloatArray, shrinkage: float = 0.05) -> tuple[FloatArray, FloatArray]:
-    """Mean (p,) and whitening (p, p) of training descriptions (n, p).
-
-    shrinkage: share of the average variance in every direction, since pictures of few episodes do not fill them all.
+    rank: directions that are kept. shrinkage: share of the average variance in every direction, since pictures of few
+    episodes do not fill them all.
     """
     mean = descriptions.mean(axis=0)
     variances, directions = np.linalg.eigh(np.cov(descriptions - mean, rowvar=False))
     floored = (1 - shrinkage) * np.maximum(variances, 0) + shrinkage * variances.mean()
-    return mean.astype(np.float32), (directions / np.sqrt(floored)).astype(np.float32)
+    kept = min(rank, len(mean) - 1)
+    scales = np.sqrt(np.append(floored[-kept:], floored[:-kept].mean()))
+    return Familiarity(*(part.astype(np.float32) for part in (mean, directions[:, -kept:], scales)))
 
 
 def fit_spread(spread: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray, float, float]:
@@ -105,25 +126,32 @@ def load_trust(bundle: Bundle) -> Trust | None:
         return None
     try:
         with np.load(bundle.file(spec.file), allow_pickle=False) as arrays:
-            found = {field.name: arrays[field.name] for field in fields(Trust)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(
             f"{spec.file}: expected the arrays of a calibration, found {error!r}; {_FIX}"
         ) from error
-    _require_shapes(found, bundle)
-    return Trust(**found | {"limit": np.float32(found["limit"])})
+    _require_arrays(found, bundle)
+    familiarity = Familiarity(*(found[field.name] for field in fields(Familiarity)))
+    return Trust(familiarity, float(found["limit"]), found["intercept"], found["slope"])
 
 
-def _require_shapes(found: dict[str, FloatArray], bundle: Bundle) -> None:
+def _require_arrays(found: dict[str, FloatArray], bundle: Bundle) -> None:
     size = 2 * bundle.manifest.latents.channels * GRID**2
-    horizon = found["slope"].shape
+    rank = found["directions"].shape[-1] if "directions" in found and found["directions"].ndim == 2 else 1
+    horizon = max(1, found["slope"].size) if "slope" in found else 1
     expected = {
         "mean": (size,),
-        "whitening": (size, size),
+        "directions": (size, rank),
+        "scales": (rank + 1,),
         "limit": (),
-        "intercept": horizon,
-        "slope": (len(found["slope"]),) if found["slope"].ndim and len(found["slope"]) else (1,),
+        "intercept": (horizon,),
+        "slope": (horizon,),
     }
+    if set(found) != set(expected):
+        raise BundleError(
+            f"{bundle.manifest.trust}: expected {sorted(expected)}, found {sorted(found)[:9]}; {_FIX}"
+        )
     for name, array in found.items():
         if array.shape != expected[name] or array.dtype != np.float32 or not np.isfinite(array).all():
             raise BundleError(

@@ -155,6 +155,6 @@ def _distance_to(make: MakeGoalDistance, model: WorldModel) -> Callable[[GoalInp
 
 def _find_goal_distance(config: NodeConfig) -> MakeGoalDistance:
     try:
-        return find_goal_distance(config.goal_distance)
+        return find_goal_distance(config.goal_distance, config.goal_encoder)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -67,8 +67,11 @@ class NodeConfig:
     )
     goal_distance: str = parameter(
         "codec",
-        "What goals are compared by: codec, or a plug-in of the entry points astra_ros.goal_distance.",
+        "What goals are compared by: codec, perceptual, or a plug-in of the entry points astra_ros.goal_distance.",
         is_live=False,
+    )
+    goal_encoder: str = parameter(
+        "", "File of the network of goal_distance perceptual (python -m export.perceptual).", is_live=False
     )
     uncertainty_samples: int = parameter(
         1,

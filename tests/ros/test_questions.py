@@ -542,7 +542,7 @@ def test_a_goal_distance_that_fails_costs_one_question(make_rig: MakeRig) -> Non
 def test_an_unknown_goal_distance_fails_the_configuration(make_rig: MakeRig) -> None:
     rig = make_rig(goal_distance="lpips")
     assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    assert "expected one of codec, found 'lpips'" in rig.spin_until(lambda: rig.warnings)[0]
+    assert "expected one of codec, perceptual, found 'lpips'" in rig.spin_until(lambda: rig.warnings)[0]
 
 
 def test_model_info_says_how_many_go_together(rig: Rig) -> None:

@@ -10,7 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from astra_ros.msg import PredictedFuture
-from astra_ros.rollout.trust import Trust, describe
+from astra_ros.rollout.trust import Familiarity, Trust, describe
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.stamps import to_ns
 from tests.ros.rig import Rig
@@ -28,9 +28,8 @@ def calibrated(bundle_copy: Path) -> Path:
         observe(model, 1)
         known = describe(model.memory.encoded(1, model.backend.encode)[None])[0]
     line = (np.full(HORIZON, value, np.float32) for value in (INTERCEPT, SLOPE))
-    return with_trust(
-        bundle_copy, Trust(known, np.eye(len(known), dtype=np.float32), np.float32(0.01), *line)
-    )
+    directions, scales = np.zeros((len(known), 1), np.float32), np.ones(2, np.float32)
+    return with_trust(bundle_copy, Trust(Familiarity(known, directions, scales), 0.01, *line))
 
 
 def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig], calibrated: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from astra_ros.data.sim_client import SimClient
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-sim/bin/python"
@@ -55,3 +57,11 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@pytest.fixture(scope="session")
+def sim(start_in_simulator: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimClient]:
+    """A simulated arm; the session's only one, since starting it takes seconds."""
+    del start_in_simulator  # skips
+    with SimClient(PYTHON, tmp_path_factory.mktemp("simulator") / "log") as client:
+        yield client

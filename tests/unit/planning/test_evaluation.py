@@ -177,7 +177,7 @@ def test_a_plug_in_of_another_shape_is_named(model: WorldModel, candidates: Cand
 
 
 def test_an_unknown_distance_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="expected one of codec, found 'lpips'"):
+    with pytest.raises(ValueError, match="expected one of codec, perceptual, found 'lpips'"):
         find_goal_distance("lpips")
 
 

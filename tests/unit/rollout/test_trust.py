@@ -12,9 +12,9 @@ import pytest
 from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest
 from astra_ros.backends.manifest import BundleError, Manifest, TrustSpec
 from astra_ros.rollout.trust import (
+    Familiarity,
     Trust,
     describe,
-    distances,
     fit_familiarity,
     fit_spread,
     load_trust,
@@ -35,10 +35,10 @@ def _usual(count: int, seed: int = 1) -> FloatArray:
 
 
 def _trust() -> Trust:
-    mean, whitening = fit_familiarity(describe(_usual(600)))
-    limit = np.float32(np.quantile(distances(_usual(600, 2), mean, whitening), 0.99))
+    familiarity = fit_familiarity(describe(_usual(600)))
+    limit = float(np.quantile(familiarity.distances(_usual(600, 2)), 0.99))
     slope = np.full(HORIZON, 0.5, np.float32)
-    return Trust(mean, whitening, limit, np.linspace(-2, -1, HORIZON, dtype=np.float32), slope)
+    return Trust(familiarity, limit, np.linspace(-2, -1, HORIZON, dtype=np.float32), slope)
 
 
 def with_trust(bundle: Path, trust: Trust) -> Path:
@@ -79,7 +79,7 @@ def test_a_fitted_interval_holds_nine_of_ten_errors() -> None:
 
     intercept, slope, low, high = fit_spread(*draw(4000))
     assert slope == pytest.approx(np.full(HORIZON, 0.7), abs=0.05)
-    trust = Trust(*fit_familiarity(describe(_usual(100))), np.float32(1), intercept, slope)
+    trust = Trust(fit_familiarity(describe(_usual(100))), 1.0, intercept, slope)
     spread, error = draw(4000)
     share = error / trust.expected_error(spread)
     assert ((share >= low) & (share <= high)).mean() == pytest.approx(0.9, abs=0.02)
@@ -111,10 +111,9 @@ def test_an_uncalibrated_bundle_says_that_nobody_knows(untrained_bundle: Path) -
 @pytest.mark.parametrize(
     "damage",
     [
-        {"limit": np.float32(np.nan)},
-        {"mean": np.zeros(3, np.float32)},
+        {"limit": np.nan},
         {"slope": np.zeros(0, np.float32)},
-        {"whitening": np.zeros((2, 2), np.float32)},
+        {"familiarity": Familiarity(*(np.zeros(shape, np.float32) for shape in ((3,), (2, 2), (3,))))},
         {"intercept": np.zeros(HORIZON + 1, np.float32)},
     ],
 )
@@ -122,7 +121,9 @@ def test_arrays_that_cannot_be_are_refused_with_what_makes_them(
     bundle_copy: Path, damage: dict[str, Any]
 ) -> None:
     bundle = load_bundle(with_trust(bundle_copy, replace(_trust(), **damage)))
-    with pytest.raises(BundleError, match=rf"trust\.({next(iter(damage))}|intercept).*export\.calibrate"):
+    with pytest.raises(
+        BundleError, match=r"trust\.(limit|mean|slope|intercept): expected finite .*export\.calibrate"
+    ):
         load_trust(bundle)
 
 

@@ -1,0 +1,73 @@
+"""The simulated arm behind its socket: one episode, lived several times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astra_ros.data.arrays import pack, unpack
+from astra_ros.data.sim_client import SimClient, SimError
+
+pytestmark = pytest.mark.slow
+SEED = 200_000
+
+
+@pytest.mark.parametrize(("task", "noise_m"), [("reach", 0.06), ("lift", 0.03)])
+def test_what_was_probed_happens(sim: SimClient, task: str, noise_m: float) -> None:
+    lived = sim.reset(task=task, seed=SEED)
+    assert lived["is_possible"]
+    plans = sim.propose(count=3, noise_m=noise_m, seed=1)["plans"]
+    assert plans.shape == (3, lived["rows"], 8)
+    np.testing.assert_array_equal(sim.propose(count=2, noise_m=noise_m, seed=1)["plans"], plans[:2])
+    probed = sim.probe(plans=plans)
+    for plan, picture, is_success in zip(plans, probed["pictures"], probed["is_success"], strict=True):
+        sim.restart()
+        happened = sim.execute(rows=plan)
+        assert happened["is_success"] == is_success
+        assert (happened["now"] == picture).mean() > 0.999
+        assert len(happened["positions"]) == 4 * len(plan)
+        assert len(happened["pictures"]) == len(plan)
+        np.testing.assert_allclose(happened["last"][:7], plan[-1, :7], atol=0.1)
+
+
+def test_an_exact_prior_succeeds_and_a_blind_one_does_not(sim: SimClient) -> None:
+    sim.reset(task="lift", seed=SEED)
+    exact, blind = (sim.propose(count=4, noise_m=noise, seed=2)["plans"] for noise in (0.0, 0.2))
+    assert sim.probe(plans=exact)["is_success"].all()
+    assert not sim.probe(plans=blind)["is_success"].all()
+
+
+def test_equal_seeds_are_equal_episodes(sim: SimClient) -> None:
+    first, second = (sim.reset(task="reach", seed=SEED + 1) for _ in range(2))
+    np.testing.assert_array_equal(first["goal"], second["goal"])
+    np.testing.assert_array_equal(first["positions"], second["positions"])
+    assert (sim.reset(task="reach", seed=SEED + 2)["goal"] != first["goal"]).any()
+
+
+def test_a_request_that_fails_says_why_and_the_next_is_answered(sim: SimClient) -> None:
+    with pytest.raises(SimError, match="fly: AttributeError"):
+        sim.fly(height=1)
+    with pytest.raises(SimError, match="reset: KeyError"):
+        sim.reset(task="juggle", seed=0)
+    assert sim.describe()["step_s"] == 0.2
+
+
+def test_without_its_environment_it_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(SimError, match="expected the simulator's Python, found none; make it: make sim"):
+        SimClient(tmp_path / "python", tmp_path / "log")
+
+
+def test_arrays_numbers_and_texts_survive_the_way() -> None:
+    values = {
+        "rows": np.eye(2, dtype=np.float32),
+        "names": np.array(["a", "bc"]),
+        "seed": 3,
+        "ok": True,
+        "why": "so",
+    }
+    found = unpack(pack(values))
+    assert {name: found[name] for name in ("seed", "ok", "why")} == {"seed": 3, "ok": True, "why": "so"}
+    np.testing.assert_array_equal(found["rows"], values["rows"])
+    assert found["names"].tolist() == ["a", "bc"]

@@ -1,0 +1,95 @@
+"""The numbers of the closed loop, from episodes whose outcome is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.closed_loop_summary import falls, report, spearman, summary
+
+COUNTS = (1, 4, 16, 64)
+
+
+def _episode(seed: int, *, obeys: bool) -> dict[str, Any]:
+    """A model that knows better succeeds with many candidates; one that knows nothing, by chance."""
+    rng = np.random.default_rng(seed)
+    luck = {
+        f"best_of_{count}": bool(rng.random() < (min(0.95, 0.1 * count) if obeys else 0.3))
+        for count in COUNTS
+    }
+    true = rng.normal(size=16)
+    predicted = true + (0.1 if obeys else 100.0) * rng.normal(size=16)
+    skill = np.linspace(1.0, 0.0, 12)
+    policies = []
+    for k, share in enumerate(skill):
+        succeeds = rng.random(4) < share
+        seen = succeeds if obeys else rng.random(4) < 0.5
+        policies.append(
+            {
+                "noise_m": 0.01 * (k + 1),
+                "predicted_distance": np.where(seen, 0.1, 0.9).tolist(),
+                "is_success": succeeds.tolist(),
+            }
+        )
+    return {
+        "task": "reach",
+        "seed": seed,
+        "noise_m": 0.06,
+        "is_possible": True,
+        "methods": {
+            name: {"is_success": success, "decision_s": 0.5}
+            for name, success in {**luck, "oracle": True}.items()
+        },
+        "ranking": {"predicted": predicted.tolist(), "true": true.tolist()},
+        "policies": policies,
+    }
+
+
+def _summary(*, obeys: bool) -> dict[str, Any]:
+    return summary([_episode(seed, obeys=obeys) for seed in range(60)], "model")
+
+
+def test_a_model_that_knows_better_is_seen_to() -> None:
+    found = _summary(obeys=True)
+    assert found["success"]["best_of_64"]["mean"] > 0.9
+    assert found["ratio_64_to_prior"]["low"] > 1.4
+    assert min(found["falls"].values()) > 0.05
+    assert found["ranking"]["spearman"]["low"] > 0.9
+    assert found["ranking"]["top_tenth"]["mean"] > 0.9
+    assert found["policies"]["pearson"]["low"] > 0.9
+    assert abs(found["policies"]["bias"]) < 0.01
+    text = report(found)
+    assert "| best of 64 |" in text
+    assert "Pearson 1.00" in text
+
+
+def test_a_model_that_knows_nothing_is_seen_to() -> None:
+    found = _summary(obeys=False)
+    assert found["ratio_64_to_prior"]["low"] < 1.4
+    assert abs(found["ranking"]["spearman"]["mean"]) < 0.2
+    assert found["policies"]["pearson"]["mean"] < 0.7
+
+
+def test_goals_out_of_reach_are_left_out_and_counted() -> None:
+    episodes = [_episode(seed, obeys=True) for seed in range(10)]
+    episodes[3] = {"task": "reach", "seed": 3, "is_possible": False, "methods": {}}
+    found = summary(episodes, "model")
+    assert (found["episodes"], found["left_out"]) == (9, 1)
+    with pytest.raises(ValueError, match="expected some whose goal can be reached"):
+        summary(episodes[3:4], "model")
+
+
+def test_a_fall_is_noticed() -> None:
+    few, many = np.ones(20, bool), np.ones(20, bool)
+    assert falls(few, many) == 1.0
+    many[:10] = False
+    assert falls(few, many) == pytest.approx(1 / 1024)
+    assert falls(many, few) == 1.0
+
+
+def test_rank_correlation() -> None:
+    assert spearman([1, 2, 3], [10, 20, 400]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    assert spearman([1, 1, 1], [3, 2, 1]) == 0.0
