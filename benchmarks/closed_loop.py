@@ -26,9 +26,7 @@ from queue import Queue
 from typing import Any
 
 import numpy as np
-import rclpy
-from lifecycle_msgs.msg import Transition
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -44,13 +42,12 @@ from astra_ros.msg import Goal
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.demonstration import isolated
-from astra_ros.ros.node_process import LifecycleClient, NodeProcess
 from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.simulated_arm import SimulatedArm
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import SetGoal
 from astra_ros.types import ByteArray, FloatArray
+from benchmarks.active_node import active_node
 from benchmarks.closed_loop_summary import report, summary
 
 COUNTS = (1, 4, 16, 64)
@@ -277,18 +274,8 @@ def laboratory(out: Path, bundle: Path, python: Path, noise_m: float, threads: i
         "qos_overrides./image.subscription.depth": 50,
         "qos_overrides./joint_states.subscription.reliability": "reliable",
     }
-    arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     with ExitStack() as last:
-        last.enter_context(isolated())
-        rclpy.init()
-        last.callback(rclpy.try_shutdown)
-        process = last.enter_context(NodeProcess(out / f"world_model_{time.time_ns()}.log", arguments))
-        waiting = Node("closed_loop_lifecycle")
-        alone = SingleThreadedExecutor()
-        alone.add_node(waiting)
-        lifecycle = LifecycleClient(waiting, alone, process, "/world_model")
-        lifecycle.change(Transition.TRANSITION_CONFIGURE, 120.0)
-        lifecycle.change(Transition.TRANSITION_ACTIVATE, 30.0)
+        last.enter_context(active_node(out, parameters))
         sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log"))
         model = open_backend(load_bundle(bundle), "onnxruntime", 1, "fp32")
         last.callback(model.close)

@@ -11,7 +11,8 @@ import numpy as np
 def pack(values: dict[str, Any]) -> bytes:
     """An npz."""
     stream = io.BytesIO()
-    np.savez(stream, **{name: np.asarray(value) for name, value in values.items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
+    np.savez(stream, **arrays)
     return stream.getvalue()
 
 

@@ -1,0 +1,170 @@
+"""How long a planner waits: N plans ranked, a CEM search, and what the service adds to the bare call.
+
+python -m benchmarks.planner_speed --json benchmarks/results/planner_speed_MACHINE_YYYYMM.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header
+
+from astra_ros.backends.bundle import load_bundle, shipped_bundle
+from astra_ros.benchmarking.scene import Scene
+from astra_ros.cli.options import add_json, write_json
+from astra_ros.evaluation.machine import describe_machine
+from astra_ros.planning.cem import CemConfig, cem
+from astra_ros.planning.evaluation import Evaluation, Question, costs_of
+from astra_ros.planning.goals import Goal, codec_distance
+from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros import qos
+from astra_ros.ros.client import WorldModelClient, WorldModelError
+from astra_ros.ros.conversions import to_image
+from astra_ros.ros.stamps import to_ns, to_time
+from astra_ros.types import NANOSECONDS, FloatArray
+from benchmarks.active_node import active_node
+
+NUM_PLANS, CHUNKS = 64, 4
+CEM = CemConfig(num_samples=32, iterations=5, num_elites=4)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of repeated runs: seconds."""
+
+    what: str
+    goal_s: float
+    median_s: float
+    p95_s: float
+    runs: int
+
+    @classmethod
+    def of(cls, what: str, goal_s: float, seconds: Sequence[float]) -> Times:
+        median, p95 = np.percentile(seconds, (50, 95))
+        return cls(what, goal_s, round(float(median), 4), round(float(p95), 4), len(seconds))
+
+
+def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
+    """In this process: ranking and search, encoding of the newest picture included."""
+    scene = Scene(load_bundle(bundle))
+    with WorldModel.load(bundle, backend) as model:
+        for observation in islice(scene.observations(), 24):
+            model.observe(observation)
+        newest = model.memory.newest_stamp_ns
+        assert newest is not None
+        distance = codec_distance(model.backend, Goal(model.backend.encode(scene.goal)))
+        candidates, spec = Candidates(model.backend), model.manifest.action
+        plans = np.tile(scene.plans(NUM_PLANS), (1, CHUNKS, 1))[:, : CHUNKS * model.manifest.chunk_len]
+
+        def rank() -> None:
+            evaluation = Evaluation(candidates, model.past(newest), Question(plans, distance, top_k=0))
+            for _ in evaluation.run():
+                pass
+
+        def search() -> None:
+            cem(costs_of(candidates, model.past(newest), distance), scene.plan[0], spec, CEM)
+
+        ranked = f"{NUM_PLANS} plans of {plans.shape[1]} frames ranked"
+        searched = f"CEM, {CEM.num_samples} plans of {scene.plan.shape[1]} frames x {CEM.iterations}"
+        return [Times.of(ranked, 1.0, _repeat(rank, runs)), Times.of(searched, 2.0, _repeat(search, runs))]
+
+
+def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
+    """What a client waits beyond the time in the network, for the scores of eight plans of one chunk."""
+    scene = Scene(load_bundle(bundle))
+    parameters = {"bundle": bundle, "backend": backend, "max_observation_age_s": 3600.0}
+    with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters):
+        node = Node("planner_speed")
+        client, executor = WorldModelClient(node, "/world_model"), MultiThreadedExecutor(2)
+        executor.add_node(node)
+        with ThreadPoolExecutor(1) as spinning:
+            spinning.submit(executor.spin)
+            try:
+                client.info()
+                _observe(node, scene, client)
+                plans = scene.plans(8)
+                waits = [_overhead(client, plans) for _ in range(calls)]
+            finally:
+                executor.shutdown()
+    return Times.of("service beyond the bare call", 0.005, waits)
+
+
+def _overhead(client: WorldModelClient, plans: FloatArray) -> float:
+    started_s = time.perf_counter()
+    reply = client.ask(plans, top_k=1, seed=0)
+    waited_s = time.perf_counter() - started_s
+    return waited_s - to_ns(reply.futures[0].inference_time) / NANOSECONDS
+
+
+def _observe(node: Node, scene: Scene, client: WorldModelClient) -> None:
+    """Show the node one picture, until it can answer."""
+    joints = node.create_publisher(JointState, "/joint_states", qos.newest())
+    camera = node.create_publisher(Image, "/image", qos.newest())
+    names, (observation,) = list(scene.manifest.action.names), islice(scene.observations(), 1)
+    for _ in range(100):
+        stamp = to_time(node.get_clock().now().nanoseconds)
+        positions = array("d", observation.positions.astype(float))
+        joints.publish(JointState(header=Header(stamp=stamp), name=names, position=positions))
+        camera.publish(to_image(observation.pixels, Header(stamp=stamp)))
+        time.sleep(0.2)
+        try:
+            client.ask(scene.plans(1), top_k=0)
+        except WorldModelError:
+            continue
+        return
+    raise TimeoutError("the node did not see the picture")
+
+
+def _repeat(work: Callable[[], Any], runs: int) -> list[float]:
+    """The first run, which opens graphs, is not counted."""
+    seconds = []
+    for _ in range(runs + 1):
+        started_s = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started_s)
+    return seconds[1:]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("--backend", default="auto", help="(default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=8, help="of ranking and search (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
+    add_json(parser)
+    options = parser.parse_args(arguments)
+    found = library_times(options.bundle, options.backend, options.runs)
+    found.append(service_overhead(options.bundle, options.backend, options.calls))
+    lines = ["| | goal | median | p95 | runs |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} |"
+        for t in found
+    ]
+    print("\n".join(lines))
+    result = {"backend": options.backend, "times": [asdict(t) for t in found], "machine": describe_machine()}
+    write_json(options.json, result)
+    if options.json is not None:
+        options.json.with_suffix(".md").write_text("# What a planner waits for\n\n" + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
