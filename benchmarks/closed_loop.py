@@ -26,6 +26,7 @@ from queue import Queue
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Header
@@ -56,13 +57,18 @@ PROBED = 16  # candidates that the simulator itself tries, for the oracle and fo
 POLICIES = tuple(round(0.01 * 1.32**k, 4) for k in range(12))
 PLANS_PER_POLICY = 4
 NOISE_M = {"reach": 0.06, "lift": 0.03}
-CEM = CemConfig(num_samples=32, iterations=5, num_elites=4)
+REFINED = 16  # plans of the prior, the best of which CEM starts at
+CEM = CemConfig(num_samples=32, iterations=5, num_elites=4, initial_std=0.05)
 _WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Lab:
-    """Everything that runs. model: encodes pictures as the node does. done: what came of each trajectory."""
+    """Everything that runs.
+
+    model: encodes pictures as the node does. done: what came of each trajectory. reset, goal: clients. drops: inputs that
+    the world model did not use, as its diagnostics say.
+    """
 
     sim: SimClient
     arm: SimulatedArm
@@ -70,6 +76,9 @@ class Lab:
     node: Node
     model: Backend
     done: Queue[dict[str, Any]]
+    reset: Any
+    goal: Any
+    drops: dict[str, str]
     noise_m: float
 
     def begin(self, task: str, seed: int) -> Episode:
@@ -110,15 +119,16 @@ class Episode:
     def restart(self) -> None:
         """The same start again, with the same history, at a later time."""
         lab = self.lab
+        self.settle()  # a picture on its way would become the first of the new history
         lab.sim.restart()
         lab.arm.begin_again()
-        lab.call(lab.node.create_client(Trigger, "/world_model/reset"), Trigger.Request())
+        lab.call(lab.reset, Trigger.Request())
         lab.arm.show(self.lived)
+        self.settle()
 
     def set_goal(self) -> None:
         goal = Goal(type=Goal.TYPE_IMAGE, image=to_image(self.lived["goal"], Header()))
-        client = self.lab.node.create_client(SetGoal, "/world_model/set_goal")
-        response = self.lab.call(client, SetGoal.Request(goal=goal))
+        response = self.lab.call(self.lab.goal, SetGoal.Request(goal=goal))
         if not response.success:
             raise RuntimeError(response.message)
 
@@ -129,25 +139,31 @@ class Episode:
         ]
         return plans
 
-    def ask(self, plans: FloatArray) -> Reply:
-        """About the newest picture; it may still be on its way."""
-        for _ in range(100):
+    def settle(self) -> None:
+        """Wait until the world model has seen the newest picture."""
+        newest, still = self.lab.arm.newest_stamp_ns, np.tile(self.lab.arm.positions, (1, 1, 1))
+        deadline_s = time.monotonic() + _WAIT_S
+        while newest and time.monotonic() < deadline_s:
             try:
-                reply = self.lab.client.ask(plans, top_k=0, seed=self.seed)
+                if to_ns(self.ask(still).observation_stamp) == newest:
+                    return
             except WorldModelError as error:
                 if error.status != Reply.STATUS_STALE_OBSERVATION:
                     raise
-            else:
-                if to_ns(reply.observation_stamp) == self.lab.arm.newest_stamp_ns:
-                    return reply
             time.sleep(0.02)
-        raise TimeoutError(
-            "observation: expected the newest picture within 100 questions, found an older one"
-        )
+        if newest:
+            raise TimeoutError(
+                f"observation: expected the newest picture within {_WAIT_S:g} s, found an older one"
+            )
+
+    def ask(self, plans: FloatArray) -> Reply:
+        return self.lab.client.ask(plans, top_k=0, seed=self.seed)
 
     def carry_out(self, plan: FloatArray, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
         publish(to_trajectory(plan, self.lab.client.spec()))
-        return self.lab.done.get(timeout=_WAIT_S)
+        lived = self.lab.done.get(timeout=_WAIT_S)
+        self.settle()
+        return lived
 
 
 Choice = Callable[[Episode, int], FloatArray]
@@ -164,12 +180,10 @@ def best_of(count: int) -> Choice:
 
 
 def searched(episode: Episode, decision: int) -> FloatArray:
-    """CEM from holding still, without a prior."""
-    episode.ask(episode.propose(decision, 1))  # the newest picture has arrived
-    rows = int(episode.lived["rows"])
-    spec = episode.lab.client.spec()
-    still = np.tile(spec.clip(episode.lab.arm.positions), (rows, 1))
-    return cem(episode.lab.client.costs(seed=episode.seed), still, spec, CEM, seed=episode.seed).plan
+    """CEM in the neighbourhood of the best of a few plans of the prior."""
+    first = best_of(REFINED)(episode, decision)
+    costs, spec = episode.lab.client.costs(seed=episode.seed), episode.lab.client.spec()
+    return cem(costs, spec.clip(first), spec, CEM, seed=episode.seed).plan
 
 
 def foreseen(episode: Episode, decision: int) -> FloatArray:
@@ -194,8 +208,8 @@ def true_scores(episode: Episode, pictures: ByteArray) -> FloatArray:
 def methods(task: str) -> dict[str, Choice]:
     """By name, in the order of the table."""
     found: dict[str, Choice] = {f"best_of_{count}": best_of(count) for count in COUNTS}
-    if task == "reach":  # a grasp is not found by moving joints at random
-        found["cem"] = searched
+    if task == "reach":  # a grasp has more to it than its last picture
+        found[f"cem_from_best_of_{REFINED}"] = searched
     return {**found, "oracle": foreseen}
 
 
@@ -213,6 +227,7 @@ def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[
     result["ranking"] = _ranking(episode)
     if with_policies:
         result["policies"] = _policies(episode)
+    result["drops"] = {name: int(count) for name, count in lab.drops.items() if int(count)}
     lab.node.destroy_publisher(publisher)
     return result
 
@@ -289,7 +304,18 @@ def laboratory(out: Path, bundle: Path, python: Path, noise_m: float, threads: i
         spinning.submit(executor.spin)
         last.callback(executor.shutdown)
         client.info(_WAIT_S)
-        yield Lab(sim, arm, client, node, model, done, noise_m)
+        drops: dict[str, str] = {}
+
+        def on_diagnostics(message: DiagnosticArray) -> None:
+            for status in message.status:
+                drops.update(
+                    {pair.key: pair.value for pair in status.values if pair.key.startswith("drops.")}
+                )
+
+        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+        reset = node.create_client(Trigger, "/world_model/reset")
+        goal = node.create_client(SetGoal, "/world_model/set_goal")
+        yield Lab(sim, arm, client, node, model, done, reset, goal, drops, noise_m)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -317,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.episodes)
+    bundle = load_bundle(options.bundle)
     files = {seed: options.out / f"{options.task}_{seed}.json" for seed in seeds}
     missing = [seed for seed, file in files.items() if not file.is_file()]
     noise_m = NOISE_M[options.task] if options.noise is None else options.noise
@@ -324,12 +351,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress = ProgressLine()
         with laboratory(options.out, options.bundle, options.python, noise_m, options.threads) as lab:
             for number, seed in enumerate(missing, 1):
-                with_policies = seed - 200_000 < options.policy_episodes
+                with_policies = seed - options.first_seed < options.policy_episodes
                 result = run_episode(lab, options.task, seed, with_policies=with_policies)
-                files[seed].write_text(json.dumps({**result, "noise_m": noise_m}) + "\n")
+                made_with = {"bundle_sha256": bundle.sha256, "noise_m": noise_m}
+                files[seed].write_text(json.dumps({**result, **made_with}) + "\n")
                 progress.update(f"{options.task} {number}/{len(missing)}: seed {seed}")
-    found = [json.loads(file.read_text()) for file in sorted(options.out.glob(f"{options.task}_??????.json"))]
-    summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
+    found = [json.loads(file.read_text()) for file in files.values()]
+    summarised = summary(found, bundle.manifest.model_id)
     text = report(summarised)
     print(text)
     name = options.out / f"closed_loop_{options.task}"

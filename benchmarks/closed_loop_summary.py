@@ -18,6 +18,11 @@ COUNTS = (1, 4, 16, 64)
 
 def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]:
     """Of the files of all episodes. Raises ValueError for none in which the goal can be reached."""
+    made_with = {(one["bundle_sha256"], one["noise_m"]) for one in episodes}
+    if len(made_with) > 1:
+        raise ValueError(
+            f"episodes: expected all of one bundle and one prior, found {len(made_with)} mixed; take another --out"
+        )
     possible = [one for one in episodes if one["is_possible"]]
     if not possible:
         raise ValueError("episodes: expected some whose goal can be reached, found none")

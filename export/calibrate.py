@@ -63,11 +63,11 @@ def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> Trus
     limit = float(np.quantile(np.concatenate(distances), USUAL))
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
-    Trust(familiarity, limit, intercept, slope).save(bundle / TRUST_FILE)
-    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), recordings.fitting)
-    manifest = load_bundle(bundle).manifest
-    files = manifest.files | {TRUST_FILE: describe_file(bundle / TRUST_FILE)}
-    write_manifest(bundle, replace(manifest, files=files, trust=spec))
+    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), recordings.fitting, config.num_samples)
+    loaded = load_bundle(bundle)
+    Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
+    files = loaded.manifest.files | {TRUST_FILE: describe_file(loaded.file(TRUST_FILE))}
+    write_manifest(loaded.root, replace(loaded.manifest, files=files, trust=spec))
     return spec
 
 

@@ -133,13 +133,15 @@ class TrustSpec:
     """What the model's own recordings say about its predictions (rollout/trust.py).
 
     file: npz. interval_low, interval_high: nine of ten real errors lie between so many times the expected one.
-    fitted_on: held-out episodes that were used for it; others may test it.
+    fitted_on: held-out episodes that were used for it; others may test it. num_samples: futures per plan whose spread was
+    fitted.
     """
 
     file: str
     interval_low: float
     interval_high: float
     fitted_on: tuple[str, ...]
+    num_samples: int
 
     def __post_init__(self) -> None:
         if not 0 < self.interval_low <= self.interval_high:
@@ -147,6 +149,8 @@ class TrustSpec:
                 "interval_low, interval_high: expected 0 < low <= high, found"
                 f" {self.interval_low:g}, {self.interval_high:g}"
             )
+        if self.num_samples < 2:
+            raise ValueError(f"num_samples: expected 2 or more, found {self.num_samples}")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ class PictureEncoder:
             raise BundleError(f"{file}: expected {INPUT} to {OUTPUT}, found {given.name} to {names}; {_FIX}")
         self._file, self._shape = file, tuple(given.shape)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures it takes."""
+        return self._shape[2], self._shape[3]
+
     def __call__(self, picture: ByteArray) -> FloatArray:
         """(h, w, 3) uint8 → (p,). Raises ValueError for another size than the network's."""
         pixels = np.moveaxis(picture.astype(np.float32) / 255, -1, 0)[None]

@@ -33,7 +33,9 @@ def run_trust(path: Path, arguments: argparse.Namespace) -> int:
     """The same for what the bundle says about itself, on episodes that it was not fitted on."""
     with WorldModel.load(path) as world_model:
         manifest = world_model.manifest
-        fitted_on = manifest.trust.fitted_on if manifest.trust else ()
+        fitted_on, num_samples = (
+            (manifest.trust.fitted_on, manifest.trust.num_samples) if manifest.trust else ((), 2)
+        )
         episodes = [
             episode
             for folder in arguments.data
@@ -41,7 +43,7 @@ def run_trust(path: Path, arguments: argparse.Namespace) -> int:
             if episode.name not in fitted_on
         ]
         others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
-        config = TrustConfig(every=arguments.every)
+        config = TrustConfig(num_samples, every=arguments.every)
         quality = evaluate_trust(
             world_model, episodes, others, config, lambda name: print(f"  {name}", flush=True)
         )

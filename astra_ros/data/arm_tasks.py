@@ -49,7 +49,7 @@ class ReachTask:
         while np.linalg.norm(away - where) < 0.15:
             away = rng.uniform(*_FAR.T)
         self.goal = away
-        return list(sim.imagined_path([Way(where, FINGER_OPEN_M, self.yaw, 0.3)], 30))
+        return list(sim.imagined_path([Way(where, FINGER_OPEN_M, self.yaw, 0.3)], 8 * PERIODS_PER_STEP))
 
     def goal_plan(self, sim: PandaSim) -> np.ndarray:
         """Rows that lead to the goal, for its picture."""
@@ -76,7 +76,7 @@ class LiftTask:
         self.yaw = float(rng.uniform(0.3, 1.3))
         offset = np.r_[rng.uniform(-0.03, 0.03, 2), _ABOVE_M]
         hover = Way(sim.state.cubes[0] + offset, FINGER_OPEN_M, self.yaw, 0.4)
-        return list(sim.imagined_path([hover], 50))
+        return list(sim.imagined_path([hover], 13 * PERIODS_PER_STEP))
 
     def goal_plan(self, sim: PandaSim) -> np.ndarray:
         return self._grasp(sim, np.zeros(3))

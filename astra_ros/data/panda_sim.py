@@ -115,11 +115,13 @@ class PandaSim:
         self._env.sim.set_state(saved[0])
         self._env.sim.forward()
         self._fingers[:] = saved[1]
+        for sensor in self._env._observables.values():  # noqa: SLF001 - its clock would run on otherwise
+            sensor.reset()
         self.state = self._read(self._env._get_observations(force_update=True))  # noqa: SLF001
 
     @property
     def is_lifted(self) -> bool:
-        """robosuite's own word for it: cube A is off the table, in the gripper's reach (Stack.staged_rewards)."""
+        """robosuite's own word for it: cube A is above the table (Stack.staged_rewards)."""
         return bool(self._env.staged_rewards()[1] > 0)
 
     def joint_velocity(self, linear: np.ndarray, yaw: float) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ from typing import Any, Self
 
 from astra_ros.data.arrays import pack, unpack
 
-_START_S = 60.0
+_START_S, _END_S = 60.0, 10.0
 
 
 class SimError(RuntimeError):
@@ -25,42 +27,58 @@ class SimClient:
 
     def __init__(self, python: Path, log: Path) -> None:
         """python: of the simulator's environment. log: takes what it prints."""
-        if not python.exists():
+        if not python.is_file():
             raise SimError(f"{python}: expected the simulator's Python, found none; make it: make sim")
-        self._folder = tempfile.TemporaryDirectory(prefix="astra_sim_")
-        self._path = str(Path(self._folder.name) / "socket")
-        self._log = log.open("wb")
-        self._process = subprocess.Popen(
-            [str(python), "-m", "astra_ros.data.sim_server", self._path],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-        self._connection = self._connect(log)
+        with ExitStack() as undo:
+            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="astra_sim_"))
+            self._path, self._log = str(Path(folder) / "socket"), log
+            output = undo.enter_context(log.open("wb"))
+            packages = Path(folder) / "packages"
+            packages.mkdir()
+            (packages / "astra_ros").symlink_to(Path(__file__).resolve().parents[1])
+            self._process = subprocess.Popen(
+                [str(python), "-m", "astra_ros.data.sim_server", self._path],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # an interrupted terminal ends this program, which ends that one
+                env=_environment(packages),
+            )
+            undo.callback(self._end)
+            self._connection = self._connect()
+            self._undo = undo.pop_all()
 
     def __getattr__(self, request: str) -> Callable[..., dict[str, Any]]:
         if request.startswith("_"):
             raise AttributeError(request)
 
         def ask(**arguments: Any) -> dict[str, Any]:
-            self._connection.send_bytes(pack({"request": request, **arguments}))
-            reply = unpack(self._connection.recv_bytes())
+            try:
+                self._connection.send_bytes(pack({"request": request, **arguments}))
+                reply = unpack(self._connection.recv_bytes())
+            except (EOFError, OSError) as error:
+                raise SimError(f"{request}: the simulator has ended; see {self._log}") from error
             if "error" in reply:
                 raise SimError(f"{request}: {reply['error']}")
             return reply
 
         return ask
 
-    def _connect(self, log: Path) -> Connection:
+    def _connect(self) -> Connection:
         deadline_s = time.monotonic() + _START_S
         while True:
             try:
                 return Client(self._path, "AF_UNIX")
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
-                    self._process.kill()
-                    raise SimError(f"the simulator did not start; see {log}") from error
+                    raise SimError(f"the simulator did not start; see {self._log}") from error
                 time.sleep(0.1)
+
+    def _end(self) -> None:
+        try:
+            self._process.wait(_END_S if hasattr(self, "_connection") else 0.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -69,9 +87,12 @@ class SimClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
-        self._folder.cleanup()
+        self._undo.close()
+
+
+def _environment(packages: Path) -> dict[str, str]:
+    """With this package alone: ROS on the library path, or this environment's other packages, would be the wrong ones."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "PYTHONPATH")
+    }
+    return {**kept, "PYTHONPATH": str(packages)}

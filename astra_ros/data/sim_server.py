@@ -93,7 +93,10 @@ class SimServer:
         return self._sim
 
     def _live(self, commands: Sequence[np.ndarray]) -> dict[str, Any]:
-        """What was sensed at the beginning of every period, a picture in every second one; now and last: at the end."""
+        """What was sensed at the beginning of every period, with a picture in the first of each step; now and last: at the end.
+
+        commands: of whole steps, so that all pictures are one step apart, as a history wants them.
+        """
         positions: list[np.ndarray] = []
         pictures: list[ByteArray] = []
         for tick, command in enumerate(commands):

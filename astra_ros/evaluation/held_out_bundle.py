@@ -94,8 +94,8 @@ def _evaluate_episode(
 ) -> dict[str, FloatArray]:
     """(predictions, horizon) PSNR of each series."""
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
-    moments = list(relived(world_model, episode, config.horizon, config.every))
-    plans = np.roll([moment.plan for moment in moments], -(len(moments) // 2), axis=0)
+    plans = np.array([moment.plan for moment in relived(world_model, episode, config.horizon, config.every)])
+    plans = np.roll(plans, -(len(plans) // 2), axis=0)
     for moment, other in zip(relived(world_model, episode, config.horizon, config.every), plans, strict=True):
         pictures = {
             "predicted": world_model.predict(moment.t0_ns, moment.plan, config.seed).frames,

@@ -34,6 +34,10 @@ class TrustConfig:
     every: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.num_samples < 2:
+            raise ValueError(f"num_samples: expected 2 or more, found {self.num_samples}")
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -110,6 +114,11 @@ def evaluate_trust(
 ) -> TrustQuality:
     """episodes: held out and not fitted on. others: from other cameras, by name. Raises ValueError for a bundle without trust."""
     manifest, trust, rng = world_model.manifest, world_model.trust, np.random.default_rng(config.seed)
+    for name, found in {"episodes": episodes, **others}.items():
+        if not found:
+            raise ValueError(
+                f"{name}: expected episodes, found none that can be read and were not fitted on; hold more out"
+            )
     if trust is None or manifest.trust is None:
         raise ValueError(
             f"{manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE --data"
@@ -136,7 +145,7 @@ def evaluate_trust(
         episodes=tuple(episode.name for episode in episodes),
         predictions=sum(len(one.error) for one in doubts),
         coverage=bootstrap(np.array([((s >= low) & (s <= high)).mean() for s in shares]), rng),
-        correlation=_rank_correlation(np.concatenate(expected), np.concatenate([d.error for d in doubts])),
+        correlation=rank_correlation(np.concatenate(expected), np.concatenate([d.error for d in doubts])),
         false_alarms=bootstrap(np.array([(one > 1).mean() for one in usual]), rng),
         auroc={name: auroc(np.concatenate(usual), found) for name, found in unusual.items()},
         detected={name: float((found > 1).mean()) for name, found in unusual.items()},
@@ -173,9 +182,12 @@ def _novelties(world_model: WorldModel, frames: Sequence[ByteArray] | ByteArray)
     return world_model.trust.novelties(latents)
 
 
-def _rank_correlation(one: FloatArray, other: FloatArray) -> float:
+def rank_correlation(one: FloatArray, other: FloatArray) -> float:
     """Spearman's, of every column (n, horizon), averaged; constants count as 0."""
-    ranks = [np.argsort(np.argsort(values, axis=0), axis=0).astype(float) for values in (one, other)]
+    ranks = [
+        np.argsort(np.argsort(values, axis=0), axis=0) * (np.ptp(values, axis=0) > 0)
+        for values in (one, other)
+    ]
     centred = [rank - rank.mean(axis=0) for rank in ranks]
     scale = np.sqrt(np.prod([np.square(rank).sum(axis=0) for rank in centred], axis=0))
     return float((np.prod(centred, axis=0).sum(axis=0) / np.maximum(scale, 1e-9)).mean())

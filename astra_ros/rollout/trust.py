@@ -149,9 +149,7 @@ def _require_arrays(found: dict[str, FloatArray], bundle: Bundle) -> None:
         "slope": (horizon,),
     }
     if set(found) != set(expected):
-        raise BundleError(
-            f"{bundle.manifest.trust}: expected {sorted(expected)}, found {sorted(found)[:9]}; {_FIX}"
-        )
+        raise BundleError(f"trust.file: expected {sorted(expected)}, found {sorted(found)[:9]}; {_FIX}")
     for name, array in found.items():
         if array.shape != expected[name] or array.dtype != np.float32 or not np.isfinite(array).all():
             raise BundleError(

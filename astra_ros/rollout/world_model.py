@@ -41,9 +41,10 @@ class WorldModel:
         """Verify a bundle, open it (backends.factory.open_backend) and warm up. Raises BundleError or BackendError."""
         bundle = load_bundle(bundle_dir)
         _require_joint_positions(bundle.manifest)
+        trust = load_trust(bundle)
         opened = open_backend(bundle, backend, num_threads, precision)
         opened.warmup()
-        return cls(opened, load_trust(bundle))
+        return cls(opened, trust)
 
     @property
     def manifest(self) -> Manifest:

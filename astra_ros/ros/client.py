@@ -5,6 +5,7 @@ Calls block, so they belong to a thread that does not spin the node they are mad
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Sequence
 from threading import Event
@@ -44,7 +45,7 @@ class WorldModelClient:
     """node: spun by somebody else. name: of the world model node."""
 
     def __init__(self, node: Node, name: str = "world_model") -> None:
-        self._name = name
+        self._node, self._name = node, name
         group = ReentrantCallbackGroup()
         self._service = node.create_client(EvaluateActions, f"{name}/evaluate_actions", callback_group=group)
         self._info: ModelInfo | None = None
@@ -101,11 +102,11 @@ class WorldModelClient:
         future = self._service.call_async(request)
         future.add_done_callback(lambda _future: done.set())
         # Without a deadline an answer takes as long as it takes; a node that has died must not hold the caller for ever.
-        if not done.wait(deadline_s + 60.0):
-            self._service.remove_pending_request(future)
-            raise WorldModelError(
-                f"{self._name}: expected an answer within {deadline_s + 60.0:g} s, found none"
-            )
+        patience_s, began_s = deadline_s + 60.0, time.monotonic()
+        while not done.wait(0.1):
+            if time.monotonic() - began_s > patience_s or not self._node.context.ok():
+                self._service.remove_pending_request(future)
+                raise WorldModelError(f"{self._name}: expected an answer within {patience_s:g} s, found none")
         reply: Reply = future.result()
         return reply
 

@@ -78,9 +78,9 @@ class Evaluator:
         started_s, query = time.monotonic(), ticket.query
         match, age_s = self._require_recent(match, config)
         commands = self._commands(query, match)
-        evaluation = Evaluation(
-            self._candidates, self._model.past(match.frame.stamp_ns), self._question(query, commands, config)
-        )
+        # All that needs the observation, now: while the question is answered, it may leave the memory.
+        past, novelty = self._model.past(match.frame.stamp_ns), self._model.novelty(match.frame.stamp_ns)
+        evaluation = Evaluation(self._candidates, past, self._question(query, commands, config))
         preprocess_s, inference_s = match.frame.preprocess_s + time.monotonic() - started_s, 0.0
         num_done, resumed_s = 0, time.monotonic()
         for _ in evaluation.run():
@@ -99,7 +99,7 @@ class Evaluator:
         if status is Status.STALE_OBSERVATION:
             raise QueryRefusal(status, line)
         timing = Timing(age_s, preprocess_s, inference_s, 0.0, 0.0)
-        judged = _Judged(query, match, commands, timing, self._model.novelty(match.frame.stamp_ns))
+        judged = _Judged(query, match, commands, timing, novelty)
         futures = []
         for future in answer.futures:
             futures.append(self._message(future, answer, judged, config))

@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
@@ -21,6 +19,7 @@ from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
+from astra_ros.ros.listener import Listener
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import QueryRefusal, read_goal
@@ -56,18 +55,17 @@ class Inputs:
         self._info = ModelInfo(
             action_names=list(manifest.action.names), step_dt=to_duration(manifest.action.step_dt)
         )
+        self._listener = Listener(node, health)
+        newest, sensor = qos.newest, qos.sensor
         self._inputs = [
-            self._subscribe_image(config.image_transport),
-            self._subscribe(
-                "joint_states", JointState, "joint_states", self._on_joint_state, qos.sensor(depth=10)
+            self._listen_to_camera(config.image_transport),
+            self._listen("joint_states", JointState, "joint_states", self._on_joint_state, sensor(depth=10)),
+            self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, newest()),
+            self._listen(
+                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, newest()
             ),
-            self._subscribe(
-                "action_sequence", ActionSequence, "action_sequence", self._on_plan, qos.newest()
-            ),
-            self._subscribe(
-                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, qos.newest()
-            ),
-            self._subscribe_goal(),
+            # Latched goals come once, so they are taken whether the node is active or not.
+            self._listener.listen("goal", Goal, "goal", self._on_goal, qos.latched()),
         ]
 
     @property
@@ -114,12 +112,10 @@ class Inputs:
         worker.set_plan(read_plan(message, spec, horizon_s, self._now_ns()))
 
     def _on_trajectory(self, message: JointTrajectory, worker: Worker) -> None:
-        spec = self._manifest.action
-        # A trajectory is of one group: what it leaves out, a gripper for example, stays where it is.
-        measured = {} if self._positions is None else dict(zip(spec.names, self._positions, strict=True))
-        held = {name: at for name, at in measured.items() if name not in message.joint_names}
+        names = self._manifest.action.names
+        measured = {} if self._positions is None else dict(zip(names, self._positions, strict=True))
         try:
-            plan = to_action_sequence(message, self._info, held=held)
+            plan = to_action_sequence(message, self._info, measured=measured)
         except TrajectoryError as error:
             raise Refusal(Drop.BAD_PLAN, str(error)) from error
         self._on_plan(plan, worker)
@@ -150,18 +146,14 @@ class Inputs:
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
 
-    def _subscribe_image(self, transport: str) -> Subscription:
+    def _listen_to_camera(self, transport: str) -> Subscription:
         if transport == "raw":
-            return self._subscribe("image", Image, "image", self._on_image, qos.sensor())
+            return self._listen("image", Image, "image", self._on_image, qos.sensor())
         # As image_transport does: a remapping of the base topic carries over to the compressed one.
         topic = self._node.resolve_topic_name("image") + "/compressed"
-        return self._subscribe("image", CompressedImage, topic, self._on_image, qos.sensor())
+        return self._listen("image", CompressedImage, topic, self._on_image, qos.sensor())
 
-    def _subscribe_goal(self) -> Subscription:
-        # Latched goals come once, so they are taken whether the node is active or not.
-        return self._listen("goal", Goal, "goal", self._on_goal, qos.latched())
-
-    def _subscribe(
+    def _listen(
         self,
         source: str,
         message_type: type,
@@ -177,42 +169,4 @@ class Inputs:
             handle(message, worker)
             return True
 
-        return self._listen(source, message_type, topic, on_message, profile)
-
-    def _listen(
-        self,
-        source: str,
-        message_type: type,
-        topic: str,
-        handle: Callable[[Any], bool],
-        profile: QoSProfile,
-    ) -> Subscription:
-        """handle: whether the message counts; raises Refusal."""
-        full_topic = self._node.resolve_topic_name(topic)
-
-        def on_message(message: Any) -> None:
-            try:
-                is_accepted = handle(message)
-            except Refusal as refusal:
-                self._health.refuse(source, Refusal(refusal.cause, f"{full_topic}: {refusal}"))
-            else:
-                if is_accepted:
-                    self._health.accept(source)
-
-        def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
-            policy = qos_policy_name_from_kind(event.last_policy_kind)
-            line = (
-                f"{full_topic}: expected a publisher whose QoS matches, found one whose {policy} policy does not, so that"
-                f" nothing arrives; set the parameter qos_overrides.{full_topic}.subscription.{policy.lower()}, or change"
-                " the publisher"
-            )
-            self._health.report(source, "incompatible_qos", line)
-
-        return self._node.create_subscription(
-            message_type,
-            topic,
-            on_message,
-            profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        return self._listener.listen(source, message_type, topic, on_message, profile)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from rclpy.lifecycle import LifecycleNode
 
 from astra_ros.backends.bundle import shipped_bundle
+from astra_ros.backends.manifest import CameraSpec
 from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, find_goal_distance
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.declaration import ConfigError
@@ -34,7 +35,7 @@ class ModelSession:
         self._model = model
         self._health = health
         self._worker: Worker | None = None
-        self._distance_to = _distance_to(_find_goal_distance(config), model)
+        self._distance_to = _distance_to(_find_goal_distance(config, model.manifest.camera), model)
         self._standing_goal = StandingGoal(self._distance_to)
         with ExitStack() as undo:
             self._inputs = Inputs(node, model.manifest, config, health, self._standing_goal)
@@ -153,8 +154,8 @@ def _distance_to(make: MakeGoalDistance, model: WorldModel) -> Callable[[GoalInp
     return distance_to
 
 
-def _find_goal_distance(config: NodeConfig) -> MakeGoalDistance:
+def _find_goal_distance(config: NodeConfig, camera: CameraSpec) -> MakeGoalDistance:
     try:
-        return find_goal_distance(config.goal_distance, config.goal_encoder)
+        return find_goal_distance(config.goal_distance, config.goal_encoder, (camera.height, camera.width))
     except ValueError as error:
         raise ConfigError(str(error)) from error

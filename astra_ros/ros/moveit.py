@@ -10,7 +10,7 @@ level down as `trajectory` (MotionPlanResponse, and SubTrajectory of a task cons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astra_ros.msg import Goal, ModelInfo
@@ -23,12 +23,12 @@ def rank_plans(
     info: ModelInfo,
     goal: Goal | None = None,
     *,
-    held: dict[str, float] | None = None,
+    measured: Mapping[str, float] | None = None,
     **fields: Any,
 ) -> EvaluateActions.Request:
     """One request for all plans, in their order; candidate k has k in the first four bytes of its id, little-endian.
 
-    info: from ~/model_info. goal: None = no scores. held: positions of joints that the plans do not move.
+    info: from ~/model_info. goal: None = no scores. measured: where joints are, as for to_action_sequence.
     fields: others of the request: top_k, frames, deadline, seed, …
     Raises TrajectoryError, which names the plan.
     """
@@ -36,7 +36,9 @@ def rank_plans(
     for index, plan in enumerate(plans):
         plan_id = (*index.to_bytes(4, "little"), *(0,) * 12)
         try:
-            candidates.append(to_action_sequence(joint_trajectory_of(plan), info, held=held, plan_id=plan_id))
+            candidates.append(
+                to_action_sequence(joint_trajectory_of(plan), info, measured=measured, plan_id=plan_id)
+            )
         except TrajectoryError as error:
             raise TrajectoryError(f"plans[{index}].{error}") from error
     return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)

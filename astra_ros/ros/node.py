@@ -154,7 +154,8 @@ class WorldModelNode(LifecycleNode):
         session, health = self._session, self._diagnostics.health
         if not session or not session.is_active:
             return
-        health.expire("action_sequence", session.config.plan_timeout_s)
+        for source in ("action_sequence", "joint_trajectory"):
+            health.expire(source, session.config.plan_timeout_s)
         silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
         if silence_s > _SILENCE_S and not health.has_problem("image"):
             topic = session.image_topic

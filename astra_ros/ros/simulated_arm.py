@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.action.server import RCLError
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.utilities import try_shutdown
@@ -32,7 +34,14 @@ from astra_ros.data.sim_client import SimClient, SimError
 from astra_ros.msg import ModelInfo
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.declaration import Limits, declare_parameters, parameter, read_config, require_choices
+from astra_ros.ros.declaration import (
+    ConfigError,
+    Limits,
+    declare_parameters,
+    parameter,
+    read_config,
+    require_choices,
+)
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
@@ -40,6 +49,8 @@ from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 _START_NS = 1000 * NANOSECONDS
 # A camera's driver sends its pictures one by one; so many at once would overrun a subscriber of depth 1.
 _PICTURE_S = 0.015
+# A picture that overtakes the clock looks as if it came from the future.
+_CLOCK_S = 0.05
 
 
 class SimulatedArm(Node):
@@ -82,19 +93,17 @@ class SimulatedArm(Node):
     def begin_again(self) -> None:
         """What comes next belongs to another time."""
         self._end_ns += 10 * NANOSECONDS
+        self._clock.publish(Clock(clock=to_time(self._end_ns)))
+        time.sleep(_CLOCK_S)
 
     def hold(self) -> None:
         """One step in which the arm stays."""
         self.show(self._sim.execute(rows=np.tile(self.positions, (1, 1))))
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        held = {
-            name: float(at)
-            for name, at in zip(self._names, self.positions, strict=True)
-            if name not in message.joint_names
-        }
+        measured = dict(zip(self._names, map(float, self.positions), strict=True))
         try:
-            plan = to_action_sequence(message, self._info, held=held)
+            plan = to_action_sequence(message, self._info, measured=measured)
         except TrajectoryError as error:
             self.get_logger().error(f"joint_trajectory: {error}")
             return
@@ -133,29 +142,33 @@ class ArmConfig:
 
 
 def main() -> None:
-    """`ros2 run astra_ros simulated_arm`: in real time as far as the machine goes. Ends with exit code 0 on SIGINT and SIGTERM."""
+    """`ros2 run astra_ros simulated_arm`. Between trajectories time passes as it does. Exit code 0 on SIGINT and SIGTERM."""
     rclpy.init()
-    asking = Node("simulated_arm", start_parameter_services=False)
-    declare_parameters(asking, ArmConfig)
-    config = read_config(asking, ArmConfig)
-    asking.destroy_node()
     try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            SimClient(Path(config.python), Path(folder) / "simulator.log") as sim,
-        ):
-            arm = SimulatedArm(sim)
-            declare_parameters(arm, ArmConfig)
-            arm.show(sim.reset(task=config.task, seed=config.seed))
-            executor = SingleThreadedExecutor()
-            executor.add_node(arm)
-            while rclpy.ok():
-                ends_s = time.monotonic() + arm.step_s
-                arm.hold()
-                executor.spin_once(timeout_sec=max(0.0, ends_s - time.monotonic()))
-    except SimError as error:
-        sys.exit(f"simulated_arm: {error}")
-    except (KeyboardInterrupt, ExternalShutdownException):
+        asking = Node("simulated_arm", start_parameter_services=False)
+        declare_parameters(asking, ArmConfig)
+        config = read_config(asking, ArmConfig)
+        asking.destroy_node()
+        with tempfile.TemporaryDirectory() as folder:
+            _live(config, Path(folder) / "simulator.log")
+    except (SimError, ConfigError, ParameterException) as error:
+        if rclpy.ok():
+            try_shutdown()
+            sys.exit(f"simulated_arm: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException, RCLError):
         pass
     finally:
         try_shutdown()
+
+
+def _live(config: ArmConfig, log: Path) -> None:
+    """Until the context ends."""
+    with SimClient(Path(config.python), log) as sim:
+        arm, executor = SimulatedArm(sim), SingleThreadedExecutor()
+        arm.show(sim.reset(task=config.task, seed=config.seed))
+        executor.add_node(arm)
+        while rclpy.ok():
+            ends_s = time.monotonic() + arm.step_s
+            arm.hold()
+            while (left_s := ends_s - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=left_s)

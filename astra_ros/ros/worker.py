@@ -29,6 +29,8 @@ from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation, Pre
 
 # More pictures than this come during one prediction only from a camera that is far too fast for the history.
 _MAX_WAITING = 64
+# One usual picture of a hundred is taken for unusual: it is flagged, but nobody is called.
+_UNUSUAL_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Worker:
         self._thread = Thread(target=self._run, name="world_model", daemon=True)
         self._tickets = Tickets(self._answer)
         self._hindsight = Hindsight(model.manifest.action.step_dt)
+        self._num_unusual = 0
         # Everything below is shared and guarded by _changed.
         self._changed = Condition()
         self._config = config
@@ -203,13 +206,14 @@ class Worker:
 
     def _judge(self, novelty: float) -> None:
         """Predictions from pictures that are unlike training are published, flagged, and not to be relied on."""
-        if novelty > 1:
+        self._num_unusual = self._num_unusual + 1 if novelty > 1 else 0
+        if self._num_unusual >= _UNUSUAL_IN_A_ROW:
             line = (
                 f"camera: expected pictures like those of training, found one {novelty:.1f} times as far from them as any"
                 " usual one; uncover the camera, put it back, or train on this view (docs/training.md)"
             )
             self._health.report("camera_view", "unlike_training", line)
-        else:
+        elif not self._num_unusual:
             self._health.resolve("camera_view")
 
     def _compare(self, matches: Sequence[Match]) -> None:

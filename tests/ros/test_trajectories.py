@@ -41,7 +41,7 @@ def test_joints_are_put_in_order_and_the_others_held() -> None:
     np.testing.assert_array_equal(rows(to_action_sequence(swapped, INFO)), [[2, 1]])
     only_elbow = trajectory([(0.2, [1.0])], ("elbow",))
     np.testing.assert_array_equal(
-        rows(to_action_sequence(only_elbow, INFO, held={"shoulder": 0.5})), [[0.5, 1]]
+        rows(to_action_sequence(only_elbow, INFO, measured={"shoulder": 0.5})), [[0.5, 1]]
     )
 
 
@@ -51,10 +51,21 @@ def test_the_stamp_carries_over() -> None:
     assert to_action_sequence(stamped, INFO).header.stamp == to_time(7)
 
 
+def test_a_point_later_than_now_is_reached_from_where_the_joints_are() -> None:
+    """As a joint trajectory controller does."""
+    later = trajectory([(0.4, [1.0])], ("elbow",))
+    moved = to_action_sequence(later, INFO, measured={"shoulder": 0.5, "elbow": 0.0})
+    np.testing.assert_allclose(rows(moved), [[0.5, 0.5], [0.5, 1.0]], atol=1e-6)
+    np.testing.assert_allclose(
+        rows(to_action_sequence(later, INFO, measured={"shoulder": 0.5})), [[0.5, 1.0]] * 2
+    )
+
+
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
         (trajectory([], JOINTS), "points: expected at least 1"),
+        (trajectory([(2e9, [1.0, 1.0])], JOINTS), "expected an end within 600 s, found 2e"),
         (trajectory([(0.2, [1.0])], JOINTS), r"points\[0\].positions: expected 2 values"),
         (
             trajectory([(0.2, [1.0, 1.0]), (0.2, [1.0, 1.0])], JOINTS),
@@ -62,7 +73,7 @@ def test_the_stamp_carries_over() -> None:
         ),
         (trajectory([(0.2, [1.0, np.nan])], JOINTS), "finite numbers, found nan for 'elbow'"),
         (trajectory([(0.2, [1.0, 1.0])], ("shoulder", "wrist")), "found wrist"),
-        (trajectory([(0.2, [1.0])], ("shoulder",)), "missing elbow; give their positions as held="),
+        (trajectory([(0.2, [1.0])], ("shoulder",)), "missing elbow; give their positions as measured="),
         (trajectory([(0.2, [1.0, 1.0])], ("elbow", "elbow")), "every joint once"),
     ],
 )
@@ -89,7 +100,7 @@ def test_a_broken_plan_is_named() -> None:
         rank_plans(
             [trajectory([(0.2, [1.0, 1.0])], JOINTS), trajectory([(0.2, [1.0])], ("wrist",))],
             INFO,
-            held={"shoulder": 0.0},
+            measured={"shoulder": 0.0},
         )
     with pytest.raises(TrajectoryError, match=r"^plans\[0\].type: .* found str"):
         rank_plans(["a plan"], INFO)

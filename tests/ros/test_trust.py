@@ -13,8 +13,9 @@ from astra_ros.msg import PredictedFuture
 from astra_ros.rollout.trust import Familiarity, Trust, describe
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.stamps import to_ns
+from astra_ros.srv import EvaluateActions
 from tests.ros.rig import Rig
-from tests.ros.test_questions import Asker, observe, request
+from tests.ros.test_questions import Asker, observe, open_questions, request
 from tests.unit.rollout.test_trust import HORIZON, with_trust
 
 UNUSUAL = PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
@@ -36,12 +37,29 @@ def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig]
     rig = make_rig(bundle=str(calibrated))
     rig.activate()
     assert not rig.serve().flags & UNUSUAL
-    assert rig.serve(seed=5).flags & UNUSUAL
+    for _ in range(3):
+        assert rig.serve(seed=5).flags & UNUSUAL
     status = rig.status(DiagnosticStatus.WARN, "camera: expected pictures like those of training")
     assert "uncover the camera" in status.message
     assert Asker(rig).ask(request()).futures[0].flags & UNUSUAL
     assert not rig.serve().flags & UNUSUAL
     rig.status(DiagnosticStatus.OK)
+
+
+def test_a_question_outlives_the_observation_that_it_began_with(
+    make_rig: Callable[..., Rig], calibrated: Path
+) -> None:
+    """Pictures that come meanwhile take the place of that one in the memory."""
+    rig = make_rig(bundle=str(calibrated))
+    rig.activate()
+    rig.serve()
+    asker = Asker(rig)
+    answer = asker.service.call_async(request(60, 40))
+    rig.spin_until(lambda: open_questions(rig))
+    for _ in range(8):
+        rig.serve()
+    assert not answer.done(), "the question must last longer than the pictures"
+    assert asker.result(answer).status == EvaluateActions.Response.STATUS_OK
 
 
 def test_uncertainty_is_the_expected_error(

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.closed_loop_summary import falls, report, spearman, summary
 
 COUNTS = (1, 4, 16, 64)
+MADE_WITH = {"bundle_sha256": "0" * 64, "noise_m": 0.06}
 
 
 def _episode(seed: int, *, obeys: bool) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def _episode(seed: int, *, obeys: bool) -> dict[str, Any]:
     return {
         "task": "reach",
         "seed": seed,
-        "noise_m": 0.06,
+        **MADE_WITH,
         "is_possible": True,
         "methods": {
             name: {"is_success": success, "decision_s": 0.5}
@@ -74,11 +75,18 @@ def test_a_model_that_knows_nothing_is_seen_to() -> None:
 
 def test_goals_out_of_reach_are_left_out_and_counted() -> None:
     episodes = [_episode(seed, obeys=True) for seed in range(10)]
-    episodes[3] = {"task": "reach", "seed": 3, "is_possible": False, "methods": {}}
+    episodes[3] = {"task": "reach", "seed": 3, "is_possible": False, "methods": {}, **MADE_WITH}
     found = summary(episodes, "model")
     assert (found["episodes"], found["left_out"]) == (9, 1)
     with pytest.raises(ValueError, match="expected some whose goal can be reached"):
         summary(episodes[3:4], "model")
+
+
+def test_episodes_of_two_models_are_not_mixed() -> None:
+    episodes = [_episode(seed, obeys=True) for seed in range(4)]
+    episodes[2]["bundle_sha256"] = "1" * 64
+    with pytest.raises(ValueError, match="expected all of one bundle and one prior, found 2 mixed"):
+        summary(episodes, "model")
 
 
 def test_a_fall_is_noticed() -> None:

@@ -11,7 +11,7 @@ from astra_ros.backends.bundle import load_bundle
 from astra_ros.cli.main import main
 from astra_ros.data.episode import Episode
 from astra_ros.data.lerobot import ActionSchema, DatasetWriter
-from astra_ros.evaluation.trust import auroc, cover
+from astra_ros.evaluation.trust import auroc, cover, rank_correlation
 from astra_ros.types import NANOSECONDS
 from export import calibrate
 from tests.bundle_fixture import HEIGHT, JOINTS, WIDTH
@@ -91,6 +91,15 @@ def test_auroc_of_known_values() -> None:
     assert auroc(usual, np.array([0.0], np.float32)) == 0.0
     assert auroc(usual, usual) == 0.5
     assert auroc(usual, np.array([2.5], np.float32)) == 0.5
+
+
+def test_rank_correlation_is_of_columns_and_0_for_constants() -> None:
+    rising = np.arange(6, dtype=np.float32)[:, None]
+    assert rank_correlation(rising, rising**2) == pytest.approx(1.0)
+    assert rank_correlation(rising, -rising) == pytest.approx(-1.0)
+    assert rank_correlation(np.ones_like(rising), rising) == 0.0
+    both = np.concatenate([rising, np.ones_like(rising)], axis=1)
+    assert rank_correlation(both, np.concatenate([rising, rising], axis=1)) == pytest.approx(0.5)
 
 
 def test_a_cover_hides_the_share_that_it_says() -> None:

@@ -45,7 +45,9 @@ def with_trust(bundle: Path, trust: Trust) -> Path:
     trust.save(bundle / "trust.npz")
     manifest = load_bundle(bundle).manifest
     files = manifest.files | {"trust.npz": describe_file(bundle / "trust.npz")}
-    write_manifest(bundle, replace(manifest, files=files, trust=TrustSpec("trust.npz", 0.5, 2.0, ("one",))))
+    write_manifest(
+        bundle, replace(manifest, files=files, trust=TrustSpec("trust.npz", 0.5, 2.0, ("one",), 4))
+    )
     return bundle
 
 
@@ -95,7 +97,7 @@ def test_a_calibrated_bundle_judges_what_it_sees(bundle_copy: Path) -> None:
     with WorldModel.load(with_trust(bundle_copy, _trust()), "onnxruntime") as model:
         for observation in observations():
             model.observe(observation)
-        assert model.manifest.trust == TrustSpec("trust.npz", 0.5, 2.0, ("one",))
+        assert model.manifest.trust == TrustSpec("trust.npz", 0.5, 2.0, ("one",), 4)
         stamp_ns = observations()[-1].stamp_ns
         prediction = model.predict(stamp_ns, np.zeros((4, 8), np.float32), seed=0)
         assert prediction.novelty == model.novelty(stamp_ns) > 1

@@ -1,0 +1,70 @@
+"""Subscriptions whose refusals and mismatches are counted, shown, and over with the next good message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSPolicyKind, QoSProfile, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+from astra_ros.ros.health import Health
+from astra_ros.ros.refusal import Refusal
+
+# rclpy's default, and what a latched topic may have to give up.
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
+
+
+class Listener:
+    """Subscribes for a node, and reports to its health under the name of each source."""
+
+    def __init__(self, node: LifecycleNode, health: Health) -> None:
+        self._node, self._health = node, health
+
+    def listen(
+        self,
+        source: str,
+        message_type: type,
+        topic: str,
+        handle: Callable[[Any], bool],
+        profile: QoSProfile,
+    ) -> Subscription:
+        """handle: whether the message counts as a good one; raises Refusal."""
+        full_topic = self._node.resolve_topic_name(topic)
+
+        def on_message(message: Any) -> None:
+            try:
+                is_accepted = handle(message)
+            except Refusal as refusal:
+                self._health.refuse(source, Refusal(refusal.cause, f"{full_topic}: {refusal}"))
+            else:
+                if is_accepted:
+                    self._health.accept(source)
+
+        def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
+            self._health.report(source, "incompatible_qos", _mismatch(full_topic, event))
+
+        return self._node.create_subscription(
+            message_type,
+            topic,
+            on_message,
+            profile,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=_OVERRIDABLE),
+        )
+
+
+def _mismatch(topic: str, event: QoSRequestedIncompatibleQoSInfo) -> str:
+    policy = qos_policy_name_from_kind(event.last_policy_kind)
+    return (
+        f"{topic}: expected a publisher whose QoS matches, found one whose {policy} policy does not, so that nothing arrives;"
+        f" set the parameter qos_overrides.{topic}.subscription.{policy.lower()}, or change the publisher"
+    )

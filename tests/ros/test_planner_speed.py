@@ -1,0 +1,30 @@
+"""The planner's stop-watch runs, in this process and over the service."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks.planner_speed", str(untrained_bundle), "--json", str(out)]
+    options = ["--backend", "onnxruntime", "--runs", "1", "--calls", "3"]
+    result = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr
+    ranked, searched, service = json.loads(out.read_text())["times"]
+    assert ranked["what"] == "64 plans of 16 frames ranked"
+    assert searched["what"] == "CEM, 32 plans of 4 frames x 5"
+    assert 0 < service["median_s"] < 5
+    assert service["runs"] == 3
+    assert "| service beyond the bare call | 5 ms |" in result.stdout
+    assert out.with_suffix(".md").is_file()
