@@ -1,0 +1,105 @@
+"""The simulated arm as a robot: a program of its own, and what it publishes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import WHY_NO_ROS
+from tests.simulator.conftest import PYTHON, Start
+
+if WHY_NO_ROS:
+    pytest.skip(WHY_NO_ROS, allow_module_level=True)
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from astra_ros.ros.stamps import to_ns
+from tests.ros.rig import trajectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.ros]
+START = "from astra_ros.ros.simulated_arm import main; main()"
+TIMEOUT_S = 90.0
+
+
+def start(*parameters: str) -> subprocess.Popen[str]:
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    command = [sys.executable, "-c", START, "--ros-args", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+class Watcher:
+    """What a robot's programs see of it."""
+
+    def __init__(self, domain: int) -> None:
+        rclpy.init(domain_id=domain) if not rclpy.ok() else None
+        self.node, self._executor = Node("watcher"), SingleThreadedExecutor()
+        self.images: list[Image] = []
+        self.joints: list[JointState] = []
+        self.node.create_subscription(Image, "image", self.images.append, 50)
+        self.node.create_subscription(JointState, "joint_states", self.joints.append, 200)
+        self.plan = self.node.create_publisher(JointTrajectory, "joint_trajectory", 1)
+        self._executor.add_node(self.node)
+
+    def spin_until(self, condition: Callable[[], Any]) -> None:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline_s, "nothing in time"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+@pytest.mark.timeout(200)
+def test_it_shows_itself_obeys_and_ends_cleanly(start_in_simulator: Start, ros_domain: int) -> None:
+    del start_in_simulator  # skips
+    process, watcher = start(f"python:={PYTHON}", "seed:=200000"), Watcher(ros_domain)
+    try:
+        watcher.spin_until(lambda: len(watcher.images) > 3 and watcher.plan.get_subscription_count())
+        stamps = [to_ns(image.header.stamp) for image in watcher.images]
+        assert set(np.diff(stamps)) == {200_000_000}
+        picture = watcher.images[0]
+        assert (picture.width, picture.height, picture.encoding) == (256, 256, "rgb8")
+        watcher.spin_until(lambda: np.ptp([one.position for one in watcher.joints[-8:]], axis=0).max() < 0.002)
+        before = dict(zip(watcher.joints[-1].name, watcher.joints[-1].position, strict=True))
+        joint = "panda_joint1"
+        wanted = before[joint] + 0.3
+        watcher.plan.publish(trajectory([(1.0, [wanted])], (joint,)))
+        place = list(before).index(joint)
+        watcher.spin_until(lambda: abs(watcher.joints[-1].position[place] - wanted) < 0.02)
+        after = dict(zip(watcher.joints[-1].name, watcher.joints[-1].position, strict=True))
+        others = [name for name in before if name != joint]
+        np.testing.assert_allclose([after[n] for n in others], [before[n] for n in others], atol=0.03)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    finally:
+        process.kill()
+        watcher.close()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ((), "expected the simulator's Python, found none; make it: make sim"),
+        (("task:=juggle",), "task: expected one of"),
+    ],
+)
+def test_what_cannot_be_is_one_line(parameters: tuple[str, ...], line: str) -> None:
+    process = start(*parameters)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"simulated_arm: {line}" in errors or line in errors
+    assert "Traceback" not in errors
