@@ -60,7 +60,7 @@ format: .venv/stamps/test  ## Rewrite the sources in the project's format
 .PHONY: record
 record: .venv-sim/stamps/sim  ## Record episodes of the simulated robot, to learn from and held out, into runs/
 	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --out runs/train --episodes 200 --first-seed 0
-	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --out runs/heldout --episodes 12 --first-seed 100000
+	@PYTHONPATH=. .venv-sim/bin/python -m astra_ros.cli.main simulate --out runs/heldout --episodes 24 --first-seed 100000
 
 # $(call simulate,world,folder,episodes to learn from,held out)
 define simulate

@@ -72,7 +72,9 @@ def test_it_shows_itself_obeys_and_ends_cleanly(start_in_simulator: Start, ros_d
         assert set(np.diff(stamps)) == {200_000_000}
         picture = watcher.images[0]
         assert (picture.width, picture.height, picture.encoding) == (256, 256, "rgb8")
-        watcher.spin_until(lambda: np.ptp([one.position for one in watcher.joints[-8:]], axis=0).max() < 0.002)
+        watcher.spin_until(
+            lambda: np.ptp([one.position for one in watcher.joints[-8:]], axis=0).max() < 0.002
+        )
         before = dict(zip(watcher.joints[-1].name, watcher.joints[-1].position, strict=True))
         joint = "panda_joint1"
         wanted = before[joint] + 0.3
