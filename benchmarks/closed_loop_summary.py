@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, bootstrap, wilson
+from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, Interval, bootstrap, wilson
 from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
@@ -160,8 +160,8 @@ def report(found: dict[str, Any]) -> str:
         + ".",
         "",
         f"Ranking of {ranking['candidates']} candidates against what the simulator shows: Spearman"
-        f" {ranking['spearman']['mean']:.2f} ({ranking['spearman']['low']:.2f} … {ranking['spearman']['high']:.2f}); the true"
-        f" best is in the predicted best tenth in {percent(ranking['top_tenth'])}.",
+        f" {Interval(**ranking['spearman']).text()}; the true best is in the predicted best tenth in"
+        f" {percent(ranking['top_tenth'])}.",
     ]
     if policies := found["policies"]:
         pearson = policies["pearson"]

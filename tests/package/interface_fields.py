@@ -8,7 +8,7 @@ from typing import Any
 
 from astra_ros.action import PredictFutures
 from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture
-from astra_ros.srv import EvaluateActions
+from astra_ros.srv import EvaluateActions, SetGoal
 
 GOLDEN = Path(__file__).with_name("interface_fields.json")
 PARTS: dict[str, type] = {
@@ -18,6 +18,8 @@ PARTS: dict[str, type] = {
     "msg/PredictedFuture": PredictedFuture,
     "srv/EvaluateActions request": EvaluateActions.Request,
     "srv/EvaluateActions response": EvaluateActions.Response,
+    "srv/SetGoal request": SetGoal.Request,
+    "srv/SetGoal response": SetGoal.Response,
     "action/PredictFutures goal": PredictFutures.Goal,
     "action/PredictFutures result": PredictFutures.Result,
     "action/PredictFutures feedback": PredictFutures.Feedback,
