@@ -64,6 +64,34 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="moments per dataset (default: %(default)s; long ones: a sixth)",
     )
     _add_serving(parser)
+    _add_tests(parser)
+    _add_bundles(parser)
+    add_topics(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints a table; with --json FILE also writes FILE, and FILE.md and a picture FILE.png beside it."""
+    from astra_ros.backends.bundle import MANIFEST_FILE, shipped_bundle
+
+    model: Path = arguments.model or shipped_bundle()
+    if not (model / MANIFEST_FILE).is_file():
+        from astra_ros.cli.evaluation_run import run_checkpoint
+
+        return run_checkpoint(model, arguments)
+    if arguments.test not in _OF_BUNDLES:
+        raise ValueError(
+            f"{model}: expected a checkpoint for --test {arguments.test}, found a bundle; it can do"
+            f" {' and '.join(_OF_BUNDLES)}"
+        )
+    from astra_ros.cli.bundle_evaluation import run_bundle, run_trust
+
+    return (run_trust if arguments.test == "trust" else run_bundle)(model, arguments)
+
+
+def _add_tests(parser: argparse.ArgumentParser) -> None:
+    """What single tests of a checkpoint need."""
     parser.add_argument(
         "--teacher", type=Path, metavar="DIR", help="steps: checkpoint of the teacher (default: the model)"
     )
@@ -88,6 +116,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MIN",
         help="drift: 0 for none (default: %(default)g)",
     )
+
+
+def _add_bundles(parser: argparse.ArgumentParser) -> None:
+    """What a bundle's tests need."""
     parser.add_argument(
         "--others",
         type=Path,
@@ -96,35 +128,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="trust: datasets of other cameras, which should be noticed",
     )
-    parser.add_argument("--horizon", type=int, default=10, help="bundle: frames (default: %(default)s)")
+    parser.add_argument(
+        "--horizon", type=int, default=10, help="held_out of a bundle: frames (default: %(default)s)"
+    )
     parser.add_argument(
         "--every",
         type=int,
         default=5,
         help="bundle: camera frames between two predictions (default: %(default)s)",
     )
-    add_topics(parser)
-    add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Prints a table; with --json FILE also writes FILE, and FILE.md and a picture FILE.png beside it."""
-    from astra_ros.backends.bundle import MANIFEST_FILE, shipped_bundle
-
-    model: Path = arguments.model or shipped_bundle()
-    if not (model / MANIFEST_FILE).is_file():
-        from astra_ros.cli.evaluation_run import run_checkpoint
-
-        return run_checkpoint(model, arguments)
-    if arguments.test not in _OF_BUNDLES:
-        raise ValueError(
-            f"{model}: expected a checkpoint for --test {arguments.test}, found a bundle; it can do"
-            f" {' and '.join(_OF_BUNDLES)}"
-        )
-    from astra_ros.cli.bundle_evaluation import run_bundle, run_trust
-
-    return (run_trust if arguments.test == "trust" else run_bundle)(model, arguments)
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
