@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,22 @@ def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
         candidates, spec = Candidates(model.backend), model.manifest.action
         plans = np.tile(scene.plans(NUM_PLANS), (1, CHUNKS, 1))[:, : CHUNKS * model.manifest.chunk_len]
 
-        def rank() -> None:
-            evaluation = Evaluation(candidates, model.past(newest), Question(plans, distance, top_k=0))
-            for _ in evaluation.run():
+        def rank(num_steps: int) -> None:
+            question = Question(plans, distance, top_k=0, num_steps=num_steps)
+            for _ in Evaluation(candidates, model.past(newest), question).run():
                 pass
 
-        def search() -> None:
-            cem(costs_of(candidates, model.past(newest), distance), scene.plan[0], spec, CEM)
+        def search(num_steps: int) -> None:
+            costs = costs_of(candidates, model.past(newest), distance, num_steps=num_steps)
+            cem(costs, scene.plan[0], spec, CEM)
 
         ranked = f"{NUM_PLANS} plans of {plans.shape[1]} frames ranked"
         searched = f"CEM, {CEM.num_samples} plans of {scene.plan.shape[1]} frames x {CEM.iterations}"
-        return [Times.of(ranked, 1.0, _repeat(rank, runs)), Times.of(searched, 2.0, _repeat(search, runs))]
+        return [
+            Times.of(f"{what}, {label}", goal_s, _repeat(partial(work, num_steps), runs))
+            for what, goal_s, work in ((ranked, 1.0, rank), (searched, 2.0, search))
+            for num_steps, label in ((0, "all steps"), (1, "ranking_steps 1"))
+        ]
 
 
 def service_overhead(bundle: Path, backend: str, calls: int) -> Times:

@@ -125,7 +125,8 @@ class Reference:
             found = golden.run_rollout(backend, self.scene.inputs)
             errors = golden.relative_errors(found, self.outputs, self.scene.inputs)
             return [
-                Row(name, stage, error, manifest.golden.reduced_tolerance) for stage, error in errors.items()
+                Row(name, stage, error, manifest.tolerance(backend.precision))
+                for stage, error in errors.items()
             ]
         stages = _stages(backend, self.scene)
         rows = [

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.bundle_fixture"]
+pytest_plugins = ["tests.bundle_fixture", "tests.moving_square"]
 
 # rclpy checks the types of message fields only when asked to; the tests ask.
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"

@@ -154,6 +154,23 @@ class TrustSpec:
 
 
 @dataclass(frozen=True)
+class QuantizationSpec:
+    """How to run the graphs in 8-bit integers (backends/openvino_int8.py).
+
+    file: JSON of ranges. tolerance: largest relative error, as golden.relative_errors has it. fitted_on: training
+    episodes that the ranges come from.
+    """
+
+    file: str
+    tolerance: float
+    fitted_on: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance <= 1:
+            raise ValueError(f"tolerance: expected 0 < tolerance <= 1, found {self.tolerance}")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contract between an exported model and a robot.
 
@@ -164,7 +181,7 @@ class Manifest:
     precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
-    trust: None until export/calibrate.py has fitted it.
+    trust: None until export/calibrate.py has fitted it. quantization: None until export/quantize.py has.
     """
 
     schema_version: int
@@ -187,6 +204,7 @@ class Manifest:
     golden: GoldenSpec
     provenance: dict[str, Any]
     trust: TrustSpec | None = None
+    quantization: QuantizationSpec | None = None
 
     def __post_init__(self) -> None:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
@@ -200,6 +218,12 @@ class Manifest:
     def num_steps(self) -> int:
         """K, the denoising steps of one chunk."""
         return len(self.sigmas) - 1
+
+    def tolerance(self, precision: str) -> float:
+        """Largest relative error of arithmetic below the graphs' own."""
+        if precision == "int8" and self.quantization is not None:
+            return self.quantization.tolerance
+        return self.golden.reduced_tolerance
 
     @property
     def dims(self) -> ModelDims:
@@ -268,6 +292,8 @@ def _require_files(manifest: Manifest) -> None:
     named["golden.file"] = manifest.golden.file
     if manifest.trust is not None:
         named["trust.file"] = manifest.trust.file
+    if manifest.quantization is not None:
+        named["quantization.file"] = manifest.quantization.file
     for field, name in named.items():
         if name not in manifest.files:
             raise ValueError(f"{field}: expected one of the bundle's files, found {name[:80]!r}")

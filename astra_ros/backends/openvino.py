@@ -15,10 +15,13 @@ from openvino.properties import hint
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
 from astra_ros.denoiser.io import GraphSpec, Shape
 from astra_ros.types import FloatArray
 
-_TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}
+# The type of what is not rounded, and the types that products then run in.
+_TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
+_COMPILED = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
 # Layers whose precision is the network's: nearly all of its arithmetic.
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 
@@ -43,12 +46,17 @@ class OpenVinoBackend(Backend):
         self._num_threads = num_threads
         self._cache_dir = cache_dir
         self._requests: dict[str, ov.InferRequest] = {}
+        self._ranges = Ranges({})
+        if precision == "int8" and (spec := bundle.manifest.quantization):
+            self._ranges = read_ranges(bundle.file(spec.file))
 
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
-        """bf16 where the processor has instructions for it."""
+        """bf16 where the processor has instructions for it, int8 where the bundle says how (export/quantize.py)."""
         native = ov.Core().get_property("CPU", properties.device.capabilities())
-        return ("fp32", "bf16") if "BF16" in native else ("fp32",)
+        bf16 = ("bf16",) if "BF16" in native else ()
+        int8 = ("int8",) if bundle.manifest.quantization else ()
+        return ("fp32", *bf16, *int8)
 
     def _open(self) -> None:
         for graph in self._always_needed:
@@ -56,15 +64,22 @@ class OpenVinoBackend(Backend):
 
     def _request(self, graph: str) -> ov.InferRequest:
         if graph not in self._requests:
-            path = self._bundle.graph(graph)
-            try:
-                compiled = ov.Core().compile_model(path, "CPU", self._options())
-            except RuntimeError as error:
-                raise BundleError(f"{path.name}: {self.version} cannot open it ({error})") from error
+            compiled = self._compile(graph)
             _require_io(graph, compiled, self.specs[graph])
             self._require_precision(graph, compiled)
             self._requests[graph] = compiled.create_infer_request()
         return self._requests[graph]
+
+    def _compile(self, graph: str) -> ov.CompiledModel:
+        path, core = self._bundle.graph(graph), ov.Core()
+        try:
+            if graph not in self._ranges.graphs:
+                return core.compile_model(path, "CPU", self._options())
+            model = core.read_model(path)
+            round_products(model, self._ranges.graphs[graph])
+            return core.compile_model(model, "CPU", self._options())
+        except RuntimeError as error:
+            raise BundleError(f"{path.name}: {self.version} cannot open it ({error})") from error
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -78,12 +93,13 @@ class OpenVinoBackend(Backend):
         return options if self._cache_dir is None else {**options, properties.cache_dir(): self._cache_dir}
 
     def _require_precision(self, graph: str, compiled: ov.CompiledModel) -> None:
-        """The hint is one: what counts is what most products were compiled to."""
+        """The hint is one: what counts is what products were compiled to. In int8 those of the ranges, else most."""
         infos = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
         products = [info for info in infos if info["layerType"].astype(str) in _PRODUCTS]
         compiled_to = Counter(info["runtimePrecision"].astype(str) for info in products)
-        found, expected = max(compiled_to, key=compiled_to.__getitem__), _TYPES[self.precision]
-        if found != expected.get_type_name():
+        rounded = len(self._ranges.graphs.get(graph, ()))
+        enough = rounded or (len(products) + 1) // 2
+        if sum(compiled_to[name] for name in _COMPILED["int8" if rounded else self.precision]) < enough:
             raise BackendError(
                 f"precision: expected {self.precision} in {graph}, found {dict(compiled_to)} with {self.version};"
                 " choose precision fp32"

@@ -25,6 +25,7 @@ class Rollout:
         self.batch = batch
         manifest = backend.manifest
         self._backend, self._spec, self.num_steps = backend, manifest.action, manifest.num_steps
+        self._sigmas = manifest.sigmas
         self._blocks = blocks_after(manifest.chunk_len)
         slots, shape = newest_slots(manifest.dims), manifest.latents
         # The newest slots, which append reads: they move on by a chunk each time.
@@ -53,16 +54,25 @@ class Rollout:
                 for name, axis in CACHE_AXES.items()
             }
 
-    def sample(self, noise: FloatArray, actions: FloatArray) -> FloatArray:
+    def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
         """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).
 
+        num_steps: only the first so many, of which the last goes straight on to noise level 0; 0, or more than there
+        are: all.
         The next sample or denoise overwrites what is returned.
         """
-        given = self._given(actions, "sample()")
+        given, count = self._given(actions, "sample()"), self._num_steps(num_steps)
+        before: Any = noise
         latents: Any = self._staged(noise)
-        for k in range(self.num_steps):
-            latents = self._step(k, latents, given)
-        return self._backend.fetch(latents)
+        for k in range(count):
+            before, latents = latents, self._step(k, latents, given)
+        if count == self.num_steps:
+            return self._backend.fetch(latents)
+        # A step is a straight line in the noise level: its end follows from any two of its points.
+        high, low = self._sigmas[count - 1], self._sigmas[count]
+        start = noise if count == 1 else self._backend.fetch(before)
+        clean: FloatArray = start + (self._backend.fetch(latents) - start) * np.float32(high / (high - low))
+        return clean
 
     def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
         """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1].
@@ -92,6 +102,9 @@ class Rollout:
             },
         )
         self._cache = {name.removeprefix("new_"): value for name, value in outputs.items()}
+
+    def _num_steps(self, asked: int) -> int:
+        return min(asked or self.num_steps, self.num_steps)
 
     def _staged(self, noisy: FloatArray) -> FloatArray:
         self._noisy[:] = noisy

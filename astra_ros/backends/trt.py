@@ -203,7 +203,9 @@ class _GraphRollout(Rollout):
         super().__init__(backend, batch)
         self._tensorrt = backend
 
-    def sample(self, noise: FloatArray, actions: FloatArray) -> FloatArray:
+    def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
+        if self._num_steps(num_steps) < self.num_steps:
+            return super().sample(noise, actions, num_steps)
         inputs = {"noisy_latents": noise, **self._given(actions, "sample()")}
         return self._tensorrt.fetch(self._tensorrt.sample(self.batch, inputs))
 

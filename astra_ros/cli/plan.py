@@ -57,6 +57,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--seed", type=int, default=0, help="of the samples and of the model's noise (default: %(default)s)"
     )
+    parser.add_argument(
+        "--ranking-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="denoising steps that plans are ranked by: 1 is fastest, 0 is all (default: %(default)s)",
+    )
     parser.add_argument("--backend", default="auto", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument(
         "--out", type=Path, default=Path("out"), metavar="DIR", help="folder for both (default: %(default)s)"
@@ -94,7 +101,9 @@ def _plan(
     episode = _read(arguments, world_model.manifest)
     now = frame_at(episode, arguments.at)
     goal = _goal(arguments.goal, episode, now, world_model.manifest)
-    task = PlanningTask(episode, now, goal, arguments.horizon, arguments.seed)
+    task = PlanningTask(
+        episode, now, goal, arguments.horizon, arguments.seed, _ranking_steps(arguments, world_model)
+    )
     planned = plan_recorded(world_model, task, optimise, show)
     result = {
         "command": arguments.command_line,
@@ -110,6 +119,13 @@ def _plan(
     line.done(f"done: {result['candidates']} candidates in {planned.seconds:.2f} s")
     print(f"{_table(planned)}\n\nin {arguments.out}/: plan.json, plan.png")
     return 0
+
+
+def _ranking_steps(arguments: argparse.Namespace, world_model: WorldModel) -> int:
+    count, most = arguments.ranking_steps, world_model.manifest.num_steps
+    if not 0 <= count <= most:
+        raise ValueError(f"ranking-steps: expected 0 to {most}, the model's denoising steps, found {count}")
+    return count
 
 
 def _planner(arguments: argparse.Namespace) -> tuple[Optimise, dict[str, Any]]:

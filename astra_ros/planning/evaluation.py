@@ -26,7 +26,9 @@ class Question:
     goal_distance: None = no goal, and no scores. top_k: futures to return. num_samples: futures per plan whose spread is
     the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty; None = the spread itself.
     uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
-    the best top_k, after all scores. deadline_s: time.monotonic() by which to end; None = whenever it is done.
+    the best top_k, after all scores. num_steps: denoising steps of a chunk that make the scores (0 = all); the futures
+    that are returned get all of them in any case, after all scores. deadline_s: time.monotonic() by which to end;
+    None = whenever it is done.
     """
 
     plans: FloatArray
@@ -36,6 +38,7 @@ class Question:
     num_samples: int = 1
     expected_error: Callable[[FloatArray], FloatArray] | None = None
     uncertainty_weight: float = 0.0
+    num_steps: int = 0
     deadline_s: float | None = None
 
 
@@ -124,18 +127,26 @@ class Evaluation:
         samples = question.num_samples if question.uncertainty_weight else 1
         for start in range(0, len(question.plans), batch):
             group = np.arange(start, min(start + batch, len(question.plans)))
-            latents = yield from self._roll_out(group, sample=0)
+            latents = yield from self._roll_out(group, 0, question.num_steps)
             uncertainty = yield from self._spread(group, latents, samples)
             self._record(group, latents, uncertainty)
             yield
+        if 0 < question.num_steps < self._candidates.num_steps:
+            yield from self._denoise_best()
         if samples < question.num_samples:
             yield from self._add_uncertainty()
 
+    def _denoise_best(self) -> Iterator[None]:
+        """In all steps, the futures that are going to be returned; their scores stay comparable with the others'."""
+        for group in self._best_groups():
+            latents = yield from self._roll_out(group, 0)
+            for plan, whole in zip(group.tolist(), latents, strict=True):
+                self._best[plan] = replace(self._best[plan], latents=whole)
+            yield
+
     def _add_uncertainty(self) -> Iterator[None]:
         """To the futures that are going to be returned."""
-        batch, best = self._candidates.largest_batch, np.array(sorted(self._best), np.intp)
-        for start in range(0, len(best), batch):
-            group = best[start : start + batch]
+        for group in self._best_groups():
             latents = np.stack([self._best[plan].latents for plan in group.tolist()])
             uncertainty = yield from self._spread(group, latents, self._question.num_samples)
             self._uncertainty[group] = uncertainty.mean(axis=1)
@@ -143,10 +154,17 @@ class Evaluation:
                 self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
             yield
 
-    def _roll_out(self, group: npt.NDArray[np.intp], sample: int) -> Generator[None, None, FloatArray]:
+    def _best_groups(self) -> list[npt.NDArray[np.intp]]:
+        """The futures that are going to be returned, as many together as one run takes."""
+        batch, best = self._candidates.largest_batch, np.array(sorted(self._best), np.intp)
+        return [best[start : start + batch] for start in range(0, len(best), batch)]
+
+    def _roll_out(
+        self, group: npt.NDArray[np.intp], sample: int, num_steps: int = 0
+    ) -> Generator[None, None, FloatArray]:
         """Latents (g, horizon, c, h, w) of one batch of plans."""
         seed = _sample_seed(self._question.seed, sample)
-        for futures in self._candidates.roll_out(self._past, self._question.plans[group], seed):
+        for futures in self._candidates.roll_out(self._past, self._question.plans[group], seed, num_steps):
             if futures:
                 return futures.latents
             yield
@@ -196,12 +214,12 @@ class Evaluation:
 
 
 def costs_of(
-    candidates: Candidates, past: Past, goal_distance: GoalDistance, seed: int = 0
+    candidates: Candidates, past: Past, goal_distance: GoalDistance, seed: int = 0, num_steps: int = 0
 ) -> Callable[[FloatArray], FloatArray]:
     """For optimisers: plans (n, horizon, a) → final goal distances (n,), each time from this past and with this noise."""
 
     def costs(plans: FloatArray) -> FloatArray:
-        question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0)
+        question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0, num_steps=num_steps)
         evaluation = Evaluation(candidates, past, question)
         for _ in evaluation.run():
             pass

@@ -25,13 +25,17 @@ Optimise = Callable[[Costs, FloatArray, ActionSpec], Planned]
 
 @dataclass(frozen=True)
 class PlanningTask:
-    """now: index of the frame to plan from. goal: (h, w, 3) uint8 of the model's size. horizon: frames. seed: of the model."""
+    """now: index of the frame to plan from. goal: (h, w, 3) uint8 of the model's size. horizon: frames. seed: of the model.
+
+    ranking_steps: denoising steps that the costs come from; 0: all.
+    """
 
     episode: Episode
     now: int
     goal: ByteArray
     horizon: int
     seed: int = 0
+    ranking_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def plan_recorded(
         )
     candidates, past = Candidates(backend), _observe(world_model, episode, task.now)
     distance = codec_distance(backend, Goal(backend.encode(task.goal), task.goal))
-    costs = costs_of(candidates, past, distance, task.seed)
+    costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
     still = manifest.action.clip(np.tile(episode.measured[task.now], (task.horizon, 1)))
     costs(still[None])  # opens the graphs for candidates, whose time is no part of planning
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
@@ -110,7 +114,8 @@ def plan_recorded(
     happened = None if frames is None else episode.pixels[frames]
     # A joint position, the only representation that WorldModel takes, is recorded as it led to its frame.
     recorded = [] if frames is None else [manifest.action.clip(episode.commanded[frames])]
-    question = Question(np.stack([planned.plan, *recorded]), distance, task.seed, top_k=2)
+    plans = np.stack([planned.plan, *recorded])
+    question = Question(plans, distance, task.seed, top_k=2, num_steps=task.ranking_steps)
     futures = _futures(candidates, past, question)
     return PlannedTask(
         names=manifest.action.names,

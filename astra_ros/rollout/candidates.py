@@ -37,17 +37,27 @@ class Candidates:
         """Plans that one run of the network takes."""
         return self._backend.manifest.batches[-1]
 
-    def roll_out(self, past: Past, plans: FloatArray, seed: int) -> Iterator[Futures | None]:
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps of a chunk."""
+        return self._backend.manifest.num_steps
+
+    def roll_out(
+        self, past: Past, plans: FloatArray, seed: int, num_steps: int = 0
+    ) -> Iterator[Futures | None]:
         """Futures of all plans (n, horizon, a), a batch after the other; None after every chunk that completes none.
 
         Whoever asks may therefore stop, or do something else, after each chunk. All plans see the same noise.
+        num_steps: as for Rollout.sample.
         """
         for group, batch in _groups(len(plans), self._backend.manifest.batches):
             rows = plans[group.start : group.stop]
             # A batch has a fixed size: its last places repeat the last plan.
             padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
             chunks: list[FloatArray] = []
-            for chunk in roll_out(self._rollouts[batch], past, padded, self._backend.manifest, seed):
+            for chunk in roll_out(
+                self._rollouts[batch], past, padded, self._backend.manifest, seed, num_steps
+            ):
                 if chunks:
                     yield None
                 chunks.append(chunk[: len(rows)].copy())

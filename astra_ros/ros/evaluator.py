@@ -141,6 +141,7 @@ class Evaluator:
             num_samples=config.uncertainty_samples,
             expected_error=trust.expected_error if (trust := self._model.trust) else None,
             uncertainty_weight=config.uncertainty_weight,
+            num_steps=config.ranking_steps,
             deadline_s=deadline_s,
         )
 

@@ -81,6 +81,11 @@ class NodeConfig:
     uncertainty_weight: float = parameter(
         0.0, "Lambda in score = -final goal distance - lambda * uncertainty.", Limits(0.0, 1e6)
     )
+    ranking_steps: int = parameter(
+        0,
+        "Denoising steps that rank candidates; futures that are returned get all. 0: all, 1: fastest.",
+        Limits(0, 64),
+    )
     preemption: str = parameter(
         "queue",
         "A question that comes while another is answered waits, ends that one, or is refused as busy.",
@@ -95,6 +100,11 @@ class NodeConfig:
             raise ConfigError(
                 f"uncertainty_weight: expected 0 without uncertainty, found {self.uncertainty_weight:g}; set"
                 " uncertainty_samples:=4 first"
+            )
+        if self.uncertainty_weight and self.ranking_steps:
+            raise ConfigError(
+                f"ranking_steps: expected 0 where uncertainty is part of the score, found {self.ranking_steps}; an"
+                " uncertainty is that of all steps: set ranking_steps:=0 or uncertainty_weight:=0.0"
             )
 
 

@@ -225,6 +225,22 @@ def test_uncertainty_is_asked_for_by_parameters(make_rig: MakeRig) -> None:
     np.testing.assert_allclose(weighted.scores, expected, rtol=1e-5)
 
 
+def test_candidates_may_be_ranked_by_fewer_steps(asker: Asker) -> None:
+    goal = Goal(type=Goal.TYPE_IMAGE, image=image(1, seed=3))
+    asked = request(goal=goal, top_k=3, frames=EvaluateActions.Request.FRAMES_ALL)
+    whole = asker.ask(asked)
+    asker.rig.node.set_parameters([Parameter("ranking_steps", value=1)])
+    quick = asker.ask(asked)
+    assert (np.array(quick.scores) != np.array(whole.scores)).all()
+    frames = {tuple(one.actions.data): one.compressed_frames for one in whole.futures}
+    for one in quick.futures:
+        assert one.compressed_frames == frames[tuple(one.actions.data)]
+    both = [Parameter("uncertainty_samples", value=3), Parameter("uncertainty_weight", value=2.0)]
+    answer = asker.rig.node.set_parameters_atomically(both)
+    assert not answer.successful
+    assert "ranking_steps: expected 0 where uncertainty is part of the score, found 1" in answer.reason
+
+
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "no candidates": ({"candidates": []}, Reply.STATUS_REJECTED, "candidates: expected at least 1"),
     "too many": (
@@ -466,6 +482,7 @@ def test_a_newer_question_ends_the_older_when_the_policy_is_to_preempt(asker: As
 
 def test_the_queue_is_bounded(asker: Asker) -> None:
     handle = asker.start(long_request())
+    asker.rig.spin_until(lambda: asker.feedback)  # it has left the queue
     waiting = [asker.service.call_async(request(1)) for _ in range(9)]
     asker.rig.spin_until(lambda: sum(one.done() for one in waiting))
     (refused,) = (one.result() for one in waiting if one.done())

@@ -9,49 +9,16 @@ import pytest
 
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.cli.main import main
-from astra_ros.data.episode import Episode
-from astra_ros.data.lerobot import ActionSchema, DatasetWriter
 from astra_ros.evaluation.trust import auroc, cover, rank_correlation
-from astra_ros.types import NANOSECONDS
 from export import calibrate
-from tests.bundle_fixture import HEIGHT, JOINTS, WIDTH
-
-FPS = 5.0
-ARM = ActionSchema("panda", "arm", "joint_position", JOINTS, ("rad",) * 7 + ("m",))
-
-
-def _episode(name: str, seed: int, *, elsewhere: bool = False) -> Episode:
-    """A square that moves over the same background, or over another."""
-    rng, count = np.random.default_rng(seed), 40
-    background = np.random.default_rng(99 if elsewhere else 0).integers(0, 256, (6, 8, 3), np.uint8)
-    pixels = np.tile(np.kron(background, np.ones((8, 8, 1), np.uint8)), (count, 1, 1, 1))
-    for frame, picture in enumerate(pixels):
-        left = int(rng.integers(0, 4)) + frame % (WIDTH - 12)
-        picture[20:28, left : left + 8] = 255
-    positions = np.cumsum(rng.normal(0, 0.05, (count, 8)), axis=0).astype(np.float32)
-    stamps = np.arange(count) * round(NANOSECONDS / FPS)
-    return Episode(name, stamps, pixels, positions, positions)
-
-
-def _dataset(path: Path, names: list[str], *, elsewhere: bool = False) -> Path:
-    with DatasetWriter(path, path.name, ARM, FPS, (HEIGHT, WIDTH)) as writer:
-        for seed, name in enumerate(names):
-            writer.append(_episode(name, seed, elsewhere=elsewhere), "task")
-    return path
-
-
-@pytest.fixture
-def held_out_file(tmp_path: Path) -> Path:
-    file = tmp_path / "held_out.yaml"
-    file.write_text('own: ["held_?"]\nother: []\n')
-    return file
+from tests.moving_square import write_dataset
 
 
 def test_calibrating_and_testing_a_bundle(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = _dataset(tmp_path / "own", [f"train_{i}" for i in range(6)] + [f"held_{i}" for i in range(4)])
-    other = _dataset(tmp_path / "other", ["elsewhere"], elsewhere=True)
+    own = write_dataset(tmp_path / "own", [f"train_{i}" for i in range(6)] + [f"held_{i}" for i in range(4)])
+    other = write_dataset(tmp_path / "other", ["elsewhere"], elsewhere=True)
     words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
     assert calibrate.main(words) == 0
     trust = load_bundle(bundle_copy).manifest.trust
@@ -70,7 +37,7 @@ def test_calibrating_and_testing_a_bundle(
 def test_an_uncalibrated_bundle_cannot_be_tested(
     untrained_bundle: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = _dataset(tmp_path / "own", ["train_0", "held_0"])
+    own = write_dataset(tmp_path / "own", ["train_0", "held_0"])
     words = ["evaluate", str(untrained_bundle), "--test", "trust", "--data", str(own)]
     assert main([*words, "--held-out", str(held_out_file)]) == 1
     assert "python -m export.calibrate" in capsys.readouterr().err
@@ -79,7 +46,7 @@ def test_an_uncalibrated_bundle_cannot_be_tested(
 def test_calibrating_needs_episodes_of_both_kinds(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = _dataset(tmp_path / "own", ["train_0", "train_1", "held_0"])
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", "held_0"])
     words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
     assert calibrate.main(words) == 1
     assert "expected two training and two held-out episodes" in capsys.readouterr().err

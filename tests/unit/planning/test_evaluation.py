@@ -108,6 +108,23 @@ def test_without_a_weight_only_the_best_get_an_uncertainty(
     assert answer.uncertainty[best.plan] == pytest.approx(best.uncertainty.mean())
 
 
+def test_plans_may_be_ranked_by_fewer_steps_but_what_is_returned_has_all(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    whole = ask(model, candidates, Question(plans(10), to_planted, top_k=10))
+    quick = ask(model, candidates, Question(plans(10), to_planted, top_k=3, num_steps=1))
+    assert (quick.scores != whole.scores).all()
+    assert quick.ranking[0] == PLANTED
+    latents = {future.plan: future.latents for future in whole.futures}
+    for future in quick.futures:
+        np.testing.assert_allclose(future.latents, latents[future.plan], atol=1e-5)
+        assert future.goal_distance[-1] == quick.final_goal_distance[future.plan]
+    costs = costs_of(candidates, model.past(0), to_planted, num_steps=1)(plans(10))
+    np.testing.assert_array_equal(costs, quick.final_goal_distance)
+    all_steps = ask(model, candidates, Question(plans(10), to_planted, num_steps=model.manifest.num_steps))
+    np.testing.assert_array_equal(all_steps.scores, whole.scores)
+
+
 def test_uncertainty_is_the_spread_over_noise_and_lowers_the_score(
     model: WorldModel, candidates: Candidates, to_planted: GoalDistance
 ) -> None:

@@ -70,3 +70,21 @@ def test_whoever_asks_may_stop_after_every_chunk(backend: OrtBackend, past: Past
     again = [one for one in candidates.roll_out(past, plans(9), seed=0) if one]
     first = [one for one in Candidates(backend).roll_out(past, plans(9), seed=0) if one]
     assert all(np.array_equal(a.latents, b.latents) for a, b in zip(again, first, strict=True))
+
+
+def test_fewer_steps_go_straight_on_to_where_there_is_no_noise(backend: OrtBackend, past: Past) -> None:
+    """x_0 = x_1 - v, and the first step ends at x_s = x_1 - (1 - s) v."""
+    rollout, (plan,) = backend.rollout(), plans(1)[:, :CHUNK]
+    rollout.begin(past)
+    noise = np.random.default_rng(2).standard_normal((1, CHUNK, *LATENT), np.float32)
+    level = backend.manifest.sigmas[1]
+    velocity = (noise - rollout.denoise(0, noise, plan[None])) / (1 - level)
+    found = rollout.sample(noise, plan[None], num_steps=1)
+    assert np.abs(found - (noise - velocity)).max() <= 1e-4
+    for count in (0, backend.manifest.num_steps, 99):
+        whole = rollout.sample(noise, plan[None], count).copy()
+        assert not np.allclose(whole, found)
+        last = noise
+        for k in range(backend.manifest.num_steps):
+            last = rollout.denoise(k, last, plan[None]).copy()
+        np.testing.assert_array_equal(whole, last)

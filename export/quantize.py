@@ -1,0 +1,162 @@
+"""Teach a bundle to run in 8-bit integers, from the recordings that its model was made of.
+
+    python -m export.quantize BUNDLE --data DATASET
+
+Some training episodes are lived through again, and what goes into every large matrix product and convolution is watched
+(backends/openvino_int8.py says what its range is for). Adds int8.json to the bundle and says what held-out predictions lose.
+Runs on OpenVINO; needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from astra_ros.backends.base import BackendError
+from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest
+from astra_ros.backends.manifest import QuantizationSpec
+from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.openvino_int8 import Product, Ranges, products
+from astra_ros.data.episode import Episode
+from astra_ros.denoiser.io import batched
+from astra_ros.evaluation.metrics import psnr
+from astra_ros.evaluation.reliving import relived
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.types import FloatArray
+from export.recordings import Recordings, add_arguments
+
+INT8_FILE, INT8_TOLERANCE = "int8.json", 0.04
+# Products with less of a graph's multiplications stay in float32: they cost little and include those that see noise
+# and latents first, where rounding hurts most.
+LEAST_SHARE = 0.02
+# Training episodes that are watched, and camera frames between two predictions.
+NUM_EPISODES, EVERY = 10, 40
+
+
+class RangeRecorder(OpenVinoBackend):
+    """Runs in float32 and remembers, by graph and weights, between what the input of each large product lay."""
+
+    def __init__(self, bundle: Bundle, num_threads: int = 2) -> None:
+        super().__init__(bundle, num_threads)
+        self.ranges: dict[str, dict[str, tuple[float, ...]]] = {}
+
+    def _request(self, graph: str) -> ov.InferRequest:
+        if graph not in self._requests:
+            model = ov.Core().read_model(self._bundle.graph(graph))
+            large = large_products(model)
+            self.ranges[graph] = dict.fromkeys(large, (0.0, 0.0))
+            extremes = [output for product in large.values() for output in _extremes(product)]
+            watched = ov.Model([*model.get_results(), *extremes], model.get_parameters())
+            compiled = ov.Core().compile_model(watched, "CPU", self._options())
+            self._requests[graph] = compiled.create_infer_request()
+        return self._requests[graph]
+
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
+        outputs = super().run(graph, inputs)
+        request, ranges = self._requests[graph], self.ranges[graph]
+        found = (float(tensor.data) for tensor in request.output_tensors[len(outputs) :])
+        for name, (low, high) in ranges.items():
+            ranges[name] = (min(low, next(found)), max(high, next(found)))
+        return outputs
+
+
+def large_products(model: ov.Model) -> dict[str, Product]:
+    """Those that are worth rounding, by the name of their weights."""
+    known = products(model)
+    total = sum(product.multiplications for product in known.values())
+    return {name: one for name, one in known.items() if one.multiplications >= LEAST_SHARE * total}
+
+
+def quantize(bundle: Path, recordings: Recordings) -> QuantizationSpec:
+    """Write int8.json and the manifest that names it. Raises BundleError, also when the answers would be too coarse."""
+    watched = recordings.training[:: -(-len(recordings.training) // NUM_EPISODES)]
+    loaded = load_bundle(bundle)
+    recorder = RangeRecorder(loaded)
+    recorder.load()  # which also watches the golden vectors: pictures unlike all recordings
+    with WorldModel(recorder) as world_model:
+        for episode in recordings.read(loaded.manifest, watched, "watched"):
+            _predictions(world_model, episode)
+    return write_ranges(loaded, recorder.ranges, watched)
+
+
+def write_ranges(
+    loaded: Bundle, ranges: Mapping[str, Mapping[str, tuple[float, ...]]], fitted_on: tuple[str, ...]
+) -> QuantizationSpec:
+    """ranges: of the graphs for one candidate; those for several see the same values. Raises BundleError."""
+    manifest, spec = loaded.manifest, QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
+    of_all = {
+        batched(stage, batch): dict(limits)
+        for stage, limits in ranges.items()
+        for batch in manifest.batches
+        if batched(stage, batch) in manifest.graphs
+    }
+    loaded.file(INT8_FILE).write_text(json.dumps(asdict(Ranges(of_all))) + "\n")
+    files = manifest.files | {INT8_FILE: describe_file(loaded.file(INT8_FILE))}
+    written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
+    with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
+        for batch in manifest.batches:
+            backend.rollout(batch)
+    return spec
+
+
+def loss(bundle: Path, recordings: Recordings) -> tuple[FloatArray, FloatArray]:
+    """PSNR [dB] of every held-out prediction's last frame: in float32 and in int8."""
+    found = []
+    for precision in ("fp32", "int8"):
+        with WorldModel.load(bundle, "openvino", precision=precision) as world_model:
+            episodes = recordings.read(world_model.manifest, recordings.held_out, f"predicted in {precision}")
+            found.append(np.concatenate([_predictions(world_model, episode) for episode in episodes]))
+    return found[0], found[1]
+
+
+def _predictions(world_model: WorldModel, episode: Episode) -> FloatArray:
+    """PSNR [dB] of the last frame of every prediction; they are long enough to append a chunk."""
+    horizon = world_model.manifest.chunk_len + 1
+    return np.concatenate(
+        [
+            psnr(world_model.predict(moment.t0_ns, moment.plan, seed=0).frames[-1:], moment.happened[-1:])
+            for moment in relived(world_model, episode, horizon, EVERY)
+        ]
+    )
+
+
+def _extremes(product: Product) -> list[ov.Node]:
+    value = product.node.input_value(0)
+    axes = ops.constant(np.arange(len(value.get_shape())))
+    return [ops.result(reduce(value, axes, keep_dims=False)) for reduce in (ops.reduce_min, ops.reduce_max)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Quantise and say what it costs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.quantize",
+        description="Let a bundle run in 8-bit integers, fitted to recordings.",
+        epilog="example: python -m export.quantize astra_ros/bundles/tiny --data runs/data/panda_sim",
+    )
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        recordings = Recordings.open(options)
+        quantize(options.bundle, recordings)
+        exact, rounded = loss(options.bundle, recordings)
+    except (OSError, ValueError, BackendError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    print(
+        f"{options.bundle}: {len(exact)} held-out predictions, PSNR of frame {load_bundle(options.bundle).manifest.chunk_len + 1}:"
+        f" {exact.mean():.2f} dB in fp32, {rounded.mean():.2f} in int8; compare their speed: astra bench {options.bundle}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The recordings of a model's own dataset: what it learned from, and what was held out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from astra_ros.backends.manifest import Manifest
+from astra_ros.cli.progress import ProgressLine
+from astra_ros.data.episode import Episode
+from astra_ros.data.held_out import held_out
+from astra_ros.data.lerobot import Dataset
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """training, held_out: names of episodes, two or more of each."""
+
+    dataset: Dataset
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if min(len(self.training), len(self.held_out)) < 2:
+            raise ValueError(
+                f"{self.dataset.path}: expected two training and two held-out episodes, or more, found"
+                f" {len(self.training)} and {len(self.held_out)}; record more, or hold more out"
+            )
+
+    @classmethod
+    def open(cls, options: argparse.Namespace) -> Self:
+        """What `add_arguments` asked for. Raises OSError or ValueError."""
+        dataset = Dataset.open(options.data)
+        split = held_out(options.held_out).split(dataset.name, dataset.episode_names)
+        return cls(dataset, split.training, split.held_out)
+
+    def read(self, manifest: Manifest, names: Sequence[str], done: str) -> Iterator[Episode]:
+        """Episodes in the model's picture size; a bad one is named and passed over. done: what progress calls it."""
+        camera, progress = manifest.camera, ProgressLine()
+        episodes = self.dataset.stream(
+            names, (camera.height, camera.width), lambda bad: progress.done(f"skipped: {bad}")
+        )
+        for number, episode in enumerate(episodes, 1):
+            yield episode
+            progress.update(f"{done} {number}/{len(names)}: {episode.name}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The bundle, its dataset and what of it is held out."""
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="the dataset it was trained on"
+    )
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        default=Path("config/held_out.yaml"),
+        metavar="FILE",
+        help="which episodes were not trained on (default: %(default)s)",
+    )

@@ -1,0 +1,138 @@
+"""8-bit integers: fitted to recordings, near the exact answers, and refused where they are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino", reason="openvino is not installed; pip install openvino")
+
+from astra_ros.backends import golden
+from astra_ros.backends.bundle import BundleError, describe_file, load_bundle, write_manifest
+from astra_ros.backends.factory import open_backend
+from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.openvino_int8 import read_ranges
+from astra_ros.types import FloatArray
+from export import quantize
+from tests.moving_square import write_dataset
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fitted to its golden vectors alone."""
+    root = Path(shutil.copytree(untrained_bundle, tmp_path_factory.mktemp("int8") / "bundle"))
+    recorder = quantize.RangeRecorder(load_bundle(root))
+    with recorder:
+        ranges = dict(recorder.ranges)
+    quantize.write_ranges(load_bundle(root), ranges, ("none",))
+    return root
+
+
+@pytest.fixture
+def int8_copy(int8_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_int8_is_within_its_tolerance_and_not_float32(
+    int8_bundle: Path, batch: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = load_bundle(int8_bundle)
+    inputs, expected = golden.load(bundle.file("golden.npz"), bundle.manifest)
+    with OpenVinoBackend(bundle, 1, "int8") as backend:
+        assert backend.precision == "int8"
+        found = golden.run_rollout(backend, inputs, batch)
+    errors = golden.relative_errors(found, expected, inputs)
+    with capsys.disabled():
+        print(f"\nopenvino int8, batch {batch}: relative error {max(errors.values()):.1e}")
+    assert max(errors.values()) <= bundle.manifest.tolerance("int8")
+    assert errors["step_0"] > 1e-4
+
+
+def test_every_graph_has_ranges_those_for_candidates_too(int8_bundle: Path) -> None:
+    bundle = load_bundle(int8_bundle)
+    graphs = read_ranges(bundle.file("int8.json")).graphs
+    assert graphs.keys() == bundle.manifest.graphs.keys()
+    assert graphs["step_0_x8"] == graphs["step_0"]
+
+
+def test_the_recorder_sees_the_extremes(untrained_bundle: Path) -> None:
+    """What goes into the first convolution is the picture."""
+    with quantize.RangeRecorder(load_bundle(untrained_bundle)) as recorder:
+        before = dict(recorder.ranges["encode"])
+        pixels = np.zeros(recorder.specs["encode"].inputs["pixels"], np.float32)
+        pixels[0, 0, 3, 4], pixels[0, 1, 5, 6] = -7.5, 9.25
+        outputs = recorder.run("encode", {"pixels": pixels})
+        after = recorder.ranges["encode"]
+        grown = {name for name in after if after[name] != before[name]}
+        assert (-7.5, 9.25) in [after[name] for name in grown]
+        plain = OpenVinoBackend(load_bundle(untrained_bundle), 1)
+        with plain:
+            expected: FloatArray = plain.fetch(plain.run("encode", {"pixels": pixels})["latents"])
+        np.testing.assert_allclose(outputs["latents"].data, expected, atol=1e-4)
+
+
+def test_precisions_have_int8_only_where_the_bundle_says_how(
+    int8_bundle: Path, untrained_bundle: Path
+) -> None:
+    assert "int8" in OpenVinoBackend.precisions(load_bundle(int8_bundle))
+    assert "int8" not in OpenVinoBackend.precisions(load_bundle(untrained_bundle))
+
+
+def test_too_coarse_an_answer_is_refused_and_auto_takes_another(int8_copy: Path) -> None:
+    manifest = load_bundle(int8_copy).manifest
+    assert manifest.quantization
+    strict = replace(manifest, quantization=replace(manifest.quantization, tolerance=1e-6))
+    bundle = write_manifest(int8_copy, strict)
+    with pytest.raises(
+        BundleError, match=r"expected a relative error of at most 1e-06, found .* in int8 on cpu; choose"
+    ):
+        OpenVinoBackend(bundle, 1, "int8").load()
+    backend = open_backend(bundle, "openvino", 1)
+    assert backend.precision in ("fp32", "bf16")
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ({"encode": {"nobody": [-1, 1]}}, r"expected products with the weights \['nobody'\], found none"),
+        (
+            {"encode": {"w": [1, 2]}},
+            r"int8\.json: .*encode\.w: expected low <= 0 <= high, and a range, found",
+        ),
+        ({"encode": {"w": [0, 0]}}, r"expected low <= 0 <= high, and a range"),
+        ({"encode": {"w": [-1, 0, 1]}}, r"expected low <= 0 <= high"),
+        ({"encode": {"w": ["a", 1]}}, r"int8\.json: graphs\.encode\.w\[0\]: expected a number"),
+        ([], r"int8\.json: graphs: expected an object"),
+    ],
+)
+def test_wrong_ranges_are_named(int8_copy: Path, ranges: object, expected: str) -> None:
+    (int8_copy / "int8.json").write_text(json.dumps({"graphs": ranges}))
+    promise_ranges(int8_copy)
+    with pytest.raises(BundleError, match=expected):
+        OpenVinoBackend(load_bundle(int8_copy), 1, "int8").load()
+
+
+def promise_ranges(root: Path) -> None:
+    """The manifest promises the file as it is now."""
+    document = json.loads((root / "manifest.json").read_text())
+    document["files"]["int8.json"] = vars(describe_file(root / "int8.json"))
+    (root / "manifest.json").write_text(json.dumps(document))
+
+
+def test_quantising_a_bundle_says_what_it_costs(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_dataset(tmp_path / "own", [f"train_{i}" for i in range(3)] + ["held_0", "held_1"])
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert quantize.main(words) == 0
+    assert "dB in fp32" in capsys.readouterr().out
+    spec = load_bundle(bundle_copy).manifest.quantization
+    assert spec
+    assert spec.fitted_on == ("train_0", "train_1", "train_2")
