@@ -69,6 +69,7 @@ class Runs:
     minutes: float
     guidance: float
     windows: int
+    judge_steps: int
     overrides: tuple[str, ...] = ()
 
     def train(self, folder: Path, words: Sequence[str]) -> None:
@@ -116,7 +117,9 @@ class Runs:
         served = RolloutSettings(
             checkpoint.config.num_steps, self.guidance if VARIANTS[name].is_guided else 1.0
         )
-        judge = InverseDynamicsConfig(size=min(128, checkpoint.config.image_height // 32 * 32))
+        judge = InverseDynamicsConfig(
+            size=min(128, checkpoint.config.image_height // 32 * 32), steps=self.judge_steps
+        )
         config = SuiteConfig(served, self.out / "judge", windows=self.windows, seeds=(0,), judge=judge)
         suite = Suite(checkpoint, sources, config, progress.update)
         inertia = {one.name: one.result for one in suite.inertia()}
@@ -151,6 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=6.0, help="of one training (default: %(default)g)")
     parser.add_argument("--guidance", type=float, default=1.5, help="(default: %(default)g)")
     parser.add_argument("--windows", type=int, default=24, help="moments per dataset (default: %(default)s)")
+    parser.add_argument(
+        "--judge-steps",
+        type=int,
+        default=InverseDynamicsConfig.steps,
+        metavar="N",
+        help="training of what reads actions off pictures, once per dataset (default: %(default)s)",
+    )
     parser.add_argument("overrides", nargs="*", default=(), help="key=value words for `astra train`")
     parsed = vars(parser.parse_args(arguments))
     runs = Runs(**{**parsed, "overrides": tuple(parsed["overrides"])})

@@ -23,6 +23,7 @@ _CHUNKS: dict[str, tuple[Scheme, ...]] = {
     "onnxruntime": ("append",),
     "openvino-fp32": ("append",),
     "openvino-bf16": ("append",),
+    "openvino-int8": ("append",),
     SERVED: SCHEMES,
     "cuda": SCHEMES,
     "cuda.compile": ("append",),

@@ -15,7 +15,7 @@ import numpy as np
 from astra_ros.benchmarking.interleaving import Seconds, Subject
 from astra_ros.benchmarking.medians import Median, median
 
-_PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")}
+_PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "fp16", "bf16")}
 PEAKS = tuple(
     f"peaks/{device}/{what}"
     for device, precisions in _PRECISIONS.items()
@@ -97,9 +97,22 @@ def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterat
 
         return run
 
+    def integer_product(side: int) -> Callable[[], None]:
+        left, right = (
+            torch.randint(-128, 128, (side, side), dtype=torch.int8, device=device) for _ in range(2)
+        )
+        out = torch.empty(side, side, dtype=torch.int32, device=device)
+
+        def run() -> None:
+            torch._int_mm(left, right, out=out)  # noqa: SLF001  torch has no public one
+            finish()
+
+        return run
+
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     for precision in _PRECISIONS[device]:
-        yield _gemm(f"peaks/{device}/gemm-{precision}", partial(product, dtypes[precision]), with_)
+        of_side = integer_product if precision == "int8" else partial(product, dtypes[precision])
+        yield _gemm(f"peaks/{device}/gemm-{precision}", of_side, with_)
     source = torch.ones(_MEMORY_BYTES // 4, device=device)
     target = torch.zeros_like(source)
 

@@ -21,9 +21,14 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
         [*command, *options], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
     )
     assert result.returncode == 0, result.stderr
-    ranked, searched, service = json.loads(out.read_text())["times"]
-    assert ranked["what"] == "64 plans of 16 frames ranked"
-    assert searched["what"] == "CEM, 32 plans of 4 frames x 5"
+    result_file = json.loads(out.read_text())
+    *ranked_and_searched, service = result_file["times"]
+    assert [one["what"] for one in ranked_and_searched] == [
+        f"{what}, {steps}"
+        for what in ("64 plans of 16 frames ranked", "CEM, 32 plans of 4 frames x 5")
+        for steps in ("all steps", "ranking_steps 1")
+    ]
+    assert result_file["uncertainty"]["low"] <= result_file["uncertainty"]["high"]
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3
     assert "| service beyond the bare call | 5 ms |" in result.stdout

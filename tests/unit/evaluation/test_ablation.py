@@ -17,7 +17,7 @@ CONFIG = Path(__file__).parents[3] / "benchmarks" / "ablation.yaml"
 
 
 def _runs(out: Path, seeds: int = 3) -> Runs:
-    return Runs(CONFIG, Path("codec"), out, seeds, minutes=1.0, guidance=1.5, windows=4)
+    return Runs(CONFIG, Path("codec"), out, seeds, minutes=1.0, guidance=1.5, windows=4, judge_steps=3)
 
 
 def _measured(gap: float, long: float) -> dict[str, Any]:
