@@ -35,7 +35,12 @@ MAX_PICTURES = 6000
 def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> TrustSpec:
     """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
     fitted_on = recordings.held_out[::2]
-    with WorldModel.load(bundle) as world_model:
+    if len(fitted_on) < 2:
+        raise ValueError(
+            f"{recordings.dataset.path}: expected three held-out episodes or more, of which every second one is left to test"
+            f" on, found {len(recordings.held_out)}; hold more out"
+        )
+    with WorldModel.load(bundle, precision=load_bundle(bundle).manifest.precision) as world_model:
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
         for episode in recordings.read(world_model.manifest, fitted_on, "predicted"):

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from openvino import opset13 as ops
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest
-from astra_ros.backends.manifest import QuantizationSpec
+from astra_ros.backends.manifest import BundleError, QuantizationSpec
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
-from astra_ros.data.episode import Episode
 from astra_ros.denoiser.io import batched
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.evaluation.reliving import relived
@@ -76,57 +75,77 @@ def large_products(model: ov.Model) -> dict[str, Product]:
     return {name: one for name, one in known.items() if one.multiplications >= LEAST_SHARE * total}
 
 
-def quantize(bundle: Path, recordings: Recordings) -> QuantizationSpec:
-    """Write int8.json and the manifest that names it. Raises BundleError, also when the answers would be too coarse."""
+@dataclass(frozen=True)
+class Loss:
+    """PSNR [dB] of the last frame of every held-out prediction, in float32 and in int8."""
+
+    exact: FloatArray
+    rounded: FloatArray
+
+
+def quantize(bundle: Path, recordings: Recordings) -> Loss:
+    """Write int8.json and the manifest that names it.
+
+    Raises ValueError, BundleError or BackendError; then the bundle is what it was.
+    """
+    with WorldModel.load(bundle, "openvino", precision="fp32") as world_model:
+        exact = _quality(world_model, recordings, recordings.held_out, "predicted in fp32")
     watched = recordings.training[:: -(-len(recordings.training) // NUM_EPISODES)]
     loaded = load_bundle(bundle)
     recorder = RangeRecorder(loaded)
     recorder.load()  # which also watches the golden vectors: pictures unlike all recordings
     with WorldModel(recorder) as world_model:
-        for episode in recordings.read(loaded.manifest, watched, "watched"):
-            _predictions(world_model, episode)
-    return write_ranges(loaded, recorder.ranges, watched)
+        _quality(world_model, recordings, watched, "watched")
+    write_ranges(loaded, recorder.ranges, watched)
+    with WorldModel.load(bundle, "openvino", precision="int8") as world_model:
+        rounded = _quality(world_model, recordings, recordings.held_out, "predicted in int8")
+    return Loss(exact, rounded)
 
 
 def write_ranges(
     loaded: Bundle, ranges: Mapping[str, Mapping[str, tuple[float, ...]]], fitted_on: tuple[str, ...]
-) -> QuantizationSpec:
-    """ranges: of the graphs for one candidate; those for several see the same values. Raises BundleError."""
-    manifest, spec = loaded.manifest, QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
+) -> None:
+    """ranges: of the graphs for one candidate; those for several see the same values.
+
+    Raises BundleError or BackendError when the answers would be too coarse; then the bundle is what it was.
+    """
+    manifest, file = loaded.manifest, loaded.file(INT8_FILE)
     of_all = {
-        batched(stage, batch): dict(limits)
+        batched(stage, batch): {name: found for name, found in limits.items() if found[0] < found[1]}
         for stage, limits in ranges.items()
         for batch in manifest.batches
         if batched(stage, batch) in manifest.graphs
     }
-    loaded.file(INT8_FILE).write_text(json.dumps(asdict(Ranges(of_all))) + "\n")
-    files = manifest.files | {INT8_FILE: describe_file(loaded.file(INT8_FILE))}
-    written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
-    with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
-        for batch in manifest.batches:
-            backend.rollout(batch)
-    return spec
+    before = file.read_bytes() if file.exists() else None
+    file.write_text(json.dumps(asdict(Ranges(of_all))) + "\n")
+    files = manifest.files | {INT8_FILE: describe_file(file)}
+    spec = QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
+    try:
+        written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
+        with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
+            for batch in manifest.batches:
+                backend.rollout(batch)
+    except (BackendError, BundleError):
+        file.unlink() if before is None else file.write_bytes(before)
+        write_manifest(loaded.root, manifest)
+        raise
 
 
-def loss(bundle: Path, recordings: Recordings) -> tuple[FloatArray, FloatArray]:
-    """PSNR [dB] of every held-out prediction's last frame: in float32 and in int8."""
-    found = []
-    for precision in ("fp32", "int8"):
-        with WorldModel.load(bundle, "openvino", precision=precision) as world_model:
-            episodes = recordings.read(world_model.manifest, recordings.held_out, f"predicted in {precision}")
-            found.append(np.concatenate([_predictions(world_model, episode) for episode in episodes]))
-    return found[0], found[1]
-
-
-def _predictions(world_model: WorldModel, episode: Episode) -> FloatArray:
+def _quality(
+    world_model: WorldModel, recordings: Recordings, names: tuple[str, ...], done: str
+) -> FloatArray:
     """PSNR [dB] of the last frame of every prediction; they are long enough to append a chunk."""
-    horizon = world_model.manifest.chunk_len + 1
-    return np.concatenate(
-        [
-            psnr(world_model.predict(moment.t0_ns, moment.plan, seed=0).frames[-1:], moment.happened[-1:])
-            for moment in relived(world_model, episode, horizon, EVERY)
-        ]
-    )
+    manifest = world_model.manifest
+    found = [
+        psnr(world_model.predict(moment.t0_ns, moment.plan, seed=0).frames[-1:], moment.happened[-1:])
+        for episode in recordings.read(manifest, names, done)
+        for moment in relived(world_model, episode, manifest.chunk_len + 1, EVERY)
+    ]
+    if not found:
+        raise ValueError(
+            f"{recordings.dataset.path}: expected episodes that can be read, found none of {len(names)}; astra data check"
+        )
+    return np.concatenate(found)
 
 
 def _extremes(product: Product) -> list[ov.Node]:
@@ -146,14 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         recordings = Recordings.open(options)
-        quantize(options.bundle, recordings)
-        exact, rounded = loss(options.bundle, recordings)
+        loss = quantize(options.bundle, recordings)
     except (OSError, ValueError, BackendError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     print(
-        f"{options.bundle}: {len(exact)} held-out predictions, PSNR of frame {load_bundle(options.bundle).manifest.chunk_len + 1}:"
-        f" {exact.mean():.2f} dB in fp32, {rounded.mean():.2f} in int8; compare their speed: astra bench {options.bundle}"
+        f"{options.bundle}: {len(loss.exact)} held-out predictions, PSNR of the last frame: {loss.exact.mean():.2f} dB in fp32,"
+        f" {loss.rounded.mean():.2f} in int8; compare their speed: astra bench {options.bundle}"
     )
     return 0
 

@@ -47,8 +47,6 @@ class OpenVinoBackend(Backend):
         self._cache_dir = cache_dir
         self._requests: dict[str, ov.InferRequest] = {}
         self._ranges = Ranges({})
-        if precision == "int8" and (spec := bundle.manifest.quantization):
-            self._ranges = read_ranges(bundle.file(spec.file))
 
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
@@ -59,6 +57,8 @@ class OpenVinoBackend(Backend):
         return ("fp32", *bf16, *int8)
 
     def _open(self) -> None:
+        if self.precision == "int8" and (spec := self.manifest.quantization):
+            self._ranges = read_ranges(self._bundle.file(spec.file))
         for graph in self._always_needed:
             self._request(graph)
 

@@ -70,7 +70,7 @@ class Rollout:
             return self._backend.fetch(latents)
         # A step is a straight line in the noise level: its end follows from any two of its points.
         high, low = self._sigmas[count - 1], self._sigmas[count]
-        start = noise if count == 1 else self._backend.fetch(before)
+        start = noise if count == 1 else self._backend.fetch(before).copy()
         clean: FloatArray = start + (self._backend.fetch(latents) - start) * np.float32(high / (high - low))
         return clean
 

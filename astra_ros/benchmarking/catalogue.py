@@ -9,11 +9,12 @@ from astra_ros.backends.base import Backend
 from astra_ros.benchmarking.candidates import WAYS, Ranking, Way
 from astra_ros.benchmarking.chunk import SCHEMES, Scheme, chunk_flops, chunk_subject
 from astra_ros.benchmarking.interleaving import Subject
-from astra_ros.benchmarking.runtimes import SERVED
+from astra_ros.benchmarking.runtimes import COMPARED_ON, SERVED
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import stream_subject
 from astra_ros.denoiser.cost import Flops
+from astra_ros.denoiser.io import graph_specs
 
 _CHUNKS: dict[str, tuple[Scheme, ...]] = {
     "torch": SCHEMES,
@@ -78,14 +79,21 @@ def _chunks(group: str, scene: Scene, flops: Flops | None) -> Iterator[Entry]:
 
 
 def _stages(scene: Scene, flops: Flops | None) -> Iterator[Entry]:
-    def entry(graph: str) -> Entry:
+    """Comparison graphs, and the steps beside them, where all run in the precision of the graphs."""
+
+    def entry(runtime: str, graph: str) -> Entry:
         def build(name: str, backend: Backend) -> Subject:
             return stage_subject(name, backend, graph)
 
         work = None if flops is None else stage_flops(graph, flops)
-        return Entry(f"stages/{SERVED}/{graph}", SERVED, build, work)
+        return Entry(f"stages/{runtime}/{graph}", runtime, build, work)
 
-    return map(entry, scene.manifest.graph_specs)
+    manifest = scene.manifest
+    served = graph_specs(manifest.dims, manifest.num_steps, manifest.batches)
+    yield from (entry(SERVED, graph) for graph in served)
+    if comparisons := [graph for graph in manifest.graph_specs if graph not in served]:
+        steps = [f"step_{k}" for k in range(manifest.num_steps)]
+        yield from (entry(COMPARED_ON, graph) for graph in (*steps, *comparisons))
 
 
 def _candidates(scene: Scene, count: int) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from astra_ros.benchmarking.footprint import Footprint
 from astra_ros.benchmarking.interleaving import Seconds
 from astra_ros.benchmarking.medians import Median, ratio
 from astra_ros.benchmarking.results import Goal, IdeaGain, Speed
-from astra_ros.benchmarking.runtimes import SERVED
+from astra_ros.benchmarking.runtimes import COMPARED_ON, SERVED
 
 # Idea, subject before, subject after.
 _IDEAS = (
@@ -21,7 +21,7 @@ _IDEAS = (
     ("history once per chunk (K/V cache)", f"latents/{SERVED}/recompute", f"latents/{SERVED}/remember"),
     ("append instead of re-encode", "latents/torch/remember", "latents/torch/append"),
     ("append instead of re-encode", f"latents/{SERVED}/remember", f"latents/{SERVED}/append"),
-    ("noise level folded into constants", f"stages/{SERVED}/step_t", f"stages/{SERVED}/step_0"),
+    ("noise level folded into constants", f"stages/{COMPARED_ON}/step_t", f"stages/{COMPARED_ON}/step_0"),
     ("torch.compile", "latents/torch/append", "latents/torch.compile/append"),
     ("runtime", "latents/torch/append", "latents/onnxruntime/append"),
     ("runtime", "latents/torch/append", "latents/openvino-fp32/append"),
@@ -61,18 +61,23 @@ def ideas(seconds: Mapping[str, Seconds]) -> tuple[IdeaGain, ...]:
 
 def _by_formula(seconds: Mapping[str, Seconds]) -> Iterator[IdeaGain]:
     """What follows from the times of single graphs."""
-    graphs = {
-        name.split("/")[2]: own for name, own in seconds.items() if name.startswith(f"stages/{SERVED}/")
-    }
-    steps = [own for graph, own in graphs.items() if re.fullmatch(r"step_\d+", graph)]
-    if steps and "fused" in graphs:
-        gain = ratio(np.sum(steps, axis=0), graphs["fused"])
+    compared, steps = _stages(COMPARED_ON, seconds)
+    if steps and "fused" in compared:
+        gain = ratio(np.sum(steps, axis=0), compared["fused"])
         yield IdeaGain("all steps in one graph", f"{len(steps)} graphs", "fused", gain)
-    if steps and "append" in graphs:
-        append, step = graphs["append"], steps[0]
+    served, steps = _stages(SERVED, seconds)
+    if steps and "append" in served:
+        append, step = served["append"], steps[0]
         for many, few in _FEWER_STEPS:
             gain = ratio(append + many * step, append + few * step)
             yield IdeaGain("fewer steps, by formula", f"append + {many} steps", f"append + {few} steps", gain)
+
+
+def _stages(runtime: str, seconds: Mapping[str, Seconds]) -> tuple[dict[str, Seconds], list[Seconds]]:
+    """Of one runtime: all graphs by name, and the denoising steps in order."""
+    prefix = f"stages/{runtime}/"
+    graphs = {name.removeprefix(prefix): own for name, own in seconds.items() if name.startswith(prefix)}
+    return graphs, [own for graph, own in graphs.items() if re.fullmatch(r"step_\d+", graph)]
 
 
 def speed_goals(seconds: Mapping[str, Seconds]) -> list[Goal]:

@@ -10,6 +10,7 @@ from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.factory import open_backend
 
 SERVED = "served"  # what the node would take
+COMPARED_ON = "onnxruntime"  # where graphs are compared that no node runs
 
 Opener = Callable[[Bundle, int], Backend]
 

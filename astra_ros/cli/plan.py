@@ -109,7 +109,12 @@ def _plan(
         "command": arguments.command_line,
         "model_id": world_model.manifest.model_id,
         "backend": f"{backend.version}, {backend.precision}, {backend.device}",
-        "planner": {"name": arguments.planner, **config, "seed": arguments.seed},
+        "planner": {
+            "name": arguments.planner,
+            **config,
+            "seed": arguments.seed,
+            "ranking_steps": task.ranking_steps,
+        },
         **planned.to_json(),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Question:
     the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty; None = the spread itself.
     uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
     the best top_k, after all scores. num_steps: denoising steps of a chunk that make the scores (0 = all); the futures
-    that are returned get all of them in any case, after all scores. deadline_s: time.monotonic() by which to end;
+    that are returned get all of them after all scores, if there is time. deadline_s: time.monotonic() by which to end;
     None = whenever it is done.
     """
 
@@ -41,12 +41,25 @@ class Question:
     num_steps: int = 0
     deadline_s: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.num_steps < 0:
+            raise ValueError(f"num_steps: expected 0 (all) or more, found {self.num_steps}")
+        if self.num_steps and self.uncertainty_weight:
+            raise ValueError(
+                f"num_steps: expected 0 where uncertainty is part of the score, found {self.num_steps}; an uncertainty"
+                " is that of all steps: set num_steps=0 or uncertainty_weight=0"
+            )
+
 
 @dataclass(frozen=True)
 class Future:
-    """plan: its index. latents: (horizon, c, h, w). Per frame (horizon,): goal_distance and uncertainty, NaN = none."""
+    """plan: its index. latents: (horizon, c, h, w), made in num_steps.
+
+    goal_distance, uncertainty: of these, per frame (horizon,); NaN = none.
+    """
 
     plan: int
+    num_steps: int
     latents: FloatArray
     goal_distance: FloatArray
     uncertainty: FloatArray
@@ -102,10 +115,10 @@ class Evaluation:
         deadline_s, longest_s, since_s = self._question.deadline_s, 0.0, time.monotonic()
         if deadline_s is not None and since_s >= deadline_s:
             return
-        for _ in self._pieces():
+        for longer in self._pieces():
             yield
             now_s = time.monotonic()
-            longest_s, since_s = max(longest_s, now_s - since_s), now_s
+            longest_s, since_s = longer * max(longest_s, now_s - since_s), now_s
             if deadline_s is not None and now_s + longest_s > deadline_s:
                 return
         self._is_complete = True
@@ -122,7 +135,8 @@ class Evaluation:
             is_complete=self._is_complete,
         )
 
-    def _pieces(self) -> Iterator[None]:
+    def _pieces(self) -> Iterator[float]:
+        """After every chunk: how many times as long as those before the next one takes."""
         question, batch = self._question, self._candidates.largest_batch
         samples = question.num_samples if question.uncertainty_weight else 1
         for start in range(0, len(question.plans), batch):
@@ -130,21 +144,34 @@ class Evaluation:
             latents = yield from self._roll_out(group, 0, question.num_steps)
             uncertainty = yield from self._spread(group, latents, samples)
             self._record(group, latents, uncertainty)
-            yield
-        if 0 < question.num_steps < self._candidates.num_steps:
+            is_last = group[-1] + 1 == len(question.plans)
+            yield self._candidates.num_steps / self._num_steps if is_last else 1.0
+        if self._num_steps < self._candidates.num_steps:
             yield from self._denoise_best()
         if samples < question.num_samples:
             yield from self._add_uncertainty()
 
-    def _denoise_best(self) -> Iterator[None]:
+    @property
+    def _num_steps(self) -> int:
+        """Denoising steps that make the scores."""
+        every = self._candidates.num_steps
+        return min(self._question.num_steps or every, every)
+
+    def _denoise_best(self) -> Iterator[float]:
         """In all steps, the futures that are going to be returned; their scores stay comparable with the others'."""
         for group in self._best_groups():
             latents = yield from self._roll_out(group, 0)
-            for plan, whole in zip(group.tolist(), latents, strict=True):
-                self._best[plan] = replace(self._best[plan], latents=whole)
-            yield
+            distances = self._distances(latents)
+            for plan, whole, distance in zip(group.tolist(), latents, distances, strict=True):
+                self._best[plan] = replace(
+                    self._best[plan],
+                    num_steps=self._candidates.num_steps,
+                    latents=whole,
+                    goal_distance=distance,
+                )
+            yield 1.0
 
-    def _add_uncertainty(self) -> Iterator[None]:
+    def _add_uncertainty(self) -> Iterator[float]:
         """To the futures that are going to be returned."""
         for group in self._best_groups():
             latents = np.stack([self._best[plan].latents for plan in group.tolist()])
@@ -152,7 +179,7 @@ class Evaluation:
             self._uncertainty[group] = uncertainty.mean(axis=1)
             for plan, per_frame in zip(group.tolist(), uncertainty, strict=True):
                 self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
-            yield
+            yield 1.0
 
     def _best_groups(self) -> list[npt.NDArray[np.intp]]:
         """The futures that are going to be returned, as many together as one run takes."""
@@ -161,18 +188,18 @@ class Evaluation:
 
     def _roll_out(
         self, group: npt.NDArray[np.intp], sample: int, num_steps: int = 0
-    ) -> Generator[None, None, FloatArray]:
+    ) -> Generator[float, None, FloatArray]:
         """Latents (g, horizon, c, h, w) of one batch of plans."""
         seed = _sample_seed(self._question.seed, sample)
         for futures in self._candidates.roll_out(self._past, self._question.plans[group], seed, num_steps):
             if futures:
                 return futures.latents
-            yield
+            yield 1.0
         raise AssertionError("a group that fits into one batch ends with its futures")
 
     def _spread(
         self, group: npt.NDArray[np.intp], first: FloatArray, samples: int
-    ) -> Generator[None, None, FloatArray]:
+    ) -> Generator[float, None, FloatArray]:
         """(g, horizon): standard deviation of the latents over samples, root mean square over c, h, w, or what that is worth.
 
         NaN for one sample.
@@ -181,7 +208,7 @@ class Evaluation:
             return np.full(first.shape[:2], np.nan, np.float32)
         mean, squares = first.astype(np.float64), np.zeros(first.shape)
         for sample in range(1, samples):
-            yield
+            yield 1.0
             latents = yield from self._roll_out(group, sample)
             # Welford, Technometrics 1962: one pass, no sample is kept.
             difference = latents - mean
@@ -192,8 +219,7 @@ class Evaluation:
         return worth(spread) if worth else spread
 
     def _record(self, group: npt.NDArray[np.intp], latents: FloatArray, uncertainty: FloatArray) -> None:
-        measure = self._question.goal_distance
-        distance = measured(measure, latents) if measure else np.full(latents.shape[:2], np.nan, np.float32)
+        distance = self._distances(latents)
         self._evaluated[group] = True
         self._distance[group] = distance[:, -1]
         self._uncertainty[group] = uncertainty.mean(axis=1)
@@ -201,7 +227,14 @@ class Evaluation:
         self._best = {plan: future for plan, future in self._best.items() if plan in best}
         for i, plan in enumerate(group.tolist()):
             if plan in best:
-                self._best[plan] = Future(plan, latents[i].copy(), distance[i], uncertainty[i])
+                self._best[plan] = Future(
+                    plan, self._num_steps, latents[i].copy(), distance[i], uncertainty[i]
+                )
+
+    def _distances(self, latents: FloatArray) -> FloatArray:
+        """(g, horizon) to the goal; NaN without one."""
+        measure = self._question.goal_distance
+        return measured(measure, latents) if measure else np.full(latents.shape[:2], np.nan, np.float32)
 
     def _scores(self) -> FloatArray:
         weight = np.float32(self._question.uncertainty_weight)

@@ -51,7 +51,7 @@ class Iteration:
 class FinalDistances:
     """To the goal, at the end of the horizon.
 
-    hold_still, plan, recorded_actions: of the predicted futures, all from the same past and with the same noise.
+    hold_still, plan, recorded_actions: of the futures predicted in all steps, from the same past and with the same noise.
     happened: of the recorded frame. The last two are None where the recording ends before the horizon.
     """
 
@@ -114,9 +114,9 @@ def plan_recorded(
     happened = None if frames is None else episode.pixels[frames]
     # A joint position, the only representation that WorldModel takes, is recorded as it led to its frame.
     recorded = [] if frames is None else [manifest.action.clip(episode.commanded[frames])]
-    plans = np.stack([planned.plan, *recorded])
-    question = Question(plans, distance, task.seed, top_k=2, num_steps=task.ranking_steps)
-    futures = _futures(candidates, past, question)
+    plans = np.stack([planned.plan, still, *recorded])
+    futures = _futures(candidates, past, Question(plans, distance, task.seed, top_k=len(plans)))
+    finals = [float(futures[index].goal_distance[-1]) for index in range(len(plans))]
     return PlannedTask(
         names=manifest.action.names,
         step_dt=manifest.action.step_dt,
@@ -124,9 +124,9 @@ def plan_recorded(
         iterations=tuple(log.iterations),
         seconds=seconds,
         final_distance=FinalDistances(
-            hold_still=log.first,
-            plan=planned.cost,
-            recorded_actions=float(futures[1].goal_distance[-1]) if recorded else None,
+            hold_still=finals[1],
+            plan=finals[0],
+            recorded_actions=finals[2] if recorded else None,
             happened=None if happened is None else _distance_of(happened[-1], backend, distance),
         ),
         predicted=backend.decode(futures[0].latents),
@@ -194,15 +194,10 @@ class _CostLog:
     def __init__(self, costs: Costs, on_iteration: Callable[[int, Iteration], None]) -> None:
         self._costs, self._on_iteration = costs, on_iteration
         self.iterations: list[Iteration] = []
-        self.first = float("nan")
 
     def __call__(self, plans: FloatArray) -> FloatArray:
         found = self._costs(plans)
-        best = float(found.min())
-        if self.iterations:
-            best = min(best, self.iterations[-1].best)
-        else:
-            self.first = float(found[0])
+        best = min([float(found.min()), *(iteration.best for iteration in self.iterations[-1:])])
         self.iterations.append(Iteration(len(plans), best, float(found.mean())))
         self._on_iteration(len(self.iterations), self.iterations[-1])
         return found

@@ -62,6 +62,7 @@ def candidate_future(
     """One of the futures that answer a question. forecast: with the last frames of it, or all, or none."""
     first_frame = len(future.latents) - len(forecast.prediction.frames)
     message = predicted_future(forecast, backend, config, first_frame)
+    message.denoising_steps = future.num_steps
     message.score = float(answer.scores[future.plan])
     message.uncertainty = float(answer.uncertainty[future.plan])
     message.frame_uncertainty = _numbers(future.uncertainty)

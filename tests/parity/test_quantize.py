@@ -115,8 +115,12 @@ def test_too_coarse_an_answer_is_refused_and_auto_takes_another(int8_copy: Path)
 def test_wrong_ranges_are_named(int8_copy: Path, ranges: object, expected: str) -> None:
     (int8_copy / "int8.json").write_text(json.dumps({"graphs": ranges}))
     promise_ranges(int8_copy)
+    bundle = load_bundle(int8_copy)
+    int8 = OpenVinoBackend(bundle, 1, "int8")
     with pytest.raises(BundleError, match=expected):
-        OpenVinoBackend(load_bundle(int8_copy), 1, "int8").load()
+        int8.load()
+    with open_backend(bundle, "openvino", 1) as backend:
+        assert backend.precision in ("fp32", "bf16")
 
 
 def promise_ranges(root: Path) -> None:
@@ -124,6 +128,16 @@ def promise_ranges(root: Path) -> None:
     document = json.loads((root / "manifest.json").read_text())
     document["files"]["int8.json"] = vars(describe_file(root / "int8.json"))
     (root / "manifest.json").write_text(json.dumps(document))
+
+
+def test_a_bundle_that_would_be_too_coarse_stays_what_it_was(
+    int8_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in int8_copy.iterdir()}
+    monkeypatch.setattr(quantize, "INT8_TOLERANCE", 1e-6)
+    with pytest.raises(BundleError, match="expected a relative error of at most 1e-06"):
+        quantize.write_ranges(load_bundle(int8_copy), read_ranges(int8_copy / "int8.json").graphs, ("other",))
+    assert {file.name: file.read_bytes() for file in int8_copy.iterdir()} == before
 
 
 def test_quantising_a_bundle_says_what_it_costs(

@@ -28,7 +28,7 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
         for what in ("64 plans of 16 frames ranked", "CEM, 32 plans of 4 frames x 5")
         for steps in ("all steps", "ranking_steps 1")
     ]
-    assert result_file["uncertainty"]["low"] <= result_file["uncertainty"]["high"]
+    assert -0.9 < result_file["uncertainty"]["median"] < 9
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3
     assert "| service beyond the bare call | 5 ms |" in result.stdout

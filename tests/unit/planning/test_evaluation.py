@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_ros.backends.base import Past
 from astra_ros.planning.evaluation import Answer, Evaluation, Question, costs_of
 from astra_ros.planning.goals import Goal, GoalDistance, codec_distance, find_goal_distance
-from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.candidates import Candidates, Futures
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray, Observation
 from tests.bundle_fixture import CHUNK, HEIGHT, LATENT, WIDTH
@@ -117,12 +118,52 @@ def test_plans_may_be_ranked_by_fewer_steps_but_what_is_returned_has_all(
     assert quick.ranking[0] == PLANTED
     latents = {future.plan: future.latents for future in whole.futures}
     for future in quick.futures:
+        assert future.num_steps == model.manifest.num_steps
         np.testing.assert_allclose(future.latents, latents[future.plan], atol=1e-5)
-        assert future.goal_distance[-1] == quick.final_goal_distance[future.plan]
+        assert future.goal_distance[-1] == pytest.approx(whole.final_goal_distance[future.plan], abs=1e-5)
     costs = costs_of(candidates, model.past(0), to_planted, num_steps=1)(plans(10))
     np.testing.assert_array_equal(costs, quick.final_goal_distance)
     all_steps = ask(model, candidates, Question(plans(10), to_planted, num_steps=model.manifest.num_steps))
     np.testing.assert_array_equal(all_steps.scores, whole.scores)
+
+
+class SlowCandidates(Candidates):
+    """A tenth of a second per denoising step."""
+
+    def roll_out(
+        self, past: Past, plans: FloatArray, seed: int, num_steps: int = 0
+    ) -> Iterator[Futures | None]:
+        for futures in super().roll_out(past, plans, seed, num_steps):
+            time.sleep(0.1 * (num_steps or self.num_steps))
+            yield futures
+
+
+def test_without_time_for_all_steps_the_best_say_how_many_they_have(
+    model: WorldModel, to_planted: GoalDistance
+) -> None:
+    """Two chunks of one step take 0.2 s, the next one, of two steps, as long: it does not begin."""
+    candidates = SlowCandidates(model.backend)
+    ask(model, candidates, Question(plans(8), to_planted))  # opens the graphs
+    deadline_s = time.monotonic() + 0.36
+    question = Question(plans(8), to_planted, top_k=2, num_steps=1, deadline_s=deadline_s)
+    answer = ask(model, candidates, question)
+    assert time.monotonic() <= deadline_s
+    assert not answer.is_complete
+    assert answer.evaluated.all()
+    assert [future.num_steps for future in answer.futures] == [1, 1]
+    assert answer.futures[0].goal_distance[-1] == answer.final_goal_distance[answer.futures[0].plan]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_steps": -1}, r"num_steps: expected 0 \(all\) or more, found -1"),
+        ({"num_steps": 1, "uncertainty_weight": 0.5}, "num_steps: expected 0 where uncertainty is part"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_says_so(settings: dict[str, float], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        Question(plans(1), **settings)  # type: ignore[arg-type]
 
 
 def test_uncertainty_is_the_spread_over_noise_and_lowers_the_score(
@@ -138,7 +179,7 @@ def test_uncertainty_is_the_spread_over_noise_and_lowers_the_score(
     np.testing.assert_allclose(answer.uncertainty, spread.mean(axis=1), rtol=1e-4)
 
 
-def _exhausted(steps: Iterator[None]) -> FloatArray:
+def _exhausted(steps: Iterator[float]) -> FloatArray:
     while True:
         try:
             next(steps)
