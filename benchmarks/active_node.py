@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,6 +14,7 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from astra_ros.ros.demonstration import isolated
 from astra_ros.ros.node_process import LifecycleClient, NodeProcess
@@ -19,11 +22,15 @@ from astra_ros.ros.node_process import LifecycleClient, NodeProcess
 
 @contextmanager
 def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
-    """rclpy is up while the block lasts, and the node is /world_model. out: folder for its log."""
+    """rclpy is up while the block lasts, and the node is /world_model. out: folder for its log.
+
+    SIGTERM ends the block like any exception, so that no process is left behind.
+    """
     arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     with ExitStack() as last:
         last.enter_context(isolated())
-        rclpy.init()
+        last.enter_context(_ended_by_sigterm())
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         last.callback(rclpy.try_shutdown)
         process = last.enter_context(NodeProcess(out / f"world_model_{time.time_ns()}.log", arguments))
         waiting, executor = Node("lifecycle_client"), SingleThreadedExecutor()
@@ -33,3 +40,12 @@ def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
         lifecycle.change(Transition.TRANSITION_ACTIVATE, 30.0)
         executor.shutdown()
         yield
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
