@@ -70,6 +70,7 @@ class Runs:
     guidance: float
     windows: int
     judge_steps: int
+    variants: tuple[str, ...] = tuple(VARIANTS)
     overrides: tuple[str, ...] = ()
 
     def train(self, folder: Path, words: Sequence[str]) -> None:
@@ -128,12 +129,12 @@ class Runs:
 
 def run_all(runs: Runs, measure: Callable[[str, int], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Results by variant, one per seed; what is in a file already is not measured again."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs.variants}
     for seed in range(runs.seeds):
-        for number, name in enumerate(VARIANTS, 1):
+        for number, name in enumerate(runs.variants, 1):
             file = runs.out / f"{name}_{seed}.json"
             if not file.is_file():
-                print(f"seed {seed}: variant {number} of {len(VARIANTS)}, {name}", flush=True)
+                print(f"seed {seed}: variant {number} of {len(runs.variants)}, {name}", flush=True)
                 datasets = measure(name, seed)
                 file.write_text(
                     json.dumps({"variant": name, "seed": seed, "datasets": datasets}, indent=1) + "\n"
@@ -155,6 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--guidance", type=float, default=1.5, help="(default: %(default)g)")
     parser.add_argument("--windows", type=int, default=24, help="moments per dataset (default: %(default)s)")
     parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="NAME",
+        help=f"{FULL} and those to compare with it (default: {' '.join(VARIANTS)})",
+    )
+    parser.add_argument(
         "--judge-steps",
         type=int,
         default=InverseDynamicsConfig.steps,
@@ -163,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", default=(), help="key=value words for `astra train`")
     parsed = vars(parser.parse_args(arguments))
-    runs = Runs(**{**parsed, "overrides": tuple(parsed["overrides"])})
+    if FULL not in parsed["variants"]:
+        parser.error(f"variants: expected {FULL} among them, found {' '.join(parsed['variants'])}")
+    runs = Runs(**{**parsed, **{name: tuple(parsed[name]) for name in ("variants", "overrides")}})
     runs.out.mkdir(parents=True, exist_ok=True)
     steps = runs.num_steps()
     results = run_all(runs, lambda name, seed: runs.measure(name, runs.checkpoint(name, seed, steps)))

@@ -277,12 +277,15 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def laboratory(out: Path, bundle: Path, python: Path, noise_m: float, threads: int) -> Iterator[Lab]:
+def laboratory(
+    out: Path, bundle: Path, python: Path, noise_m: float, threads: int, ranking_steps: int
+) -> Iterator[Lab]:
     """Starts everything on a ROS domain of its own."""
     parameters = {
         "bundle": bundle,
         "use_sim_time": "true",
         "num_threads": threads,
+        "ranking_steps": ranking_steps,
         "horizon": 1,
         "max_observation_age_s": 60.0,
         "qos_overrides./image.subscription.reliability": "reliable",
@@ -340,6 +343,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--noise", type=float, help="of the prior's aim, m (default: 0.06 for reach, 0.03 for lift)"
     )
     parser.add_argument("--threads", type=int, default=2, help="of the world model (default: %(default)s)")
+    parser.add_argument(
+        "--ranking-steps",
+        type=int,
+        default=0,
+        help="denoising steps that rank candidates; 0: all (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.episodes)
@@ -349,11 +358,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     noise_m = NOISE_M[options.task] if options.noise is None else options.noise
     if missing:
         progress = ProgressLine()
-        with laboratory(options.out, options.bundle, options.python, noise_m, options.threads) as lab:
+        with laboratory(
+            options.out, options.bundle, options.python, noise_m, options.threads, options.ranking_steps
+        ) as lab:
             for number, seed in enumerate(missing, 1):
                 with_policies = seed - options.first_seed < options.policy_episodes
                 result = run_episode(lab, options.task, seed, with_policies=with_policies)
-                made_with = {"bundle_sha256": bundle.sha256, "noise_m": noise_m}
+                made_with = {
+                    "bundle_sha256": bundle.sha256,
+                    "noise_m": noise_m,
+                    "ranking_steps": options.ranking_steps,
+                }
                 files[seed].write_text(json.dumps({**result, **made_with}) + "\n")
                 progress.update(f"{options.task} {number}/{len(missing)}: seed {seed}")
     found = [json.loads(file.read_text()) for file in files.values()]

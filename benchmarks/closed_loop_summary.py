@@ -18,10 +18,11 @@ COUNTS = (1, 4, 16, 64)
 
 def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]:
     """Of the files of all episodes. Raises ValueError for none in which the goal can be reached."""
-    made_with = {(one["bundle_sha256"], one["noise_m"]) for one in episodes}
+    made_with = {(one["bundle_sha256"], one["noise_m"], one.get("ranking_steps", 0)) for one in episodes}
     if len(made_with) > 1:
         raise ValueError(
-            f"episodes: expected all of one bundle and one prior, found {len(made_with)} mixed; take another --out"
+            "episodes: expected all of one bundle, one prior and as many ranking steps, found"
+            f" {len(made_with)} mixed; take another --out"
         )
     possible = [one for one in episodes if one["is_possible"]]
     if not possible:
@@ -34,6 +35,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "task": possible[0]["task"],
         "model_id": model_id,
         "noise_m": possible[0]["noise_m"],
+        "ranking_steps": possible[0].get("ranking_steps", 0),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
         "success": {name: asdict(wilson(int(found.sum()), len(found))) for name, found in success.items()},
@@ -145,7 +147,8 @@ def report(found: dict[str, Any]) -> str:
         f"# Closed loop, task {found['task']}",
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
-        f" aim of the prior ± {100 * found['noise_m']:g} cm. Intervals are 95 %.",
+        f" aim of the prior ± {100 * found['noise_m']:g} cm,"
+        f" ranked by {found['ranking_steps'] or 'all'} denoising steps. Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
         "|---|---|---|",
