@@ -147,8 +147,8 @@ def report(found: dict[str, Any]) -> str:
         f"# Closed loop, task {found['task']}",
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
-        f" aim of the prior ± {100 * found['noise_m']:g} cm,"
-        f" ranked by {found['ranking_steps'] or 'all'} denoising steps. Intervals are 95 %.",
+        f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {found['ranking_steps'] or 'all'}."
+        " Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
         "|---|---|---|",

@@ -61,6 +61,8 @@ class SegmentConfig:
     just_started: share with a single remembered frame. short_history: share that began some random time ago.
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
+    elsewhere: share of an arm's segments that are set before another background, so that what stands still is copied
+    whatever it shows.
     """
 
     chunk_len: int = 8
@@ -68,6 +70,7 @@ class SegmentConfig:
     short_history: float = 0.4
     hindsight: float = 0.3
     imagined: float = 0.3
+    elsewhere: float = 0.0
 
 
 def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:
@@ -107,6 +110,10 @@ class SegmentSampler:
                 f"episodes: expected some longer than {config.chunk_len} model steps, found none"
             )
         self._probabilities = weights / weights.sum()
+        self._backgrounds = [
+            _background(source) if config.elsewhere and source.spec.modality == "arm" else None
+            for source in sources
+        ]
 
     def draw(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
         chosen = rng.choice(len(self._sources), batch, p=self._probabilities)
@@ -121,11 +128,12 @@ class SegmentSampler:
         window = _window(source.latents, spec, past, now, stride, self._started(now, rng))
         target = now + stride * np.arange(1, config.chunk_len + 1)
         actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
+        shift = self._elsewhere(index, rng)
         return (
-            window.latents,
+            window.latents + shift * window.mask[:, None, None, None],
             self._padded(history_features(spec, window.actions)),
             window.mask,
-            source.latents[target].astype(np.float32),
+            source.latents[target].astype(np.float32) + shift,
             self._padded(actions),
             np.array(self._space[spec.space]),
         )
@@ -139,8 +147,24 @@ class SegmentSampler:
             int(rng.integers(now + 1)) if kind < self._config.just_started + self._config.short_history else 0
         )
 
+    def _elsewhere(self, index: int, rng: np.random.Generator) -> FloatArray:
+        """(c, h, w), the same for all frames: from the camera's own background to any frame of another recording."""
+        own = self._backgrounds[index]
+        if own is None or rng.random() >= self._config.elsewhere:
+            return np.zeros(1, np.float32)
+        other = self._sources[int(rng.choice(len(self._sources), p=self._probabilities))].latents
+        found: FloatArray = other[int(rng.integers(len(other)))].astype(np.float32) - own
+        return found
+
     def _padded(self, features: FloatArray) -> FloatArray:
         return np.pad(features, ((0, 0), (0, self._num_features - features.shape[1])))
+
+
+def _background(source: SegmentSource) -> FloatArray:
+    """What a camera that stands still sees most of the time."""
+    few = source.latents[:: max(1, len(source.latents) // 32)]
+    median: FloatArray = np.median(few.astype(np.float32), axis=0)
+    return median
 
 
 def _window(

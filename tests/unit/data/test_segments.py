@@ -177,3 +177,36 @@ def numbered_camera(num_frames: int = 60) -> SegmentSource:
     return SegmentSource(
         episode, numbered_latents(num_frames), fit_action_spec([episode], camera_schema("camera"), 0.2)
     )
+
+
+def scene(still: float, spec: ActionSpec) -> SegmentSource:
+    """An arm, the first of four latents, counts the frames before a background of its own."""
+    latents = np.full((120, 1, 2, 2), still, np.float32)
+    latents[:, 0, 0, 0] = still + np.arange(120)
+    return SegmentSource(numbered_episode(), latents, spec)
+
+
+def test_elsewhere_what_stands_still_is_another_recordings_and_what_moves_moves_as_it_did() -> None:
+    spec = source().spec
+    own, other = scene(1000.0, spec), scene(5000.0, spec)
+    config = SegmentConfig(chunk_len=4, **{**NO_CHANCE, "just_started": 0.5}, elsewhere=1.0)
+    batch = SegmentSampler([own, other], [spec.space], config).draw(64, np.random.default_rng(0))
+    still, filled = batch.latents[:, :, 0, 1, 1], batch.history_mask.bool()
+    assert set(still.unique().tolist()) == {1000.0, 5000.0}
+    for index in range(64):
+        remembered = batch.history_latents[index, filled[index]]
+        assert (remembered[:, 0, 1, 1] == still[index, 0]).all()
+        assert (batch.history_latents[index, ~filled[index]] == 0).all()
+        steps = torch.cat([remembered[-1:], batch.latents[index]])[:, 0, 0, 0].diff()
+        assert steps.tolist() == [2.0] * 4
+
+
+def test_a_camera_that_moves_stays_where_it_is() -> None:
+    one = numbered_camera()
+    plain, elsewhere = (
+        SegmentSampler(
+            [one], [one.spec.space], SegmentConfig(chunk_len=4, **NO_CHANCE, elsewhere=share)
+        ).draw(8, np.random.default_rng(0))
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(plain.latents, elsewhere.latents)

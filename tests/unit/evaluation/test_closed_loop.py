@@ -85,7 +85,9 @@ def test_goals_out_of_reach_are_left_out_and_counted() -> None:
 def test_episodes_of_two_models_are_not_mixed() -> None:
     episodes = [_episode(seed, obeys=True) for seed in range(4)]
     episodes[2]["bundle_sha256"] = "1" * 64
-    with pytest.raises(ValueError, match="expected all of one bundle, one prior and as many ranking steps, found 2 mixed"):
+    with pytest.raises(
+        ValueError, match="expected all of one bundle, one prior and as many ranking steps, found 2 mixed"
+    ):
         summary(episodes, "model")
 
 
