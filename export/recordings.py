@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from astra_ros.backends.manifest import Manifest
+from astra_ros.cli.options import add_held_out
 from astra_ros.cli.progress import ProgressLine
 from astra_ros.data.episode import Episode
 from astra_ros.data.held_out import held_out
@@ -54,10 +55,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="the dataset it was trained on"
     )
-    parser.add_argument(
-        "--held-out",
-        type=Path,
-        default=Path("config/held_out.yaml"),
-        metavar="FILE",
-        help="which episodes were not trained on (default: %(default)s)",
-    )
+    add_held_out(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from astra_ros.cli.options import add_json, add_topics
+from astra_ros.cli.options import add_held_out, add_json, add_topics
 
 TESTS = {
     "held_out": "PSNR, SSIM and perceptual distance after one second and over ten times the training horizon",
@@ -47,13 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="datasets; for a bundle also folders of bags",
     )
-    parser.add_argument(
-        "--held-out",
-        type=Path,
-        default=Path("config/held_out.yaml"),
-        metavar="FILE",
-        help="which episodes were not trained on (default: %(default)s)",
-    )
+    add_held_out(parser)
     parser.add_argument("--space", help="only datasets of this action space (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="of the model's noise (default: %(default)s)")
     parser.add_argument(

@@ -18,6 +18,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
 
 
+def add_held_out(parser: argparse.ArgumentParser) -> None:
+    """`--held-out FILE`."""
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        default=Path("config/held_out.yaml"),
+        metavar="FILE",
+        help="which episodes were not trained on (default: %(default)s)",
+    )
+
+
 def add_topics(parser: argparse.ArgumentParser) -> None:
     """Where the recordings keep camera, joint states and commands."""
     for field in fields(EpisodeTopics):
