@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
+
+try:
+    import openvino as ov
+    from openvino import opset13 as ops
+except ImportError as error:
+    raise SystemExit(f"error: openvino: {error}; pip install openvino") from error
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest

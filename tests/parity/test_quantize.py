@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,3 +152,12 @@ def test_quantising_a_bundle_says_what_it_costs(
     spec = load_bundle(bundle_copy).manifest.quantization
     assert spec
     assert spec.fitted_on == ("train_0", "train_1", "train_2")
+
+
+def test_without_openvino_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "export.quantize")
+    with pytest.raises(SystemExit, match=r"error: openvino: .*; pip install openvino"):
+        importlib.import_module("export.quantize")
