@@ -136,7 +136,7 @@ class Evaluation:
         )
 
     def _pieces(self) -> Iterator[float]:
-        """After every chunk: how many times as long as those before the next one takes."""
+        """After every chunk: how many times as long as those before the next one takes, 0 when there is none."""
         question, batch = self._question, self._candidates.largest_batch
         samples = question.num_samples if question.uncertainty_weight else 1
         for start in range(0, len(question.plans), batch):
@@ -145,11 +145,17 @@ class Evaluation:
             uncertainty = yield from self._spread(group, latents, samples)
             self._record(group, latents, uncertainty)
             is_last = group[-1] + 1 == len(question.plans)
-            yield self._candidates.num_steps / self._num_steps if is_last else 1.0
+            yield self._after_scores(samples) if is_last else 1.0
         if self._num_steps < self._candidates.num_steps:
             yield from self._denoise_best()
         if samples < question.num_samples:
             yield from self._add_uncertainty()
+
+    def _after_scores(self, samples: int) -> float:
+        """As `_pieces` yields: what is left to do for the futures that are going to be returned."""
+        steps = self._candidates.num_steps
+        is_left = self._num_steps < steps or samples < self._question.num_samples
+        return steps / self._num_steps if is_left and self._best else 0.0
 
     @property
     def _num_steps(self) -> int:
