@@ -1,21 +1,24 @@
 """Does each part of the model earn its place? Trains variants on equal steps and seeds, and measures their obedience.
 
-    python -m benchmarks.ablation --codec-run runs/tiny --out runs/ablation --minutes 6
+    python -m benchmarks.ablation --codec-run runs/tiny --out runs/ablation --jobs 2
 
-Every variant and seed leaves OUT/<variant>_<seed>.json; started again, the command does only what is missing. The number
-of steps is what the full model does in --minutes, measured once (OUT/steps.json), and the same for all. At the end:
-OUT/ablation.json, .md and .png.
+As in the paper, every variant goes on from one video model that has never acted: trained here first, with a clean memory
+and without plans (OUT/video_model). Every variant and seed leaves OUT/<variant>_<seed>.json; started again, the command
+does only what is missing. At the end: OUT/ablation.json, .md and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from astra_ros.cli.evaluation_run import on_best_device, plain
@@ -32,7 +35,7 @@ from astra_ros.history.noise import HISTORY_NOISE
 from astra_ros.training.config import load_config
 from benchmarks.ablation_summary import FULL, inertia_curves, report, scores, summary
 
-CALIBRATION_MINUTES = 1.0
+VIDEO_SEED = 100  # of the model that all start from
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def _history_noise(preset: str) -> tuple[str, ...]:
     return (f"objective.history_noise={json.dumps(asdict(HISTORY_NOISE[preset]))}",)
 
 
+VIDEO_MODEL = ("objective.action_dropout=1.0", *_history_noise("clean"))
 VARIANTS = {
     FULL: Variant(),
     "no_noise_memory": Variant(_history_noise("clean")),
@@ -60,21 +64,25 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Where and how. minutes: of one training."""
+    """Where and how. video_steps, steps: of the video model and of each variant. jobs: trainings at once."""
 
     config: Path
     codec_run: Path
     out: Path
     seeds: int
-    minutes: float
+    video_steps: int
+    steps: int
+    jobs: int
     guidance: float
     windows: int
     judge_steps: int
     variants: tuple[str, ...] = tuple(VARIANTS)
     overrides: tuple[str, ...] = ()
 
-    def train(self, folder: Path, words: Sequence[str]) -> None:
-        """`astra train` in a process of its own; raises CalledProcessError when it fails."""
+    def train(self, folder: Path, words: Sequence[str], jobs: int = 1) -> None:
+        """`astra train` in a process of its own, unless it was; raises CalledProcessError when it fails."""
+        if (folder / "done").is_file():
+            return
         command = [
             sys.executable,
             "-m",
@@ -85,28 +93,28 @@ class Runs:
             str(folder),
         ]
         shared = [f"codec_run={self.codec_run}", *self.overrides]
-        subprocess.run([*command, *shared, *words], check=True)
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+        subprocess.run([*command, *shared, *words], check=True, env={**os.environ, **threads})
+        (folder / "done").touch()
 
-    def num_steps(self) -> int:
-        """Optimiser steps of every training."""
-        file = self.out / "steps.json"
-        if not file.is_file():
-            folder = self.out / "calibration"
-            self.train(folder, [f"budget.denoiser_minutes={CALIBRATION_MINUTES}"])
-            lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-            last = [line for line in lines if line["stage"] == "denoiser"][-1]
-            steps = round(60 * self.minutes * last["step"] / last["elapsed_s"])
-            file.write_text(json.dumps({"steps": steps, "minutes": self.minutes}) + "\n")
-        return int(json.loads(file.read_text())["steps"])
+    def video_model(self) -> Path:
+        """Folder of what every variant goes on from; trained here if it is not."""
+        folder = self.out / "video_model"
+        self.train(folder, [f"seed={VIDEO_SEED}", f"training.max_steps={self.video_steps}", *VIDEO_MODEL])
+        return folder
 
-    def checkpoint(self, name: str, seed: int, steps: int) -> Path:
+    def checkpoint(self, name: str, seed: int) -> Path:
         """Folder of a variant's trained weights; trained here if they are not."""
         name = VARIANTS[name].trained_as or name
         folder = self.out / f"{name}_{seed}"
-        if not (folder / "done").is_file():
-            self.train(folder, [f"seed={seed}", f"training.max_steps={steps}", *VARIANTS[name].overrides])
-            (folder / "done").touch()
+        start = f"video_model={self.out / 'video_model'}"
+        words = [f"seed={seed}", f"training.max_steps={self.steps}", start, *VARIANTS[name].overrides]
+        self.train(folder, words, self.jobs)
         return folder
+
+    def result(self, name: str, seed: int) -> Path:
+        """File of a variant's scores."""
+        return self.out / f"{name}_{seed}.json"
 
     def measure(self, name: str, folder: Path) -> dict[str, dict[str, Any]]:
         """Obedience by dataset."""
@@ -127,20 +135,37 @@ class Runs:
         return {one.name: scores(plain(one.result), plain(inertia[one.name])) for one in suite.actions()}
 
 
-def run_all(runs: Runs, measure: Callable[[str, int], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def run_all(
+    runs: Runs,
+    train: Callable[[str, int], Path],
+    measure: Callable[[str, Path], dict[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
     """Results by variant, one per seed; what is in a file already is not measured again."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs.variants}
-    for seed in range(runs.seeds):
-        for number, name in enumerate(runs.variants, 1):
-            file = runs.out / f"{name}_{seed}.json"
-            if not file.is_file():
-                print(f"seed {seed}: variant {number} of {len(runs.variants)}, {name}", flush=True)
-                datasets = measure(name, seed)
-                file.write_text(
-                    json.dumps({"variant": name, "seed": seed, "datasets": datasets}, indent=1) + "\n"
-                )
-            results[name].append(json.loads(file.read_text())["datasets"])
-    return results
+    measuring = Lock()  # it uses all cores, and what it makes first serves the next
+
+    def one(training: str, seed: int) -> None:
+        names = [name for name in runs.variants if (VARIANTS[name].trained_as or name) == training]
+        if missing := [name for name in names if not runs.result(name, seed).is_file()]:
+            folder = train(training, seed)
+            for name in missing:
+                print(f"seed {seed}: {name}", flush=True)
+                with measuring:
+                    found = {"variant": name, "seed": seed, "datasets": measure(name, folder)}
+                runs.result(name, seed).write_text(json.dumps(found, indent=1) + "\n")
+
+    trainings = dict.fromkeys(VARIANTS[name].trained_as or name for name in runs.variants)
+    with ThreadPoolExecutor(runs.jobs) as pool:
+        asked = [pool.submit(one, training, seed) for seed in range(runs.seeds) for training in trainings]
+        try:
+            for each in asked:
+                each.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {
+        name: [json.loads(runs.result(name, seed).read_text())["datasets"] for seed in range(runs.seeds)]
+        for name in runs.variants
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,7 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--codec-run", type=Path, required=True, help="folder of a run whose codec is taken")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=6.0, help="of one training (default: %(default)g)")
+    parser.add_argument(
+        "--video-steps", type=int, default=1500, help="of the video model's training (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=400, help="of each variant's (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: %(default)s)")
     parser.add_argument("--guidance", type=float, default=1.5, help="(default: %(default)g)")
     parser.add_argument("--windows", type=int, default=24, help="moments per dataset (default: %(default)s)")
     parser.add_argument(
@@ -176,14 +205,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"variants: expected {FULL} among them, found {' '.join(parsed['variants'])}")
     runs = Runs(**{**parsed, **{name: tuple(parsed[name]) for name in ("variants", "overrides")}})
     runs.out.mkdir(parents=True, exist_ok=True)
-    steps = runs.num_steps()
-    results = run_all(runs, lambda name, seed: runs.measure(name, runs.checkpoint(name, seed, steps)))
+    runs.video_model()
+    results = run_all(runs, runs.checkpoint, runs.measure)
     summarised, curves = summary(results), inertia_curves(results)
-    how = f"{runs.seeds} seeds, {steps} steps each, guidance {runs.guidance:g}"
+    how = (
+        f"{runs.seeds} seeds, {runs.steps} steps each after {runs.video_steps} of the common video model, "
+        f"guidance {runs.guidance:g}"
+    )
     text = report(summarised, how)
     print(text)
     files = {suffix: runs.out / f"ablation.{suffix}" for suffix in ("json", "md", "png")}
-    content = {"steps": steps, "seeds": runs.seeds, "summary": plain(summarised), "runs": results}
+    content = {"how": how, "summary": plain(summarised), "runs": results}
     machine = describe_machine(("torch", "numpy"))
     files["json"].write_text(json.dumps({**content, "machine": machine}, indent=1, allow_nan=False) + "\n")
     files["md"].write_text(text)

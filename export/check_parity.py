@@ -27,7 +27,7 @@ from astra_ros.backends.eager import EagerBackend
 from astra_ros.backends.engines import checked_engines
 from astra_ros.backends.factory import NAMES, open_backend, precisions
 from astra_ros.backends.golden import RolloutInputs
-from astra_ros.backends.manifest import Manifest
+from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.history.memory import HistorySlots
@@ -85,11 +85,19 @@ class _Scene:
 
 @dataclass(frozen=True)
 class Parity:
-    """rows: what was compared. skipped: why a backend was not. engines: TensorRT engines whose files are in order."""
+    """rows: what was compared. refused: backends that the bundle's own golden vectors refuse, and why.
+
+    skipped: why a backend was not tried. engines: TensorRT engines whose files are in order.
+    """
 
     rows: list[Row]
+    refused: dict[str, str]
     skipped: dict[str, str]
     engines: list[str]
+
+    @property
+    def is_within(self) -> bool:
+        return bool(self.rows) and not self.refused and all(row.is_within for row in self.rows)
 
 
 class Reference:
@@ -145,15 +153,19 @@ def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Seque
     """Every backend of `names` in every precision it has here. Raises ValueError for the checkpoint of another bundle."""
     reference = Reference(bundle, checkpoint_dir, seed)
     rows: list[Row] = []
+    refused: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for name in names:
         try:
             for precision in precisions(bundle, name):
-                with open_backend(bundle, name, precision=precision) as backend:
-                    rows += reference.rows(backend)
+                try:
+                    with open_backend(bundle, name, precision=precision) as backend:
+                        rows += reference.rows(backend)
+                except BundleError as error:
+                    refused[f"{name} {precision}"] = str(error)
         except BackendError as error:
             skipped[name] = str(error)
-    return Parity(rows, skipped, checked_engines(bundle))
+    return Parity(rows, refused, skipped, checked_engines(bundle))
 
 
 def _require_origin(checkpoint: Checkpoint, manifest: Manifest) -> Checkpoint:
@@ -233,6 +245,7 @@ def report(parity: Parity) -> str:
         numbers = f"{row.max:9.1e} {row.limit:9.1e} {verdict:9} {row.mean:9.1e}  {row.rounding:.1e}"
         lines.append(f"{row.backend:22} {row.stage:17} {numbers}")
     lines += [f"{folder}: files, sources and tensors in order; not run here" for folder in parity.engines]
+    lines += [f"REFUSED {name}: {why}" for name, why in parity.refused.items()]
     return "\n".join([*lines, *(f"skipped {name}: {why}" for name, why in parity.skipped.items())])
 
 
@@ -259,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(report(parity))
     if options.json:
         options.json.write_text(json.dumps(asdict(parity), indent=1) + "\n")
-    return 0 if parity.rows and all(row.is_within for row in parity.rows) else 1
+    return 0 if parity.is_within else 1
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, segment_sampler
 from astra_ros.training.state import require_same_run
 from astra_ros.training.trainer import Trainer, TrainingStep
-from astra_ros.training.warm_start import start_at
+from astra_ros.training.warm_start import start_at, start_at_video_model
 
 STAGES = ("codec", "denoiser", "decoder")
 SMALLEST_SHARE = 0.3  # of the budget, for the denoiser, however long the data takes to read
@@ -119,6 +119,8 @@ class TrainingRun:
         checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
         if self._start is not None:
             start_at(checkpoint, self._start)
+        if self._config.video_model is not None:
+            start_at_video_model(checkpoint, load_checkpoint(Path(self._config.video_model)))
         segments = segment_sampler(self._encoded, specs, self._config.segment())
         step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective)
         optimizers = denoiser_optimizers(checkpoint.denoiser, checkpoint.denoiser.blocks)

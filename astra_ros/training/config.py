@@ -111,8 +111,9 @@ class TrainConfig:
     """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
 
     start_from: folder of an earlier model, whose encoder and latents are taken as they are and whose denoiser and decoder
-    are trained on, for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents are taken as they are, so that only a denoiser is
-    trained. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
+    are trained on, for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents
+    are taken as they are, so that only a denoiser is trained. video_model: folder of an earlier model of that codec, whose
+    denoiser's weights are taken except what reads actions. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
     checkpoint_minutes: how often the averaged model is evaluated and written.
     """
 
@@ -122,6 +123,7 @@ class TrainConfig:
     checkpoint_minutes: float = 8.0
     start_from: str | None = None
     codec_run: str | None = None
+    video_model: str | None = None
     codec_weights: str | None = None
     denoiser: dict[str, Any] = field(default_factory=dict)
     codec: dict[str, Any] = field(default_factory=dict)
@@ -140,6 +142,8 @@ class TrainConfig:
             raise ValueError(
                 "start_from: expected no codec_run and no codec_weights beside it, found one; drop it"
             )
+        if self.video_model is not None and self.codec_run is None:
+            raise ValueError("video_model: expected its codec's run as codec_run beside it, found none")
         if (self.model().codec.kind == "taef2") != (self.codec_weights is not None):
             raise ValueError(
                 "codec_weights: expected the folder of TAEF2's weights with codec.kind taef2, and none without, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from astra_ros.training.muon import Muon
+
 
 def codec_optimizers(codec: nn.Module) -> list[torch.optim.Optimizer]:
     """AdamW for what may change."""
@@ -17,6 +19,6 @@ def denoiser_optimizers(denoiser: nn.Module, blocks: nn.Module) -> list[torch.op
     inside = {id(p) for p in matrices}
     others = [p for p in denoiser.parameters() if id(p) not in inside]
     return [
-        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, weight_decay=0.01),
         torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]

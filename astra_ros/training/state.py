@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,7 +78,9 @@ def require_same_run(file: Path, fields: dict[str, Any]) -> None:
     """A folder holds one run, which `file` describes. Raises ValueError when it was started with other fields."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(fields, indent=2) + "\n")
+        partial = file.with_suffix(f".{uuid4()}")  # every process of a run writes, and reads
+        partial.write_text(json.dumps(fields, indent=2) + "\n")
+        os.replace(partial, file)
     started = parse(file.read_text())
     for key, value in fields.items():
         if started.get(key) != value:

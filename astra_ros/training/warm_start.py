@@ -1,4 +1,4 @@
-"""Begin a training, or a student, at the weights of an earlier model, for the same or for other action spaces."""
+"""Begin a training, or a student, at the weights of an earlier model: for the same or other actions, or none of them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,29 @@ def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
         raise ValueError(
             f"start_from: expected a model of the same sizes, found {' '.join(str(error).split())}"
         ) from error
+
+
+@torch.no_grad()
+def start_at_video_model(checkpoint: Checkpoint, start: Checkpoint) -> None:
+    """Give the denoiser what `start` knows of pictures; whatever reads actions begins anew, of any kind (paper: 4.1).
+
+    Raises ValueError when the codecs' latents or the networks' sizes differ.
+    """
+    own, theirs = checkpoint.codec.encoder.state_dict(), start.codec.encoder.state_dict()
+    if own.keys() != theirs.keys() or not all(torch.equal(own[name], theirs[name]) for name in own):
+        raise ValueError("video_model: expected a model of the same codec; give its run as codec_run too")
+    pictures = {k: v for k, v in start.denoiser.state_dict().items() if not _reads_actions(k)}
+    expected = {k: v.shape for k, v in checkpoint.denoiser.state_dict().items() if not _reads_actions(k)}
+    if (found := {k: v.shape for k, v in pictures.items()}) != expected:
+        name = next(iter(dict(expected.items() ^ found.items())))
+        raise ValueError(
+            f"video_model: {name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
+        )
+    checkpoint.denoiser.load_state_dict(pictures, strict=False)
+
+
+def _reads_actions(name: str) -> bool:
+    return name.startswith(("action_encoder.", "pose_map.")) or ".adapter." in name
 
 
 def _projector(start: Checkpoint, space: str, num_inputs: int) -> tuple[Tensor, Tensor]:

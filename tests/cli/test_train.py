@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples
@@ -102,6 +103,34 @@ def test_a_start_of_another_size_is_refused(
     assert train(config, tmp_path, f"start_from={trained}", "denoiser.width=64") == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert "start_from: expected a model of the same sizes, found" in line
+
+
+def test_a_video_model_learns_to_act(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Another adapter and another router, on what an earlier model knows of pictures."""
+    changes = ["denoiser.adapter=cross_attention", "denoiser.actions.router=single", "training.max_steps=1"]
+    words = [f"codec_run={trained}", f"video_model={trained}", "training.learning_rate=1e-9", *changes]
+    assert train(config, tmp_path, *words) == 0
+    before, after = weights(trained), weights(tmp_path)
+    for name in ("position", "blocks.0.attention.qkv.weight"):
+        torch.testing.assert_close(after[name], before[name], rtol=0.0, atol=1e-6)
+    assert before.keys() != after.keys()
+
+
+def test_a_video_model_of_another_size_or_codec_is_refused(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"codec_run={trained}", f"video_model={trained}"]
+    assert train(config, tmp_path / "wide", *words, "denoiser.width=64") == 1
+    assert ": expected torch.Size(" in capsys.readouterr().err.splitlines()[-1]
+    assert train(config, tmp_path / "alone", words[1]) == 1
+    assert "expected its codec's run as codec_run beside it, found none" in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    stored = load_file(other / "weights.safetensors")
+    name = next(name for name in stored if name.startswith("codec.encoder."))
+    save_file(stored | {name: stored[name] + 1}, other / "weights.safetensors")
+    assert train(config, tmp_path / "out", words[0], f"video_model={other}") == 1
+    assert "video_model: expected a model of the same codec" in capsys.readouterr().err
 
 
 def test_again_it_only_evaluates(config: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from astra_ros.actions.config import RouterKind
 from astra_ros.backends import golden
-from astra_ros.backends.bundle import Manifest, load_bundle
+from astra_ros.backends.bundle import Manifest, describe_file, load_bundle, write_manifest
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -226,6 +226,28 @@ def test_the_parity_program_sees_a_difference(
     arguments = [str(untrained_bundle), str(untrained_checkpoint), "--backends", "onnxruntime"]
     assert check_parity.main(arguments) == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_the_parity_program_goes_on_where_golden_vectors_refuse(
+    untrained_bundle: Path, untrained_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
+    with np.load(bundle / "golden.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(bundle / "golden.npz", **arrays | {"steps": arrays["steps"] + np.float32(0.01)})
+    manifest = load_bundle(untrained_bundle).manifest
+    files = manifest.files | {"golden.npz": describe_file(bundle / "golden.npz")}
+    write_manifest(bundle, replace(manifest, files=files))
+    assert (
+        check_parity.main(
+            [*map(str, (bundle, untrained_checkpoint)), "--backends", "onnxruntime", "tensorrt"]
+        )
+        == 1
+    )
+    text = capsys.readouterr().out
+    assert "REFUSED onnxruntime fp32: " in text
+    assert "golden vectors, batch 1: expected at most 0.001 in latents" in text
+    assert "skipped tensorrt: " in text
 
 
 def test_a_model_too_large_for_float32_is_stored_as_float16(

