@@ -71,9 +71,10 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         one.add_argument(
             "--size",
             type=int,
-            default=_SIZE_PX,
+            nargs="+",
+            default=(_SIZE_PX,),
             metavar="PX",
-            help="side of the pictures (default: %(default)s)",
+            help=f"of the model's pictures: side of a square, or height and width (default: {_SIZE_PX})",
         )
         if kind in _CUTTABLE:
             one.add_argument(
@@ -121,11 +122,21 @@ def run_import(arguments: argparse.Namespace) -> int:
         print(f"astra data: {problem}", file=sys.stderr)
 
     progress = ImportProgress(0, 0, len(source.episodes))
-    for progress in import_source(source, arguments.out, arguments.size, report):
+    for progress in import_source(source, arguments.out, _size(arguments), report):
         line.update(f"importing {progress.done} of {progress.total} episodes   {progress.bad} bad")
     line.done(f"{arguments.out}: {progress.done} of {progress.total} episodes, {progress.bad} bad")
     write_json(arguments.json, {"dataset": str(arguments.out), "episodes": progress.done, "bad": bad})
     return 1 if bad else 0
+
+
+def _size(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Height and width."""
+    sides = arguments.size
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(
+            f"size: expected one side or HEIGHT WIDTH, 1 pixel or more, found {' '.join(map(str, sides))}"
+        )
+    return sides[0], sides[-1]
 
 
 def _open_source(arguments: argparse.Namespace) -> Source:
@@ -136,7 +147,7 @@ def _open_source(arguments: argparse.Namespace) -> Source:
             tuple(arguments.joints),
             tuple(arguments.units),
         )
-        config = module.BagsConfig(space, joints, units, arguments.size, topics_from(arguments))
+        config = module.BagsConfig(space, joints, units, _size(arguments), topics_from(arguments))
         return module.open_source(arguments.source, config)
     (path,) = arguments.source
     return (

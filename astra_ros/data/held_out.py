@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,6 +11,8 @@ from pathlib import Path
 import yaml
 
 _WILD = frozenset("*?[")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,19 +34,34 @@ class HeldOut:
         """Divide a dataset's episodes.
 
         Raises ValueError when the file does not name the dataset, or names an episode that it does not have: both would
-        train on what was meant to be held out.
+        train on what was meant to be held out. A pattern is a rule for what may come (the seeds of a world from 100000 on),
+        so that one without an episode is only warned of.
         """
         if dataset not in self.patterns:
             raise ValueError(
                 f"{self.path}: {dataset}: expected the names of its held-out episodes, found no entry; "
                 f"add `{dataset}: [NAME, ...]`, or `{dataset}: []` to hold out none"
             )
-        patterns = self.patterns[dataset]
-        for name in patterns:
-            if name not in episodes and not _WILD & set(name):
-                raise ValueError(f"{self.path}: {dataset}: expected names of its episodes, found {name}")
-        held_out = tuple(n for n in episodes if any(fnmatchcase(n, pattern) for pattern in patterns))
-        return Split(tuple(n for n in episodes if n not in set(held_out)), held_out)
+        aside: set[str] = set()
+        for pattern in self.patterns[dataset]:
+            found = {name for name in episodes if name == pattern or fnmatchcase(name, pattern)}
+            if not found:
+                self._tell_useless(dataset, pattern)
+            aside |= found
+        return Split(
+            tuple(name for name in episodes if name not in aside),
+            tuple(name for name in episodes if name in aside),
+        )
+
+    def _tell_useless(self, dataset: str, pattern: str) -> None:
+        if not _WILD & set(pattern):
+            raise ValueError(f"{self.path}: {dataset}: expected names of its episodes, found {pattern}")
+        logger.warning(
+            "%s: %s: expected patterns of its episodes' names, found %s, which holds none out",
+            self.path,
+            dataset,
+            pattern,
+        )
 
 
 def held_out(path: Path) -> HeldOut:

@@ -1,11 +1,14 @@
 """Datasets in LeRobot layout, read one episode at a time: v2.1 as this project writes it, public v2.x and v3.0 as they are.
 
 A row's `action` is what acted from its frame to the next one (LeRobot's convention); an Episode's `commanded` row is what
-led to its frame, so reading moves the column by one row.
+led to its frame, so reading moves the column by one row. Measured positions that stand for commands are already those at
+the end of the step.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -51,6 +54,16 @@ class Dataset:
         return self._index.schema
 
     @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """(height, width) that the pictures were cropped and resized to; None: they are the camera's own."""
+        return self._index.stored_size
+
+    @property
+    def camera_size(self) -> tuple[int, int] | None:
+        """(height, width) of the camera's own pictures; None: not known."""
+        return self._index.camera_size
+
+    @property
     def episode_names(self) -> tuple[str, ...]:
         return tuple(self._records)
 
@@ -77,7 +90,7 @@ class Dataset:
             stamps_ns=_stamps_ns(record, table),
             pixels=_pixels(record, pictures, (size, size) if isinstance(size, int) else size),
             measured=measured,
-            commanded=np.concatenate([self._before(record, measured, action), action[:-1]]),
+            commanded=self._led(record, measured, action),
         )
 
     def stream(
@@ -96,6 +109,27 @@ class Dataset:
         if name not in self._records:
             raise EpisodeError(self.path, "episode", f"one of the {len(self._records)} it holds", repr(name))
         return self._records[name]
+
+    def fingerprint(self, name: str) -> str:
+        """Of an episode's names, units, rows and pictures: another one where any of them is. Raises OSError.
+
+        Of the rows it sees the whole file, of the pictures, and of files that episodes share, only how long they are: it is
+        taken of every episode at every start. Neither where the files are nor when they were written.
+        """
+        record, index = self._record(name), self._index
+        columns = [index.measured, index.commanded, index.camera]
+        sizes = [file.stat().st_size for file in (record.rows, record.video) if file is not None]
+        seen = [index.schema.to_json(), columns, record.length, record.first_command, sizes]
+        has_own_rows = record.video is not None and record.start_s is None
+        rows = record.rows.read_bytes() if has_own_rows else b""
+        return hashlib.sha256(json.dumps(seen).encode() + rows).hexdigest()[:16]
+
+    def _led(self, record: EpisodeRecord, measured: FloatArray, action: FloatArray) -> FloatArray:
+        """(t, a) what led to each frame."""
+        is_rate = self.schema.representation == "rate"
+        if self._index.commanded == self._index.measured and not is_rate:
+            return measured
+        return np.concatenate([self._before(record, measured, action), action[:-1]])
 
     def _before(self, record: EpisodeRecord, measured: FloatArray, action: FloatArray) -> FloatArray:
         """(1, a) what led to the first frame; where it was not recorded, the first rate, or stillness."""

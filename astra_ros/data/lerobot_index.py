@@ -47,7 +47,11 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What the meta folder says. camera: the column or video used; measured, commanded: the columns that hold them."""
+    """What the meta folder says. camera: the column or video used; measured, commanded: the columns that hold them.
+
+    stored_size: (height, width) that a writer of this project fitted the pictures to; None: they are as others wrote them.
+    camera_size: of the camera's own pictures, before that; None: not known.
+    """
 
     name: str
     fps: float
@@ -56,6 +60,8 @@ class DatasetIndex:
     measured: str
     commanded: str
     episodes: tuple[EpisodeRecord, ...]
+    stored_size: tuple[int, int] | None
+    camera_size: tuple[int, int] | None
 
 
 def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
@@ -77,7 +83,8 @@ def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
     in_video = features[key]["dtype"] == "video"
     records = (_records_v3 if version == "v3.0" else _records_v2)(path, info, key if in_video else None)
     fps = float(_field(file, info, "fps", int | float))
-    return DatasetIndex(name, fps, schema, key, measured, commanded, tuple(records))
+    sizes = (_size(path / ASTRA, own, field) for field in ("size", "camera"))
+    return DatasetIndex(name, fps, schema, key, measured, commanded, tuple(records), *sizes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,11 +100,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects of a .jsonl file, one a line; an unfinished last line is left out. Raises EpisodeError."""
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    *lines, last = path.read_text().split("\n") if path.exists() else [""]
     try:
-        return [json.loads(line) for line in lines if line]
+        found = [json.loads(line) for line in lines if line]
     except ValueError as error:
         raise EpisodeError(path, "content", "one JSON object per line", str(error)) from None
+    try:
+        return [*found, json.loads(last)] if last else found
+    except ValueError:  # an interruption; other programs leave out the newline after a whole one
+        return found
 
 
 def _records_v2(path: Path, info: dict[str, Any], video_key: str | None) -> Iterator[EpisodeRecord]:
@@ -180,6 +191,16 @@ def _camera(file: Path, features: dict[str, Any], camera: str | None) -> str:
 def _names(path: Path, own: dict[str, Any]) -> tuple[str, str, str]:
     """Name of the dataset, column of what was measured, column of what was commanded."""
     return own.get("name", path.resolve().name), own.get("measured", STATE), own.get("commanded", ACTION)
+
+
+def _size(file: Path, own: dict[str, Any], field: str) -> tuple[int, int] | None:
+    if field not in own:
+        return None
+    try:
+        height, width = (int(side) for side in own[field])
+    except (TypeError, ValueError):
+        raise EpisodeError(file, field, "[height, width]", repr(own[field])) from None
+    return height, width
 
 
 def _schema(

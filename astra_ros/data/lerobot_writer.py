@@ -37,15 +37,23 @@ _RATE_TOLERANCE = 0.1
 class DatasetWriter:
     """Appends episodes to a dataset; reopened after an interruption, it continues where it stopped. A context manager.
 
-    fps: camera rate of the episodes; size: of the stored pictures, side of a square or (height, width).
+    fps: camera rate of the episodes; size: of the stored pictures, side of a square or (height, width); camera: height and
+    width of the camera's own, which are cropped to the shape of `size`; by default these are stored whole.
     Raises ValueError when `path` holds a dataset of another declaration, or another process is writing it.
     """
 
     def __init__(
-        self, path: Path, name: str, schema: ActionSchema, fps: float, size: int | tuple[int, int]
+        self,
+        path: Path,
+        name: str,
+        schema: ActionSchema,
+        fps: float,
+        size: int | tuple[int, int],
+        camera: tuple[int, int] | None = None,
     ) -> None:
         self.path, self._name, self._schema, self._fps = path, name, schema, fps
         self._size = (size, size) if isinstance(size, int) else size
+        self._camera = camera or self._size
         (path / "meta").mkdir(parents=True, exist_ok=True)
         self._declare()
         self._lock = _lock(path / ASTRA)
@@ -112,7 +120,13 @@ class DatasetWriter:
         return self.path / template.format(episode_chunk=chunk, episode_index=index, video_key=VIDEO)
 
     def _declare(self) -> None:
-        wanted = {"name": self._name, "schema": self._schema.to_json(), "fps": self._fps, "size": self._size}
+        wanted = {
+            "name": self._name,
+            "schema": self._schema.to_json(),
+            "fps": self._fps,
+            "size": self._size,
+            "camera": self._camera,
+        }
         file, declared = self.path / ASTRA, json.loads(json.dumps(wanted))
         if not file.exists():
             _write_json(file, declared)

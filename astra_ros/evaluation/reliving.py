@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from astra_ros.backends.manifest import Manifest
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import ByteArray, FloatArray, Observation
@@ -25,19 +26,37 @@ class Moment:
     happened: ByteArray
 
 
+class TooShortError(ValueError):
+    """An episode without a moment that has a whole history behind and the horizon before it. One line."""
+
+
+def long_enough(
+    episodes: Iterable[Episode], manifest: Manifest, horizon: int, on_skip: Callable[[str], None]
+) -> Iterator[Episode]:
+    """Episodes that can be relived; `on_skip` is told of each other one, in one line. Raises ValueError when none can."""
+    num_used = 0
+    for episode in episodes:
+        try:
+            _bounds(manifest, episode, horizon)
+        except TooShortError as error:
+            on_skip(str(error))
+        else:
+            num_used += 1
+            yield episode
+    if not num_used:
+        raise ValueError(
+            f"episodes: expected one or more that can be read and are long enough for a horizon of {horizon}, found none;"
+            " record longer ones, or choose a shorter horizon"
+        )
+
+
 def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int) -> Iterator[Moment]:
     """Moments with a whole history behind and the horizon before them, `every` so many camera frames.
 
-    Raises ValueError for an episode that is too short for one.
+    Raises TooShortError for an episode without one.
     """
     manifest = world_model.manifest
-    stride = frame_stride(episode, manifest.action.step_dt)
-    first, end = (manifest.history.num_slots - 1) * stride, len(episode.pixels) - horizon * stride
-    if first >= end:
-        raise ValueError(
-            f"{episode.name}: expected more than {first + horizon * stride} frames, a history and a horizon of"
-            f" {horizon}, found {len(episode.pixels)}"
-        )
+    first, end, stride = _bounds(manifest, episode, horizon)
     ahead = stride * np.arange(1, horizon + 1)
     world_model.reset()
     for now, (stamp, pixels, positions) in enumerate(
@@ -47,3 +66,15 @@ def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int)
         if first <= now < end and (now - first) % every == 0:
             plan = manifest.action.steps(episode.commanded, now + ahead, stride)
             yield Moment(stamp, plan, pixels, episode.pixels[now + ahead])
+
+
+def _bounds(manifest: Manifest, episode: Episode, horizon: int) -> tuple[int, int, int]:
+    """First frame that can be a moment, the frame after the last one, and frames per step."""
+    stride = frame_stride(episode, manifest.action.step_dt)
+    first, end = (manifest.history.num_slots - 1) * stride, len(episode.pixels) - horizon * stride
+    if first >= end:
+        raise TooShortError(
+            f"{episode.name}: expected more than {first + horizon * stride} frames, a history and a horizon of"
+            f" {horizon}, found {len(episode.pixels)}"
+        )
+    return first, end, stride

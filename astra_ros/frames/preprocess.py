@@ -39,6 +39,13 @@ def centre_crop(height: int, width: int, target_height: int, target_width: int) 
     return left, top, left + crop_width, top + crop_height
 
 
+def unenlarged(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:
+    """The target's (height, width), or that of the centre crop to its aspect ratio where this is smaller."""
+    left, top, right, bottom = centre_crop(height, width, target_height, target_width)
+    cropped = (bottom - top, right - left)
+    return min(cropped, (target_height, target_width), key=lambda size: size[0] * size[1])
+
+
 def to_network(rgb: ByteArray, out: FloatArray | None = None) -> FloatArray:
     """(h, w, 3) uint8 → (1, 3, h, w) float32 in [-1, 1], contiguous; into `out` if given."""
     _require_picture(rgb)

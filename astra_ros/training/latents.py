@@ -1,4 +1,9 @@
-"""Every episode through the codec once: float16 latents in a file beside the actions, found again at the next start."""
+"""Every episode through the codec once: float16 latents in a file beside the actions, found again at the next start.
+
+A file carries the fingerprint of the episode that it was made of, and is made again when the dataset holds another one. Files
+of earlier versions carry none: they are taken as they are where frames and action dimensions are as many as the dataset's.
+More would take reading all rows at every start; who imports a dataset again removes its folder of such latents.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from urllib.parse import quote
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec
@@ -24,8 +29,13 @@ from astra_ros.training.progress import EpisodeCount
 from astra_ros.types import ByteArray
 
 BATCH = 64
+_FINGERPRINT = "fingerprint"  # key of the file's metadata
 # An episode and its latents (t, c, h, w) float16. Its pictures are left behind.
 EncodedEpisode = tuple[Episode, np.ndarray]
+
+
+class _StaleError(Exception):
+    """The dataset holds another episode than the one that was encoded."""
 
 
 class LatentStore:
@@ -38,10 +48,10 @@ class LatentStore:
     def encode(self, one: TrainingSet, size: tuple[int, int]) -> None:
         """Encode what is not there yet, each process its share; bad episodes are told and skipped."""
         share = one.names[self._fabric.global_rank :: self._fabric.world_size]
-        own = [name for name in share if not self._file(one, name).is_file()]
+        own = [name for name in share if not self._has(one, name)]
         progress = EpisodeCount(f"{one.dataset.name}: to latents", len(own))
         for episode in one.dataset.stream(own, size, progress.skip):
-            self._write(self._file(one, episode.name), episode)
+            self._write(one, episode)
             progress.good()
         progress.end()
 
@@ -52,11 +62,11 @@ class LatentStore:
         progress = EpisodeCount(f"{one.dataset.name}: latents", 0)
         for name in one.names:
             try:
-                tensors = load_file(self._file(one, name))
+                tensors = self._read(one, name)
                 episode = _episode(name, tensors)
                 frame_stride(episode, self._step_dt)  # a camera of another rate cannot be used
                 found.append((episode, tensors["latents"].numpy()))
-            except FileNotFoundError:  # `encode` has told why
+            except (OSError, _StaleError):  # `encode` has told why
                 bad.append(name)
             except (SafetensorError, KeyError, ValueError) as error:
                 bad.append(name)
@@ -66,7 +76,29 @@ class LatentStore:
     def _file(self, one: TrainingSet, name: str) -> Path:
         return self._folder / quote(one.dataset.name, safe="") / f"{quote(name, safe='')}.safetensors"
 
-    def _write(self, file: Path, episode: Episode) -> None:
+    def _has(self, one: TrainingSet, name: str) -> bool:
+        try:
+            self._read(one, name)
+        except (OSError, SafetensorError, KeyError, _StaleError):
+            return False
+        return True
+
+    def _read(self, one: TrainingSet, name: str) -> dict[str, Tensor]:
+        """Mapped from the file, not read. Raises _StaleError for latents of another episode than the dataset's."""
+        with safe_open(self._file(one, name), "pt") as file:
+            made_of = (file.metadata() or {}).get(_FINGERPRINT)
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if made_of is None:
+            found = (len(tensors["latents"]), tensors["measured"].shape[1])
+            is_stale = found != (one.dataset.num_frames(name), one.dataset.schema.dim)
+        else:
+            is_stale = made_of != one.dataset.fingerprint(name)
+        if is_stale:
+            raise _StaleError
+        return tensors
+
+    def _write(self, one: TrainingSet, episode: Episode) -> None:
+        file = self._file(one, episode.name)
         tensors = {
             "latents": encode_pictures(self._codec, episode.pixels),
             "measured": torch.from_numpy(episode.measured),
@@ -75,7 +107,8 @@ class LatentStore:
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
+        metadata = {_FINGERPRINT: one.dataset.fingerprint(episode.name)}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
         os.replace(partial, file)
 
 

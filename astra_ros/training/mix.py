@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
+from astra_ros.frames.preprocess import centre_crop, unenlarged
 from astra_ros.training.config import DataConfig
 
 
@@ -20,15 +22,18 @@ class TrainingSet:
     weight: float
 
 
-def open_sets(config: DataConfig) -> list[TrainingSet]:
-    """Open every dataset and set its held-out episodes aside.
+def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
+    """Open every dataset and set its held-out episodes aside. size: height and width of the model's pictures.
 
-    Raises ValueError, one line, when a dataset cannot be read or nothing is left to train on.
+    Raises ValueError, one line, when a dataset cannot be read, is called like another one, shows less than the model will
+    see on the robot, or nothing of it is left to train on.
     """
     aside = held_out(Path(config.held_out))
-    sets = []
+    sets: list[TrainingSet] = []
     for source in config.sets:
         dataset = Dataset.open(Path(source.path))
+        _require_own_name(dataset, [one.dataset for one in sets])
+        _require_whole_view(dataset, size)
         split = aside.split(dataset.name, dataset.episode_names)
         if not split.training:
             raise ValueError(
@@ -37,3 +42,43 @@ def open_sets(config: DataConfig) -> list[TrainingSet]:
             )
         sets.append(TrainingSet(dataset, split.training, split.held_out, source.weight))
     return sets
+
+
+def _require_own_name(dataset: Dataset, others: Sequence[Dataset]) -> None:
+    """Held-out episodes, latents and results go by a dataset's name."""
+    for other in others:
+        if other.name == dataset.name:
+            raise ValueError(
+                f"{dataset.path}: name: expected one of its own, found {dataset.name}, which {other.path} has too; import one"
+                ' into a folder of another name (or change "name" in its meta/astra.json)'
+            )
+
+
+def _require_whole_view(dataset: Dataset, size: tuple[int, int]) -> None:
+    """At run time the camera's pictures are cropped once, to the model's shape: so must be those it learns from.
+
+    A small camera's pictures are enlarged, there as here; those that an import made smaller than need be are refused.
+    """
+    stored, camera = dataset.stored_size, dataset.camera_size
+    if stored is None:
+        return
+    is_view = _same_shape(stored, size) or (camera is not None and _same_shape(camera, stored))
+    least, _ = unenlarged(*(camera or stored), *size)
+    if is_view and unenlarged(*stored, *size)[0] >= least - 1:
+        return
+    found = f"{stored[0]} x {stored[1]} of " + (
+        f"{camera[0]} x {camera[1]}" if camera else "an unknown shape"
+    )
+    unknown = (
+        "" if camera else f'; if the camera saw no more, add "camera": {list(stored)} to its meta/astra.json'
+    )
+    raise ValueError(
+        f"{dataset.path}: pictures: expected what a model of {size[0]} x {size[1]} pixels sees of the camera's, found {found};"
+        f" import it again: astra data import KIND SOURCE --out DIR --size {size[0]} {size[1]}{unknown}"
+    )
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether cropping one to the other's aspect ratio leaves all of it, but for rounding."""
+    left, top, right, bottom = centre_crop(*one, *other)
+    return bottom - top >= one[0] - 1 and right - left >= one[1] - 1

@@ -15,7 +15,7 @@ from astra_ros.data.schema import ActionSchema, EpisodeError
 from astra_ros.data.video import decode_picture
 
 FPS = 5.0
-PICTURE_SIZE = 64
+PICTURE_SIZE = (64, 64)
 NUM_CAMERAS = 4
 _NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 _UNITS = (

@@ -19,7 +19,7 @@ from astra_ros.data.video import decode_picture
 
 _RECORDED_FPS, _EVERY = 20.0, 2
 FPS = _RECORDED_FPS / _EVERY
-PICTURE_SIZE = 120
+PICTURE_SIZE = (120, 160)
 SCHEMA = ActionSchema("rc_car", "drive", "rate", ("steer", "throttle"), ("1", "1"))
 _LONGEST_GAP_S, _FEWEST_FRAMES = 0.3, 40
 # A converted tub carries the time of its conversion; frames closer than this were not recorded then.

@@ -16,7 +16,7 @@ from astra_ros.data.video import read_video
 from astra_ros.types import FloatArray
 
 FPS = 5.0
-PICTURE_SIZE = 192
+PICTURE_SIZE = (192, 320)
 NUM_CAMERAS = 3
 _ROWS_PER_FRAME = 3  # joints at 15 Hz
 _NAMES = (*(f"panda_joint{i}" for i in range(1, 8)), "gripper")

@@ -15,7 +15,7 @@ from astra_ros.data.video import read_video
 from astra_ros.types import FloatArray
 
 FPS = 10.0
-PICTURE_SIZE = 240
+PICTURE_SIZE = (240, 320)
 TASK = "Pick up the yellow bottle on the table."
 _ARM_JOINTS, _HAND_JOINTS = 14, 12
 # The recorder sent commands at 30 Hz, with every camera frame; the set keeps every third row.

@@ -15,6 +15,7 @@ import numpy as np
 from astra_ros.data.episode import Episode, IntArray
 from astra_ros.data.lerobot_writer import DatasetWriter
 from astra_ros.data.schema import ActionSchema, EpisodeError
+from astra_ros.frames.preprocess import unenlarged
 from astra_ros.types import NANOSECONDS
 
 
@@ -22,13 +23,13 @@ from astra_ros.types import NANOSECONDS
 class Source:
     """A set of recordings.
 
-    fps: frames per second of the episodes it loads; picture_size: shorter side of its pictures, pixels.
+    fps: frames per second of the episodes it loads; picture_size: height and width of the camera's pictures, pixels.
     episodes: by name; calling one loads it. tasks: what was done in them, in words, where that is known.
     """
 
     schema: ActionSchema
     fps: float
-    picture_size: int
+    picture_size: tuple[int, int]
     episodes: Mapping[str, Callable[[], Episode]]
     tasks: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,15 +44,16 @@ class ImportProgress:
 
 
 def import_source(
-    source: Source, out: Path, size: int, on_bad: Callable[[str], None]
+    source: Source, out: Path, size: int | tuple[int, int], on_bad: Callable[[str], None]
 ) -> Iterator[ImportProgress]:
     """Write what the dataset `out` lacks of a source; yields after every episode. The dataset has the folder's name.
 
-    Pictures are stored as squares of `size` pixels, but never enlarged. A bad recording is given to `on_bad`, in one line
-    that names the file, and left out.
+    Pictures are stored at `size`, a square's side or (height, width): cropped to its shape, but never enlarged. A bad recording
+    is given to `on_bad`, in one line that names the file, and left out.
     """
-    bad, total = 0, len(source.episodes)
-    with DatasetWriter(out, out.name, source.schema, source.fps, min(size, source.picture_size)) as writer:
+    bad, total, camera = 0, len(source.episodes), source.picture_size
+    stored = unenlarged(*camera, *((size, size) if isinstance(size, int) else size))
+    with DatasetWriter(out, out.name, source.schema, source.fps, stored, camera) as writer:
         for seen, (name, load) in enumerate(source.episodes.items(), 1):
             try:
                 if not writer.has(name):

@@ -15,7 +15,7 @@ from astra_ros.types import NANOSECONDS, FloatArray
 
 _EVERY = 3  # of 30 frames a second
 FPS = 10.0
-PICTURE_SIZE = 240
+PICTURE_SIZE = (240, 320)
 _LONGEST_GAP_S = 0.1
 
 

@@ -1,6 +1,7 @@
 """From a recording to arrays: synchronisation, commands and what is refused."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 from PIL import Image
 
 from astra_ros.data.bag import BagError, BagWriter, message_type
-from astra_ros.data.episode import Episode, frame_stride, joint_names, read_episode
+from astra_ros.data.episode import Episode, frame_stride, read_contents, read_episode
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.schema import ActionSchema
 from astra_ros.types import NANOSECONDS
 
 IMAGE, STATES, COMMANDS = "/camera/image_raw/compressed", "/joint_states", "/joint_commands"
 PERIOD_NS = NANOSECONDS // 10
+Stamp = Callable[[int], int | None]
 
 
 def header(stamp_ns: int) -> Any:
@@ -43,16 +45,29 @@ def picture(stamp_ns: int, level: int) -> Any:
     return message_type("sensor_msgs/msg/CompressedImage")(header=header(stamp_ns), format="png", data=data)
 
 
-def write(folder: Path, *, with_commands: bool = True, num_frames: int = 6) -> Path:
-    """Joint a is ten times the time in seconds; its command is one more; states come 30 ms off the frames."""
+def write(
+    folder: Path,
+    *,
+    with_commands: bool = True,
+    num_frames: int = 6,
+    picture_stamp: Stamp = lambda now: now,
+    state_stamp: Stamp = lambda now: now,
+    command_stamp: Stamp = lambda now: now,
+) -> Path:
+    """Joint a is ten times the time in seconds; its command is one more; states come 30 ms off the frames.
+
+    *_stamp: what a message's header says of the time at which it was sent; None: it was not sent.
+    """
     with BagWriter(folder) as bag:
         for k in range(num_frames):
             now = NANOSECONDS + k * PERIOD_NS
-            bag.write(IMAGE, picture(now, 10 * k), now)
+            if (stamp := picture_stamp(now)) is not None:
+                bag.write(IMAGE, picture(stamp, 10 * k), now)
             for shifted in (now - 30_000_000, now + 20_000_000):
-                bag.write(STATES, joints(shifted, b=-1.0, a=10 * shifted / NANOSECONDS), shifted)
-            if with_commands:
-                bag.write(COMMANDS, joints(now, a=10 * now / NANOSECONDS + 1, b=0.0), now)
+                if (stamp := state_stamp(shifted)) is not None:
+                    bag.write(STATES, joints(stamp, b=-1.0, a=10 * shifted / NANOSECONDS), shifted)
+            if with_commands and (stamp := command_stamp(now)) is not None:
+                bag.write(COMMANDS, joints(stamp, a=10 * now / NANOSECONDS + 1, b=0.0), now)
     return folder
 
 
@@ -74,8 +89,70 @@ def test_without_commands_what_the_joints_did_stands_for_them(tmp_path: Path) ->
     assert np.array_equal(episode.commanded, episode.measured)
 
 
-def test_the_order_of_joints_can_be_read_from_the_recording(tmp_path: Path) -> None:
-    assert joint_names(write(tmp_path / "bag")) == ("b", "a")
+def test_before_the_first_command_the_joints_are_where_they_are(tmp_path: Path) -> None:
+    late = write(tmp_path / "bag", command_stamp=after(0.25))
+    episode = read_episode(late, ("a", "b"), 16)
+    assert np.array_equal(episode.commanded[:4], episode.measured[:4])
+    assert np.allclose(episode.commanded[4:, 0], [14, 15], atol=1e-4)
+
+
+def after(seconds: float) -> Stamp:
+    """Sent only from then on."""
+    return lambda now: now if now >= NANOSECONDS * (1 + seconds) else None
+
+
+def of_another_clock(seconds: float) -> Stamp:
+    return lambda now: now + round(seconds * NANOSECONDS)
+
+
+def test_frames_before_the_first_joint_state_are_left_out(tmp_path: Path) -> None:
+    """A recorder's subscriptions do not begin together."""
+    episode = read_episode(write(tmp_path / "bag", state_stamp=after(0.25)), ("a", "b"), 16)
+    assert [int(frame.mean()) for frame in episode.pixels] == [20, 30, 40, 50]
+    assert np.allclose(episode.measured[1:, 0], [13, 14, 15], atol=1e-4)
+    assert episode.commanded.shape == (4, 2)
+
+
+BAD_STAMPS: dict[str, tuple[dict[str, Any], str]] = {
+    "states of another clock": ({"state_stamp": of_another_clock(-400)}, r"joint_states: .* nearest 399\.\d+ s"),
+    "states without stamps": ({"state_stamp": lambda _: 0}, "joint_states: .* expected a joint state within 0.1 s"),
+    "states that paused": (
+        {"num_frames": 12, "state_stamp": lambda now: None if 1.25 < now / NANOSECONDS < 1.75 else now},
+        r"joint_states: .* nearest 0\.\d+ s",
+    ),
+    "states that came late": ({"num_frames": 20, "state_stamp": after(1.3)}, r"joint_states: .* nearest 1\.\d+ s"),
+    "commands without stamps": ({"command_stamp": lambda _: 0}, "joint_commands: .* found 0 to 0 ns; stamp"),
+    "commands of one stamp": ({"command_stamp": lambda _: NANOSECONDS}, "joint_commands: .* growing stamps"),
+    "commands of another clock": ({"command_stamp": of_another_clock(400)}, "joint_commands: .* found 401000000000"),
+    "pictures without stamps": (
+        {"picture_stamp": lambda _: 0},
+        "compressed: header.stamp: expected 2 pictures or more with growing stamps, found 0 ns after 0 ns",
+    ),
+    "one picture": ({"num_frames": 1}, "expected 2 pictures or more with growing stamps, found one picture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_STAMPS)
+def test_stamps_that_do_not_fit_each_other_are_refused(tmp_path: Path, kind: str) -> None:
+    arguments, message = BAD_STAMPS[kind]
+    with pytest.raises(BagError, match=message) as caught:
+        read_episode(write(tmp_path / "bag", **arguments), ("a", "b"), 16)
+    assert "\n" not in str(caught.value)
+
+
+def test_part_of_a_recording_in_another_shape(tmp_path: Path) -> None:
+    episode = read_episode(write(tmp_path / "bag"), ("a", "b"), (8, 24), frames=range(2, 5))
+    assert episode.pixels.shape == (3, 8, 24, 3)
+    assert [int(frame.mean()) for frame in episode.pixels] == [20, 30, 40]
+    assert np.allclose(episode.measured[:, 0], [12, 13, 14], atol=1e-4)
+    assert np.allclose(episode.commanded[:, 0], [12, 13, 14], atol=1e-4), "the command before: one more"
+
+
+def test_what_is_in_a_recording_is_found_without_decoding_it(tmp_path: Path) -> None:
+    contents = read_contents(write(tmp_path / "bag"))
+    assert contents.joints == (("b", "a"),)
+    assert contents.picture_size == (32, 48)
+    assert np.array_equal(np.diff(contents.stamps_ns), [PERIOD_NS] * 5)
 
 
 def test_a_joint_that_was_not_recorded_is_named(tmp_path: Path) -> None:

@@ -43,6 +43,19 @@ def test_what_would_train_on_held_out_episodes_is_refused(tmp_path: Path) -> Non
         file.split("arm", ("episode_4",))
 
 
+def test_a_pattern_that_holds_nothing_out_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused it is not: held-out seeds of a world may be simulated later."""
+    file = held_out(write(tmp_path / "held_out.yaml", 'arm: ["episode_1?", "late_*", "odd_[1]"]\n'))
+    split = file.split("arm", ("episode_10", "episode_20", "odd_[1]"))
+    assert split.held_out == ("episode_10", "odd_[1]")
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert (
+        "held_out.yaml: arm: expected patterns of its episodes' names, found late_*, which holds" in warning
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -28,7 +28,7 @@ def small_source(loaded: list[str], bad: str = "") -> Source:
         return episode(number)
 
     loaders = {name: (lambda number=number: load(number)) for number, name in enumerate(NAMES)}
-    return Source(ARM, FPS, 24, loaders, {"second": "grasp"})
+    return Source(ARM, FPS, (24, 24), loaders, {"second": "grasp"})
 
 
 def test_an_import_continues_and_never_enlarges(tmp_path: Path) -> None:

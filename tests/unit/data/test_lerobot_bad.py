@@ -162,6 +162,10 @@ META_DAMAGES: dict[str, tuple[Damage, str]] = {
         text("meta/episodes.jsonl", '{"episode_index": 0}\n'),
         "length: expected int, found only episode_index",
     ),
+    "size": (
+        text("meta/astra.json", '{"size": 128}'),
+        r"astra.json: size: expected \[height, width\], found 128",
+    ),
     "schema": (
         text("meta/astra.json", '{"schema": {"space": "x"}}'),
         "astra.json: schema: expected space, modality, ",
@@ -177,6 +181,15 @@ def test_a_dataset_that_cannot_be_opened_says_why_in_one_line(copy: Path, damage
         Dataset.open(copy)
     assert str(caught.value).startswith(str(copy / "meta"))
     assert "\n" not in str(caught.value)
+
+
+def test_an_unfinished_last_line_costs_its_episode_and_a_missing_newline_none(copy: Path) -> None:
+    file = copy / "meta/episodes.jsonl"
+    whole = file.read_text()
+    file.write_text(whole.rstrip("\n"))
+    assert Dataset.open(copy).episode_names == ("first", "second", "third")
+    file.write_text(whole[:-20])
+    assert Dataset.open(copy).episode_names == ("first", "second")
 
 
 def test_an_unknown_name(copy: Path) -> None:

@@ -160,11 +160,12 @@ def test_pictures_in_the_rows(tmp_path: Path) -> None:
     (tmp_path / "data/chunk-000").mkdir(parents=True)
     pq.write_table(pa.table(table), tmp_path / "data/chunk-000/episode_000000.parquet")
     (tmp_path / "meta/episodes.jsonl").write_text(
-        json.dumps({"episode_index": 0, "length": FRAMES, "tasks": []}) + "\n"
+        json.dumps({"episode_index": 0, "length": FRAMES, "tasks": []})
     )
-    assert levels(Dataset.open(tmp_path).read("episode_000000", 16).pixels) == [
-        level(0, frame) for frame in range(FRAMES)
-    ]
+    dataset = Dataset.open(tmp_path)
+    assert dataset.episode_names == ("episode_000000",), "without a newline at the end"
+    assert dataset.stored_size is None
+    assert levels(dataset.read("episode_000000", 16).pixels) == [level(0, frame) for frame in range(FRAMES)]
 
 
 def png(rgb: np.ndarray) -> bytes:
@@ -185,7 +186,7 @@ def test_a_declaration_beside_a_public_set_says_what_its_columns_mean(tmp_path: 
         Dataset.open(path)
     (path / "meta/astra.json").write_text(json.dumps({"commanded": "observation.state"}))
     found = Dataset.open(path).read("episode_000000", 16)
-    assert np.array_equal(found.commanded[1:], found.measured[:-1])
+    assert np.array_equal(found.commanded, found.measured), "where the joints are at the end of the step"
     drive = {
         "space": "car",
         "modality": "drive",
@@ -199,3 +200,4 @@ def test_a_declaration_beside_a_public_set_says_what_its_columns_mean(tmp_path: 
     assert (dataset.name, dataset.schema.space, dataset.schema.units) == ("cars", "car", ("1", "1"))
     found = dataset.read("episode_000000", 16)
     assert np.array_equal(found.commanded[0], found.commanded[1]), "a rate: what acted first"
+    assert np.array_equal(found.commanded[1:], found.measured[:-1])

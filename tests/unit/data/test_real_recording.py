@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_ros.data.episode import EpisodeTopics, frame_stride, joint_names, read_episode
+from astra_ros.data.episode import EpisodeTopics, frame_stride, read_contents, read_episode
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.schema import ActionSchema
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not BAG.exists(), reason="the real recordings ar
 
 
 def test_a_real_recording_becomes_an_episode() -> None:
-    names = joint_names(BAG)
+    (names,) = read_contents(BAG, TOPICS).joints
     episode = read_episode(BAG, names, 128, TOPICS)
     assert len(names) == 8
     assert episode.pixels.shape == (137, 128, 128, 3)

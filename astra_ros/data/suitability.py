@@ -1,0 +1,61 @@
+"""Whether a dataset suits a model: the same actions, and episodes that the model was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.data.schema import ActionSchema
+
+
+def require_same(folder: Path, schema: ActionSchema, spec: ActionSpec) -> None:
+    """Raise ValueError unless the actions of the dataset in `folder` mean what the model's do, in the same order."""
+    expected, found = _meaning(spec), _meaning(schema)
+    if found != expected:
+        raise ValueError(
+            f"{folder}: actions: expected {expected}, as the model has them, found {found}; give recordings of that robot"
+        )
+
+
+def require_unseen(dataset: str, episodes: Sequence[str], provenance: Mapping[str, Any]) -> None:
+    """Raise ValueError when a model of that provenance was trained on one of the episodes."""
+    if seen := sorted({*episodes} - {*unseen(dataset, episodes, trained_data(provenance))}):
+        raise ValueError(
+            f"{dataset}: expected held-out episodes that the model was not trained on, found {len(seen)} that it was, "
+            f"first {seen[0]}; use the file of held-out episodes of its training"
+        )
+
+
+def trained_data(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The datasets by name that a model was trained on, with what was held out; empty where nothing is said of them."""
+    data = provenance.get("data")
+    entries = data.items() if isinstance(data, dict) else ()
+    return {name: one for name, one in entries if isinstance(one, dict) and "held_out" in one}
+
+
+def unseen(dataset: str, episodes: Sequence[str], trained: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those episodes that a model of that `trained_data` does not know: of its own datasets what was held out then."""
+    if dataset not in trained:
+        return tuple(episodes)
+    held_out = set(trained[dataset]["held_out"])
+    return tuple(episode for episode in episodes if episode in held_out)
+
+
+def with_earlier(own: Mapping[str, Any], *earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`trained_data` of a run together with that of the models it goes on from, whose other datasets have no weight in it.
+
+    An episode stays held out only where none of them was trained on it.
+    """
+    merged = dict(own)
+    for trained in earlier:
+        for name, before in trained.items():
+            now = merged.get(name, {**before, "weight": 0.0})
+            merged[name] = {**now, "held_out": list(unseen(name, now["held_out"], trained))}
+    return merged
+
+
+def _meaning(actions: ActionSchema | ActionSpec) -> str:
+    """Without units: importers assume them."""
+    return f"{actions.modality}, {actions.representation} of {', '.join(actions.names)}"
