@@ -36,14 +36,20 @@ class MppiConfig:
 
 
 def mppi(
-    costs: Costs, mean: FloatArray, spec: ActionSpec, config: MppiConfig = MppiConfig(), seed: int = 0
+    costs: Costs,
+    mean: FloatArray,
+    spec: ActionSpec,
+    config: MppiConfig = MppiConfig(),
+    seed: int = 0,
+    anchor: FloatArray | None = None,
 ) -> Planned:
     """The best plan found from a first guess (horizon, a), never a worse one than that; the last mean is evaluated too.
 
-    mean: the measured positions repeated, or the last plan after `shifted`. Equal arguments give equal plans.
+    mean: the measured positions repeated, or the last plan after `shifted`. anchor: (a,) positions that the first row is at
+    most max_step away from; None: the guess's own first row. Equal arguments give equal plans.
     """
     mean = require_mean(mean, spec)
-    sampler = Sampler(spec, mean, config.noise_beta, config.max_step, seed)
+    sampler = Sampler(spec, mean[0] if anchor is None else anchor, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.std) * sampler.half_range, (len(mean), 1))
     best, best_cost, history = mean, np.float32(np.inf), []
     for iteration in range(config.iterations + 1):

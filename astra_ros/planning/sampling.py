@@ -28,13 +28,13 @@ class Sampler:
 
     noise_beta: exponent of the noise's power spectrum over the horizon. 0 = white; 2 = a random walk, which moves joints
     smoothly (Pinneri et al. 2020, arXiv 2008.06389). max_step: largest change of a joint position from row to row, in
-    delta_std of the action space; the first row changes by as much from the first row of `start` (horizon, a).
+    delta_std of the action space; the first row changes by as much from `anchor` (a,), where the robot is.
     """
 
     def __init__(
-        self, spec: ActionSpec, start: FloatArray, noise_beta: float, max_step: float, seed: int
+        self, spec: ActionSpec, anchor: FloatArray, noise_beta: float, max_step: float, seed: int
     ) -> None:
-        self._spec, self._start = spec, start[0].copy()
+        self._spec, self._anchor = spec, anchor.copy()
         self._beta = noise_beta
         self._max_step = max_step * np.array(spec.delta_std, np.float32)
         self._generator = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ class Sampler:
     def _limited(self, plans: FloatArray) -> FloatArray:
         """A robot that is told to jump follows as it can, and nothing like it was trained. Rates need no such limit."""
         if self._spec.representation == "joint_position":
-            before = np.broadcast_to(self._start, plans[:, 0].shape)
+            before = np.broadcast_to(self._anchor, plans[:, 0].shape)
             for row in plans.swapaxes(0, 1):
                 row[:] = before + np.clip(row - before, -self._max_step, self._max_step)
                 before = row

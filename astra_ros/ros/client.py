@@ -86,14 +86,18 @@ class WorldModelClient:
 
         Raises WorldModelError, also when no goal is set.
         """
+        return lambda plans: self.costs_in(self.ask(plans, goal, seed=seed, top_k=0))
 
-        def costs(plans: FloatArray) -> FloatArray:
-            scores = np.asarray(self.ask(plans, goal, seed=seed, top_k=0).scores, np.float32)
-            if np.isnan(scores).all():
-                raise WorldModelError(f"{self._name}: expected scores, found none; set a goal (~/set_goal)")
-            return -scores
-
-        return costs
+    def costs_in(self, reply: Reply) -> FloatArray:
+        """(n,) as `costs`, of one reply. Raises WorldModelError."""
+        if not any(reply.evaluated):
+            raise WorldModelError(
+                f"{self._name}: expected scores, found nothing evaluated: {reply.message}", reply.status
+            )
+        scores = np.asarray(reply.scores, np.float32)
+        if np.isnan(scores).all():
+            raise WorldModelError(f"{self._name}: expected scores, found none; set a goal (~/set_goal)")
+        return -scores
 
     def _call(self, request: EvaluateActions.Request, deadline_s: float) -> Reply:
         if not self._service.wait_for_service(10.0):

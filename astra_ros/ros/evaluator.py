@@ -15,7 +15,7 @@ from astra_ros.planning.goals import GoalDistance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Timing
-from astra_ros.ros.messages import candidate_future
+from astra_ros.ros.messages import candidate_future, observation_flags
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Commands, commands_for
 from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizon_of
@@ -105,7 +105,9 @@ class Evaluator:
             futures.append(self._message(future, answer, judged, config))
             yield
         latency_s = time.monotonic() - query.received_s
-        ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, tuple(futures), latency_s))
+        observed = observation_flags(age_s, novelty, config)
+        flags = tuple(one.flags | observed for one in commands)
+        ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, tuple(futures), latency_s, flags))
 
     def _require_recent(self, match: Match | None, config: NodeConfig) -> tuple[Match, float]:
         """The observation and its age [s]."""

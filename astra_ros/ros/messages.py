@@ -38,7 +38,7 @@ def predicted_future(
         step_dt=step_dt,
         score=float("nan"),
         uncertainty=float("nan"),
-        flags=commands.flags | _flags(forecast, config),
+        flags=commands.flags | observation_flags(timing.observation_age, forecast.prediction.novelty, config),
         model_id=manifest.model_id,
         bundle_sha256=backend.bundle_sha256,
         denoising_steps=manifest.num_steps,
@@ -70,6 +70,16 @@ def candidate_future(
     return message
 
 
+def observation_flags(age_s: float, novelty: float, config: NodeConfig) -> int:
+    """PredictedFuture.FLAG_* about the observation. novelty: Prediction.novelty."""
+    flags = 0
+    if age_s > config.max_observation_age_s:
+        flags |= PredictedFuture.FLAG_STALE_OBSERVATION
+    if novelty > 1:
+        flags |= PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
+    return flags
+
+
 def prediction_error(comparisons: Sequence[Comparison]) -> Float32MultiArray:
     """One row per prediction: seconds ahead, and PSNR [dB] of its frame and of the picture that it started from."""
     rows = [(one.seconds_ahead, psnr(one.predicted), psnr(one.copied)) for one in comparisons]
@@ -88,6 +98,7 @@ def fill_reply(message: Any, reply: Reply) -> Any:
     message.observation_stamp = to_time(reply.observation_ns)
     message.total_latency = to_duration(reply.latency_s)
     message.futures = list(reply.futures)
+    message.flags = array("I", reply.flags)
     if answer := reply.answer:
         message.ranking = array("I", answer.ranking.tolist())
         message.scores = array("f", answer.scores)
@@ -165,16 +176,6 @@ def _action_sequence(forecast: Forecast, manifest: Manifest) -> ActionSequence:
         names=list(manifest.action.names),
         data=array("f", commands.rows.ravel()),
     )
-
-
-def _flags(forecast: Forecast, config: NodeConfig) -> int:
-    """What is said about the observation."""
-    flags = 0
-    if forecast.timing.observation_age > config.max_observation_age_s:
-        flags |= PredictedFuture.FLAG_STALE_OBSERVATION
-    if forecast.prediction.novelty > 1:
-        flags |= PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
-    return flags
 
 
 def _fill_frames(

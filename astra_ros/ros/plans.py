@@ -37,9 +37,10 @@ class Plan:
     received_ns: int
 
     def is_usable(self, t0_ns: int, now_ns: int, timeout_s: float) -> bool:
-        """Not too long ago received, and not wholly in the past of t0."""
-        is_recent = now_ns - self.received_ns <= timeout_s * NANOSECONDS
-        return is_recent and (not self.stamp_ns or self.stamp_ns + len(self.rows) * self.step_ns > t0_ns)
+        """Until it is over; without a stamp, which gives no end, until it was received timeout_s ago."""
+        if self.stamp_ns:
+            return self.stamp_ns + len(self.rows) * self.step_ns > t0_ns
+        return now_ns - self.received_ns <= timeout_s * NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Commands:
 def read_plan(message: ActionSequence, spec: ActionSpec, horizon_s: float, now_ns: int) -> Plan:
     """Raises Refusal. horizon_s: a plan that starts later than this after now says nothing about a prediction."""
     columns = _find_columns(message, spec)
-    rows = _rows(message)[:, columns]
+    rows = _rows(message, len(message.names) or spec.dim)[:, columns]
     if not np.isfinite(rows).all():
         row, column = np.argwhere(~np.isfinite(rows))[0]
         raise _refusal(
@@ -120,10 +121,12 @@ def _length_flags(plan_end_ns: int, horizon_end_ns: int) -> int:
 
 def _find_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
     expected = REPRESENTATIONS[spec.representation]
+    if message.representation == ActionSequence.REPRESENTATION_MODEL_NATIVE:
+        return _native_columns(message, spec)
     if message.representation != expected:
         raise _refusal(
-            f"representation: expected {expected} ({spec.representation}, as the model was trained), found"
-            f" {message.representation}; convert the plan to joint positions"
+            f"representation: expected {expected} ({spec.representation}, as the model was trained) or"
+            f" {ActionSequence.REPRESENTATION_MODEL_NATIVE} (its own numbers), found {message.representation}; convert the plan to joint positions"
         )
     names: Sequence[str] = message.names
     missing = [name for name in spec.names if name not in names]
@@ -135,18 +138,28 @@ def _find_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
     return [list(names).index(name) for name in spec.names]
 
 
-def _rows(message: ActionSequence) -> FloatArray:
+def _native_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
+    if message.names and tuple(message.names) != spec.names:
+        raise _refusal(
+            f"names: expected {', '.join(spec.names)} in this order, or none, for the model's own numbers, found"
+            f" {', '.join(message.names)}; leave names empty, or say representation {REPRESENTATIONS[spec.representation]}"
+        )
+    return list(range(spec.dim))
+
+
+def _rows(message: ActionSequence, width: int) -> FloatArray:
+    """(horizon, width)."""
     if message.horizon < 1:
         raise _refusal("horizon: expected at least 1 row, found 0; send nothing to hold still")
     if to_ns(message.step_dt) <= 0:
         raise _refusal("step_dt: expected a duration above 0, found 0; set the time between two rows")
-    expected = message.horizon * len(message.names)
+    expected = message.horizon * width
     if len(message.data) != expected:
         raise _refusal(
-            f"data: expected horizon * len(names) = {message.horizon} * {len(message.names)} = {expected} values, found"
+            f"data: expected horizon * len(names) = {message.horizon} * {width} = {expected} values, found"
             f" {len(message.data)}; send row-major (horizon, names)"
         )
-    return np.array(message.data, np.float32).reshape(message.horizon, len(message.names))
+    return np.array(message.data, np.float32).reshape(message.horizon, width)
 
 
 def _require_overlap(plan: Plan, horizon_s: float, now_ns: int) -> None:

@@ -100,8 +100,15 @@ def horizon_of(plans: Sequence[Plan], t0_ns: int, manifest: Manifest) -> int:
     ends_ns = [
         (plan.stamp_ns - t0_ns if plan.stamp_ns else 0) + len(plan.rows) * plan.step_ns for plan in plans
     ]
+    for index, end_ns in enumerate(ends_ns):
+        if end_ns <= 0:
+            raise _rejected(
+                f"candidates[{index}].header.stamp: expected a plan that is not over when its turn comes, found one that"
+                f" ended {-end_ns / NANOSECONDS:.3f} s before the observation; send longer plans, or stamp them with 0 for"
+                " 'from the observation on'"
+            )
     longest = int(np.argmax(ends_ns))
-    horizon = max(1, -(-ends_ns[longest] // step_ns))
+    horizon = -(-ends_ns[longest] // step_ns)
     if horizon > manifest.max_horizon:
         raise QueryRefusal(
             Status.REJECTED,

@@ -19,7 +19,10 @@ _WAITED_TOO_LONG = "the deadline passed while other questions were answered; ask
 
 @dataclass(frozen=True)
 class Reply:
-    """answer: None when nothing was evaluated. observation_ns: its stamp. latency_s: from receipt."""
+    """answer: None when nothing was evaluated. observation_ns: its stamp. latency_s: from receipt.
+
+    flags: PredictedFuture.FLAG_*, one number per candidate where there is an answer.
+    """
 
     status: Status
     message: str = ""
@@ -27,6 +30,7 @@ class Reply:
     observation_ns: int = 0
     futures: tuple[PredictedFuture, ...] = ()
     latency_s: float = 0.0
+    flags: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ class Tickets:
             for ticket, _ in overdue:
                 self._waiting.remove(ticket)
         for ticket, line in overdue:
-            ticket.reply(Reply(Status.PARTIAL, line, Answer.nothing(len(ticket.query.plans))))
+            count = len(ticket.query.plans)
+            ticket.reply(Reply(Status.PARTIAL, line, Answer.nothing(count), flags=(0,) * count))
 
 
 def _overdue(ticket: Ticket) -> str:

@@ -52,11 +52,11 @@ def to_action_sequence(
 
     info: from ~/model_info. measured: where joints of the model are: those that the trajectory does not move, a gripper for
     example, stay there, and the others start there when the first point is later than 0; without it, the robot is taken to
-    be at the first point before. plan_id: 16 bytes, echoed in the prediction. header.stamp carries over: 0 = from the
+    be at the first point before; joints that are not the model's are ignored there. plan_id: 16 bytes, echoed in the prediction. header.stamp carries over: 0 = from the
     observation on, as in ROS "start at once".
     Raises TrajectoryError for joints that the model does not know, joints that are missing, and broken points.
     """
-    measured = measured or {}
+    measured = {name: at for name, at in (measured or {}).items() if name in info.action_names}
     times_s, positions = _from_now(
         *_points(trajectory), [measured.get(name) for name in trajectory.joint_names]
     )
@@ -130,7 +130,7 @@ def _in_order(
     columns: dict[str, Any], names: Sequence[str], held: dict[str, float], horizon: int
 ) -> FloatArray:
     """(horizon, a) in the model's order."""
-    unknown = [name for name in (*columns, *held) if name not in names]
+    unknown = [name for name in columns if name not in names]
     if unknown:
         raise TrajectoryError(
             f"joint_names: expected joints of the model ({', '.join(names)}), found {', '.join(unknown)}; plan for the group"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Duration
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -16,16 +17,18 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.msg import Goal
-from astra_ros.planning.sampling import shifted
+from astra_ros.planning.motion import Motion
 from astra_ros.ros.client import WorldModelClient, WorldModelError, action_spec
-from astra_ros.ros.declaration import ConfigError, read_config
-from astra_ros.ros.planner import Planner, PlannerConfig
+from astra_ros.ros.declaration import ConfigError
+from astra_ros.ros.planner import Planner
 from astra_ros.ros.stamps import to_ns
+from astra_ros.srv import EvaluateActions
 from tests.ros.rig import JOINTS, POSITIONS, SENSOR, Rig, image, joint_state
 from tests.ros.test_standing_goal import set_goal
 
 PICTURE = Goal(type=Goal.TYPE_IMAGE, image=image(1, seed=3))
 HORIZON, STEP_NS = 4, 200_000_000
+MAX_STEP = 0.15  # 1.5 usual changes of the bundle's joints
 
 
 class PlannerRig:
@@ -48,21 +51,26 @@ class PlannerRig:
         self.rig.spin_until(future.done)
         return future.result()
 
-    def sense(self) -> None:
+    def sense(self, positions: np.ndarray = POSITIONS) -> None:
         """The robot says where it is."""
         before = self.planner._sensed
-        self.rig.joints.publish(joint_state(self.rig.now_ns()))
+        self.rig.joints.publish(joint_state(self.rig.now_ns(), positions=positions.astype(float).tolist()))
         self.rig.spin_until(lambda: self.planner._sensed is not before)
 
-    def plan(self) -> Any:
-        self.sense()
+    def plan(self, positions: np.ndarray = POSITIONS) -> Any:
+        self.sense(positions)
         return self.run(self.planner.plan)
 
-    def first_guess(self) -> np.ndarray:
-        self.sense()
-        config = read_config(self.planner, PlannerConfig)
-        guess: np.ndarray = self.planner._first_guess(self.planner.model.spec(), config)
-        return guess
+    def carry_out(self, points: np.ndarray, rows_ago: float) -> Motion:
+        """What the robot was last told, so many rows ago. points: (1 + horizon, a)."""
+        begins_ns = self.planner.get_clock().now().nanoseconds - round(rows_ago * STEP_NS)
+        motion = Motion(begins_ns, STEP_NS, points.astype(np.float32))
+        self.planner._search._last = motion
+        return motion
+
+    def newest_trajectory(self) -> JointTrajectory:
+        newest: JointTrajectory = self.rig.spin_until(lambda: self.trajectories)[-1]
+        return newest
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -98,33 +106,110 @@ def test_the_published_trajectory_is_the_best_that_was_found(
     assert planned.cost == min(planned.history) <= planned.history[0]
     (trajectory,) = planner.rig.spin_until(lambda: planner.trajectories)
     assert tuple(trajectory.joint_names) == JOINTS
-    # It begins where the search began: a robot that holds still meanwhile skips what has elapsed.
-    assert before_ns <= to_ns(trajectory.header.stamp) <= before_ns + (seconds + 1) * 1e9
+    # It begins when the search has ended: a controller would skip what has elapsed, and a robot that stood would jump.
+    late_s = (to_ns(trajectory.header.stamp) - before_ns) / 1e9
+    assert 0.9 * seconds < late_s < seconds + 1
     assert [to_ns(point.time_from_start) for point in trajectory.points] == [
         (k + 1) * STEP_NS for k in range(HORIZON)
     ]
     rows = np.array([point.positions for point in trajectory.points])
     np.testing.assert_allclose(rows, planned.plan, atol=1e-6)
     info = planner.planner.model.info()
-    assert (np.abs(np.diff(rows, axis=0)) <= 1.5 * np.array(info.action_step_std) + 1e-6).all()
+    steps = np.diff(rows, axis=0, prepend=POSITIONS[None])
+    assert (np.abs(steps) <= 1.5 * np.array(info.action_step_std) + 1e-6).all()
     # What the world model itself says of it.
     reply = planner.run(lambda: planner.planner.model.ask(planned.plan[None], seed=0))
     assert -reply.scores[0] == pytest.approx(planned.cost, rel=1e-5)
 
 
-def test_a_later_search_begins_at_what_is_left_of_a_plan_that_is_followed(
+SLOW = POSITIONS + 0.01 * np.arange(11)[:, None]
+
+
+def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Callable[..., PlannerRig]) -> None:
+    planner = make_planner(horizon=10, num_samples=2, iterations=1)
+    set_goal(planner.rig, PICTURE)
+    search = planner.planner._search
+    search._took_ns = 4 * STEP_NS
+    motion = planner.carry_out(SLOW, rows_ago=2.3)
+    planned, _ = planner.plan()
+    trajectory = planner.newest_trajectory()
+    elapsed = (to_ns(trajectory.header.stamp) - motion.begins_ns) / STEP_NS
+    assert elapsed in (2, 3)  # the clock of the plan before goes on
+    # What the robot does while the search lasts, the row on its way when it ends, and one to spare.
+    rows = np.array([point.positions for point in trajectory.points])
+    np.testing.assert_allclose(rows[:6], motion.since(int(elapsed)).points[1:7], atol=1e-6)
+    now_ns = planner.planner.get_clock().now().nanoseconds
+    assert search._last is not None
+    np.testing.assert_array_equal(search._last.points[1:], planned.plan)
+    np.testing.assert_allclose(search._last.at(now_ns), motion.at(now_ns), atol=1e-6)
+
+
+def ago(points: np.ndarray, rows: float) -> dict[str, Any]:
+    return {"points": points, "rows_ago": rows}
+
+
+@pytest.mark.parametrize(
+    "last", [ago(SLOW + 0.2, 2.3), ago(SLOW, 12.0), ago(SLOW, -3.0)], ids=["astray", "over", "clock set back"]
+)
+def test_a_plan_that_is_not_followed_any_more_is_forgotten(
+    make_planner: Callable[..., PlannerRig], last: dict[str, Any]
+) -> None:
+    planner = make_planner(horizon=10, num_samples=2, iterations=1)
+    set_goal(planner.rig, PICTURE)
+    planner.carry_out(**last)
+    before_ns = planner.planner.get_clock().now().nanoseconds
+    planner.plan()
+    trajectory = planner.newest_trajectory()
+    assert to_ns(trajectory.header.stamp) > before_ns
+    assert (np.abs(np.array(trajectory.points[0].positions) - POSITIONS) <= MAX_STEP + 1e-6).all()
+
+
+def test_a_search_that_outlasts_the_plan_before_is_refused(make_planner: Callable[..., PlannerRig]) -> None:
+    planner = make_planner(horizon=10, iterations=1000)
+    set_goal(planner.rig, PICTURE)
+    planner.carry_out(SLOW, rows_ago=0.5)
+    with pytest.raises(
+        WorldModelError,
+        match=r"search: .* 2 rows of the last plan, .*num_samples or iterations, or raise horizon",
+    ):
+        planner.plan()
+    # That long a search need not be tried again.
+    planner.planner._search._took_ns = 9 * STEP_NS
+    planner.carry_out(SLOW, rows_ago=0.5)
+    with pytest.raises(WorldModelError, match=r"horizon: expected more than 11 rows, .* 1.80 s, found 10"):
+        planner.plan()
+    assert not planner.trajectories
+
+
+def test_a_robot_that_moved_meanwhile_gets_no_plan(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = make_planner()
+    set_goal(planner.rig, PICTURE)
+    sensed = iter([POSITIONS, POSITIONS + 0.2 * np.eye(len(JOINTS), dtype=np.float32)[2]])
+    monkeypatch.setattr(planner.planner._search, "_positions", lambda: next(sensed))
+    with pytest.raises(
+        WorldModelError, match=rf"joint_states: expected {JOINTS[2]} within max_step \(0.15\) of"
+    ):
+        planner.plan()
+    assert not planner.trajectories
+
+
+def test_a_robot_outside_the_trained_range_comes_back_in_small_steps_or_not_at_all(
     make_planner: Callable[..., PlannerRig],
 ) -> None:
-    planner = make_planner(horizon=10)
-    planner.sense()
-    still = np.tile(POSITIONS, (10, 1))
-    followed = (still + 0.02 * np.arange(1, 11)[:, None]).astype(np.float32)
-    planner.planner._last = (time.monotonic() - 2 * 0.2, followed)
-    assert any(np.array_equal(planner.first_guess(), shifted(followed, k)) for k in (2, 3))
-    planner.planner._last = (time.monotonic() - 2 * 0.2, followed + 2.0)
-    np.testing.assert_allclose(planner.first_guess(), still, atol=1e-6)  # it did not follow
-    planner.planner._last = (time.monotonic() - 60.0, followed)
-    np.testing.assert_allclose(planner.first_guess(), still, atol=1e-6)  # it is over
+    planner = make_planner()
+    set_goal(planner.rig, PICTURE)
+    outside = POSITIONS.copy()
+    outside[1] = 2.1
+    planned, _ = planner.plan(outside)
+    assert (np.abs(planned.plan[0] - outside) <= MAX_STEP + 1e-6).all()
+    outside[1] = 2.2
+    with pytest.raises(
+        WorldModelError,
+        match=rf"joint_states: expected {JOINTS[1]} within max_step \(0.15\) of the trained range -2 to 2, found 2.2",
+    ):
+        planner.plan(outside)
 
 
 def test_it_plans_when_asked_and_says_what_came_of_it(make_planner: Callable[..., PlannerRig]) -> None:
@@ -163,16 +248,41 @@ def test_it_goes_on_planning_with_a_period(make_planner: Callable[..., PlannerRi
     planner.rig.spin_until(sensed_and_planned_twice)
 
 
-def test_a_controllers_joints_alone_are_published(make_planner: Callable[..., PlannerRig]) -> None:
+def test_a_controllers_joints_alone_are_moved_and_published(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     planner = make_planner(joints=", ".join(JOINTS[1::-1]))
     set_goal(planner.rig, PICTURE)
+    model, asked = planner.planner.model, []
+    ask = model.ask
+
+    def recorded(plans: np.ndarray, **fields: Any) -> Any:
+        asked.append(plans)
+        return ask(plans, **fields)
+
+    monkeypatch.setattr(model, "ask", recorded)
     planned, _ = planner.plan()
-    (trajectory,) = planner.rig.spin_until(lambda: planner.trajectories)
+    trajectory = planner.newest_trajectory()
     assert tuple(trajectory.joint_names) == JOINTS[1::-1]
     np.testing.assert_allclose(trajectory.points[-1].positions, planned.plan[-1, 1::-1], atol=1e-6)
+    for plans in (*asked, planned.plan[None]):
+        still = np.broadcast_to(POSITIONS[2:], (*plans.shape[:2], len(JOINTS) - 2))
+        np.testing.assert_allclose(plans[..., 2:], still, atol=1e-6)
     planner.planner.set_parameters([Parameter("joints", value="wheel")])
     with pytest.raises(ConfigError, match=r"joints: expected some of .*, found wheel"):
         planner.plan()
+
+
+def test_joints_that_others_move_do_not_lead_astray(make_planner: Callable[..., PlannerRig]) -> None:
+    planner = make_planner(horizon=10, num_samples=2, iterations=1, joints=", ".join(JOINTS[:2]))
+    set_goal(planner.rig, PICTURE)
+    planner.planner._search._took_ns = 4 * STEP_NS
+    motion = planner.carry_out(SLOW, rows_ago=2.3)
+    moved = POSITIONS.copy()
+    moved[2:] = 0.3
+    planned, _ = planner.plan(moved)
+    assert (to_ns(planner.newest_trajectory().header.stamp) - motion.begins_ns) / STEP_NS in (2, 3)
+    np.testing.assert_allclose(planned.plan[:, 2:], 0.3, atol=1e-6)
 
 
 def test_wrong_parameters_are_refused_and_the_node_lives(make_planner: Callable[..., PlannerRig]) -> None:
@@ -195,6 +305,16 @@ def test_what_the_world_model_refuses_is_told(make_planner: Callable[..., Planne
     with pytest.raises(WorldModelError, match="the node is not active"):
         planner.plan()
     assert not planner.trajectories
+
+
+def test_a_question_that_came_to_nothing_says_why(make_planner: Callable[..., PlannerRig]) -> None:
+    planner = make_planner()
+    set_goal(planner.rig, PICTURE)
+    model = planner.planner.model
+    reply = planner.run(lambda: model.ask(np.tile(POSITIONS, (2, HORIZON, 1)), deadline=Duration(nanosec=1)))
+    with pytest.raises(WorldModelError, match=r"found nothing evaluated: the deadline passed") as caught:
+        model.costs_in(reply)
+    assert caught.value.status == EvaluateActions.Response.STATUS_PARTIAL
 
 
 def test_without_recent_joint_states_there_is_no_plan(make_planner: Callable[..., PlannerRig]) -> None:

@@ -122,7 +122,7 @@ def test_a_colder_mppi_follows_the_best_more_closely() -> None:
 
 def test_coloured_noise_is_smooth_and_of_unit_variance() -> None:
     def roughness(beta: float) -> tuple[float, float]:
-        noise = Sampler(SPEC, REST, beta, max_step=1.5, seed=0)._noise((200, 20, 2))
+        noise = Sampler(SPEC, REST[0], beta, max_step=1.5, seed=0)._noise((200, 20, 2))
         return float(np.diff(noise, axis=1).std()), float(noise.std())
 
     (white, white_std), (smooth, smooth_std) = roughness(0.0), roughness(2.0)
@@ -171,6 +171,22 @@ def test_no_joint_jumps(optimise: Optimise, max_step: float) -> None:
         steps = np.abs(np.diff(plans, axis=1, prepend=np.zeros((len(plans), 1, 2), np.float32)))
         assert (steps <= max_step * np.array(spec.delta_std) + 1e-5).all()
     assert found.cost < far_away(REST[None])[0]
+
+
+@pytest.mark.parametrize("optimise", [cem, mppi])
+def test_the_first_row_is_within_reach_of_where_the_robot_is(optimise: Optimise) -> None:
+    """Also where the first guess is not, as when the robot is a little outside the trained range."""
+    seen: list[FloatArray] = []
+
+    def costs(plans: FloatArray) -> FloatArray:
+        seen.append(plans.copy())
+        return to_target(plans)
+
+    anchor, spec = np.array([1.0, -1.1], np.float32), replace(SPEC, delta_std=(0.2, 0.1))
+    found = optimise(costs, REST, spec, anchor=anchor)
+    for plans in (*seen, found.plan[None]):
+        assert (np.abs(plans[:, 0] - anchor) <= 1.5 * np.array(spec.delta_std) + 1e-6).all()
+        np.testing.assert_array_equal(spec.clip(plans), plans)
 
 
 def test_rates_may_change_at_once() -> None:

@@ -1,0 +1,185 @@
+"""The planner's searches: one after the other, each from where the robot is or where the plan before leads it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.msg import PredictedFuture
+from astra_ros.planning.cem import CemConfig, cem
+from astra_ros.planning.motion import Departure, Motion
+from astra_ros.planning.mppi import MppiConfig, mppi
+from astra_ros.planning.sampling import Costs, Planned
+from astra_ros.ros.client import WorldModelClient, WorldModelError
+from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
+from astra_ros.types import NANOSECONDS, FloatArray
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """One field per parameter, same name."""
+
+    world_model: str = parameter("world_model", "Name of the world model node that is asked.", is_live=False)
+    joints: str = parameter(
+        "", "Joints of the published trajectory, separated by commas: a controller's; empty: the model's."
+    )
+    method: str = parameter("cem", "How plans are searched for.", Limits(choices=("cem", "mppi")))
+    num_samples: int = parameter(32, "Plans that are tried per iteration.", Limits(2, 65536))
+    iterations: int = parameter(5, "Iterations of the search.", Limits(1, 1000))
+    horizon: int = parameter(8, "Rows of a plan, in steps of the model.", Limits(1, 1024))
+    max_step: float = parameter(
+        1.5, "Largest change of a joint from row to row, in the usual ones of training.", Limits(0.01, 100.0)
+    )
+    period_s: float = parameter(
+        0.0,
+        "Plan again and again, at least so long after the last time [s]; 0: only when asked (~/plan).",
+        Limits(0.0, 3600.0),
+    )
+    seed: int = parameter(0, "Seed of the first search; every later one has the next.", Limits(0, 2**31 - 1))
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+
+    def published(self, spec: ActionSpec) -> list[str]:
+        """Joints of the trajectory. Raises ConfigError."""
+        wanted = [name.strip() for name in self.joints.split(",") if name.strip()] or list(spec.names)
+        if unknown := [name for name in wanted if name not in spec.names]:
+            raise ConfigError(f"joints: expected some of {', '.join(spec.names)}, found {', '.join(unknown)}")
+        return wanted
+
+    def held(self, spec: ActionSpec) -> tuple[int, ...]:
+        """Columns of the joints that are not published, so that the plan does not move them. Raises ConfigError."""
+        published = self.published(spec)
+        return tuple(column for column, name in enumerate(spec.names) if name not in published)
+
+    def limit(self, spec: ActionSpec) -> FloatArray:
+        """(a,) largest change of a joint from row to row."""
+        return self.max_step * np.array(spec.delta_std, np.float32)
+
+
+class Search:
+    """model: gives the scores. positions: (a,) the newest that were measured. now_ns: the node's clock."""
+
+    def __init__(
+        self, model: WorldModelClient, positions: Callable[[], FloatArray], now_ns: Callable[[], int]
+    ) -> None:
+        self._model, self._positions, self._now_ns = model, positions, now_ns
+        self._num_searches = 0
+        self._last: Motion | None = None
+        # What the last search took, and so will the next.
+        self._took_ns = 0
+
+    def forget(self) -> None:
+        """The last plan is another robot's."""
+        self._last = None
+
+    def run(self, spec: ActionSpec, config: PlannerConfig) -> tuple[Planned, int]:
+        """The best plan (horizon, a), and when it begins [ns]. Raises WorldModelError, ConfigError, ValueError."""
+        began_ns, positions = self._now_ns(), self._positions()
+        _require_in_range(positions, spec, config)
+        departure = self._departure(positions, spec, config, began_ns)
+        costs = self._costs(departure, began_ns, config)
+        found = _optimise(costs, departure, spec, config, self._num_searches)
+        self._num_searches += 1
+        planned = replace(found, plan=departure.whole(found.plan[None])[0])
+        self._require_in_time(departure, began_ns)
+        ended_ns = self._now_ns()
+        positions = self._positions()
+        course = departure.motion.holding(departure.held, positions)
+        _require_on_course(course, positions, spec, config, ended_ns)
+        self._last, self._took_ns = departure.followed_by(planned.plan, ended_ns), ended_ns - began_ns
+        return planned, self._last.begins_ns
+
+    def _departure(
+        self, positions: FloatArray, spec: ActionSpec, config: PlannerConfig, now_ns: int
+    ) -> Departure:
+        """Amid the last plan, if the robot follows it, else from rest."""
+        held = config.held(spec)
+        last = self._last and self._last.holding(held, positions)
+        if (
+            last is None
+            or len(last.points) != 1 + config.horizon
+            or not 0 <= last.elapsed(now_ns) < config.horizon
+            or last.astray(positions, config.limit(spec), now_ns) is not None
+        ):
+            step_ns = round(spec.step_dt * NANOSECONDS)
+            return Departure(Motion.standing(positions, config.horizon, now_ns, step_ns), held=held)
+        motion = last.since(int(last.elapsed(now_ns)))
+        # The row that is on its way when the search ends, and one to spare.
+        committed = int(motion.elapsed(now_ns + self._took_ns)) + 2
+        if committed >= config.horizon:
+            raise WorldModelError(
+                f"horizon: expected more than {committed} rows, what the robot carries out of the last plan during a search of"
+                f" {self._took_ns / NANOSECONDS:.2f} s, found {config.horizon}; raise horizon, lower num_samples or"
+                " iterations, or plan when the robot stands"
+            )
+        return Departure(motion, committed, held)
+
+    def _costs(self, departure: Departure, began_ns: int, config: PlannerConfig) -> Costs:
+        """Of what is not over of the plans, from the newest picture on."""
+
+        def costs(plans: FloatArray) -> FloatArray:
+            elapsed = self._require_in_time(departure, began_ns)
+            reply = self._model.ask(departure.whole(plans)[:, elapsed:], seed=config.seed, top_k=0)
+            if any(flags & PredictedFuture.FLAG_OUT_OF_DISTRIBUTION for flags in reply.flags):
+                raise WorldModelError(
+                    f"{config.world_model}: expected a picture like those of training, found one unlike them"
+                    " (FLAG_OUT_OF_DISTRIBUTION); plan again, and if it stays so, uncover the camera, put it back, or train on"
+                    " this view (docs/training.md)"
+                )
+            return self._model.costs_in(reply)
+
+        return costs
+
+    def _require_in_time(self, departure: Departure, began_ns: int) -> int:
+        """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""
+        if not departure.committed:
+            return 0
+        now_ns = self._now_ns()
+        elapsed = max(int(departure.motion.elapsed(now_ns)), 0)
+        if elapsed >= departure.committed:
+            self._took_ns = now_ns - began_ns
+            raise WorldModelError(
+                f"search: expected an end before the robot has carried out {departure.committed} rows of the last plan, found"
+                f" none after {self._took_ns / NANOSECONDS:.2f} s; lower num_samples or iterations, or raise horizon"
+            )
+        return elapsed
+
+
+def _require_in_range(positions: FloatArray, spec: ActionSpec, config: PlannerConfig) -> None:
+    """No plan leads back from further outside without a jump. Raises WorldModelError."""
+    outside = np.abs(positions - spec.clip(positions)) > config.limit(spec)
+    if outside.any():
+        joint = int(np.argmax(outside))
+        raise WorldModelError(
+            f"joint_states: expected {spec.names[joint]} within max_step ({config.limit(spec)[joint]:g}) of the trained range"
+            f" {spec.lower[joint]:g} to {spec.upper[joint]:g}, found {positions[joint]:g}; move the robot back into it"
+        )
+
+
+def _require_on_course(
+    course: Motion, positions: FloatArray, spec: ActionSpec, config: PlannerConfig, now_ns: int
+) -> None:
+    """A plan from where the robot is not would be a jump. Raises WorldModelError."""
+    joint = course.astray(positions, config.limit(spec), now_ns)
+    if joint is not None:
+        raise WorldModelError(
+            f"joint_states: expected {spec.names[joint]} within max_step ({config.limit(spec)[joint]:g}) of"
+            f" {course.at(now_ns)[joint]:g} when the search ended, found {positions[joint]:g}; let the robot stand or follow"
+            " its last plan, and plan again"
+        )
+
+
+def _optimise(
+    costs: Costs, departure: Departure, spec: ActionSpec, config: PlannerConfig, num_searches: int
+) -> Planned:
+    """With the method that is asked for."""
+    seed, count, first = config.seed + num_searches, config.num_samples, departure.first_guess
+    if config.method == "mppi":
+        weighted = MppiConfig(count, config.iterations, max_step=config.max_step)
+        return mppi(costs, first, spec, weighted, seed, departure.anchor)
+    fitted = CemConfig(count, config.iterations, max(1, count // 8), max_step=config.max_step)
+    return cem(costs, first, spec, fitted, seed, departure.anchor)
