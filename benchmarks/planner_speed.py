@@ -26,7 +26,7 @@ from std_msgs.msg import Header
 
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
 from astra_ros.benchmarking.scene import Scene
-from astra_ros.cli.options import add_json, write_json
+from astra_ros.cli.options import add_json, require_json_folder, write_json
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.evaluation import Evaluation, Question, costs_of
@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
     add_json(parser)
     options = parser.parse_args(arguments)
+    require_json_folder(options)
     found = library_times(options.bundle, options.backend, options.runs)
     found.append(service_overhead(options.bundle, options.backend, options.calls))
     lines = ["| | goal | median | p95 | runs |", "|---|---|---|---|---|"]

@@ -19,11 +19,12 @@ import numpy as np
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
 from astra_ros.backends.manifest import TrustSpec
-from astra_ros.evaluation.trust import TrustConfig, doubt, encoded
+from astra_ros.evaluation.reliving import long_enough
+from astra_ros.evaluation.trust import TrustConfig, doubt, encoded, horizon_of
 from astra_ros.rollout.trust import Trust, describe, fit_familiarity, fit_spread
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
-from export.recordings import Recordings, add_arguments
+from export.recordings import Recordings, add_arguments, name_skipped
 
 TRUST_FILE = "trust.npz"
 # Of usual pictures, the share that is not flagged.
@@ -41,9 +42,11 @@ def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> Trus
             f" on, found {len(recordings.held_out)}; hold more out"
         )
     with WorldModel.load(bundle, precision=load_bundle(bundle).manifest.precision) as world_model:
+        manifest = world_model.manifest
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
-        for episode in recordings.read(world_model.manifest, fitted_on, "predicted"):
+        read = recordings.read(manifest, fitted_on, "predicted")
+        for episode in long_enough(read, manifest, horizon_of(manifest, config), name_skipped):
             pictures = encoded(world_model.backend, episode.pixels[:: config.every])
             distances.append(familiarity.distances(pictures))
             doubts.append(doubt(world_model, episode, config))
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{options.bundle}: nine of ten real errors lie between {spec.interval_low:.2f} and {spec.interval_high:.2f} times the"
         f" expected one; test it on the other {len(recordings.held_out) - len(spec.fitted_on)} held-out episodes:\n"
-        f"  astra evaluate {options.bundle} --test trust --data {options.data}"
+        f"  astra evaluate {options.bundle} --test trust --data {options.data} --held-out {options.held_out}"
     )
     return 0
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
 from astra_ros.denoiser.io import batched
 from astra_ros.evaluation.metrics import psnr
-from astra_ros.evaluation.reliving import relived
+from astra_ros.evaluation.reliving import long_enough, relived
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
-from export.recordings import Recordings, add_arguments
+from export.recordings import Recordings, add_arguments, name_skipped
 
 INT8_FILE, INT8_TOLERANCE = "int8.json", 0.04
 # Products with less of a graph's multiplications stay in float32: they cost little and include those that see noise
@@ -92,17 +93,18 @@ def quantize(bundle: Path, recordings: Recordings) -> Loss:
 
     Raises ValueError, BundleError or BackendError; then the bundle is what it was.
     """
+    name_once = cache(name_skipped)  # the same episodes are predicted twice
     with WorldModel.load(bundle, "openvino", precision="fp32") as world_model:
-        exact = _quality(world_model, recordings, recordings.held_out, "predicted in fp32")
+        exact = _quality(world_model, recordings, recordings.held_out, "predicted in fp32", name_once)
     watched = recordings.training[:: -(-len(recordings.training) // NUM_EPISODES)]
     loaded = load_bundle(bundle)
     recorder = RangeRecorder(loaded)
     recorder.load()  # which also watches the golden vectors: pictures unlike all recordings
     with WorldModel(recorder) as world_model:
-        _quality(world_model, recordings, watched, "watched")
+        _quality(world_model, recordings, watched, "watched", name_once)
     write_ranges(loaded, recorder.ranges, watched)
     with WorldModel.load(bundle, "openvino", precision="int8") as world_model:
-        rounded = _quality(world_model, recordings, recordings.held_out, "predicted in int8")
+        rounded = _quality(world_model, recordings, recordings.held_out, "predicted in int8", name_once)
     return Loss(exact, rounded)
 
 
@@ -136,19 +138,21 @@ def write_ranges(
 
 
 def _quality(
-    world_model: WorldModel, recordings: Recordings, names: tuple[str, ...], done: str
+    world_model: WorldModel,
+    recordings: Recordings,
+    names: tuple[str, ...],
+    done: str,
+    on_skip: Callable[[str], None],
 ) -> FloatArray:
     """PSNR [dB] of the last frame of every prediction; they are long enough to append a chunk."""
     manifest = world_model.manifest
+    horizon = manifest.chunk_len + 1
+    episodes = long_enough(recordings.read(manifest, names, done), manifest, horizon, on_skip)
     found = [
         psnr(world_model.predict(moment.t0_ns, moment.plan, seed=0).frames[-1:], moment.happened[-1:])
-        for episode in recordings.read(manifest, names, done)
-        for moment in relived(world_model, episode, manifest.chunk_len + 1, EVERY)
+        for episode in episodes
+        for moment in relived(world_model, episode, horizon, EVERY)
     ]
-    if not found:
-        raise ValueError(
-            f"{recordings.dataset.path}: expected episodes that can be read, found none of {len(names)}; astra data check"
-        )
     return np.concatenate(found)
 
 

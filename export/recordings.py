@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.manifest import Manifest
 from astra_ros.cli.options import add_held_out
 from astra_ros.cli.progress import ProgressLine
 from astra_ros.data.episode import Episode
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
+from astra_ros.data.suitability import require_same, require_unseen
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,28 @@ class Recordings:
 
     @classmethod
     def open(cls, options: argparse.Namespace) -> Self:
-        """What `add_arguments` asked for. Raises OSError or ValueError."""
-        dataset = Dataset.open(options.data)
+        """What `add_arguments` asked for.
+
+        Raises OSError, or ValueError, also for other actions than the bundle's or held-out episodes that it was trained on.
+        """
+        dataset, manifest = Dataset.open(options.data), load_bundle(options.bundle).manifest
+        require_same(options.data, dataset.schema, manifest.action)
         split = held_out(options.held_out).split(dataset.name, dataset.episode_names)
+        require_unseen(dataset.name, split.held_out, manifest.provenance.get("training", {}))
         return cls(dataset, split.training, split.held_out)
 
     def read(self, manifest: Manifest, names: Sequence[str], done: str) -> Iterator[Episode]:
         """Episodes in the model's picture size; a bad one is named and passed over. done: what progress calls it."""
         camera, progress = manifest.camera, ProgressLine()
-        episodes = self.dataset.stream(
-            names, (camera.height, camera.width), lambda bad: progress.done(f"skipped: {bad}")
-        )
+        episodes = self.dataset.stream(names, (camera.height, camera.width), name_skipped)
         for number, episode in enumerate(episodes, 1):
             yield episode
             progress.update(f"{done} {number}/{len(names)}: {episode.name}")
+
+
+def name_skipped(why: object) -> None:
+    """Say which episode is passed over, in a line of its own."""
+    ProgressLine().done(f"skipped: {why}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Checkpoint → bundle: one ONNX graph per stage and denoising step, shared weights, golden vectors, manifest.
 
-Run as `python -m export.to_onnx runs/tiny/checkpoint --space panda_sim --out astra_ros/bundles/tiny`.
+Run as `python -m export.to_onnx runs/tiny --space panda_sim --out astra_ros/bundles/tiny`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export.to_onnx",
         description="Turn a checkpoint into a bundle that a robot runs without torch.",
-        epilog="example: python -m export.to_onnx runs/tiny/checkpoint --space panda_sim --out astra_ros/bundles/tiny",
+        epilog="example: python -m export.to_onnx runs/tiny --space panda_sim --out astra_ros/bundles/tiny",
     )
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and weights.safetensors")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")

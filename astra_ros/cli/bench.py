@@ -73,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.benchmarking.suite import BenchConfig, Suite
     from astra_ros.cli.progress import ProgressLine
 
-    _require_folder(arguments.json)
     interleaving = InterleavingConfig(arguments.rounds, arguments.seed)
     config = BenchConfig(
         arguments.threads, arguments.candidates, arguments.busy, tuple(arguments.only), interleaving
@@ -89,14 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, {**header, "result": result.to_json()})
         arguments.json.with_suffix(".md").write_text(f"{_title(header)}\n\n{tables}\n")
     return 0
-
-
-def _require_folder(file: Path | None) -> None:
-    """The result of many minutes must not be lost in the end."""
-    if file is not None and not file.parent.is_dir():
-        raise ValueError(
-            f"--json: expected a file in an existing folder, found {file}; mkdir -p {file.parent}"
-        )
 
 
 def describe(manifest: Manifest, sha256: str, arguments: argparse.Namespace) -> dict[str, Any]:

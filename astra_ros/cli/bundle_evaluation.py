@@ -24,8 +24,8 @@ def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
             e for folder in arguments.data for e in _episodes(folder, world_model.manifest, arguments)
         ]
         config = EvaluationConfig(arguments.horizon, arguments.every)
-        quality = evaluate(world_model, episodes, config, lambda name: print(f"  {name}", flush=True))
-    print(f"{quality.predictions} predictions in {len(episodes)} recordings")
+        quality = evaluate(world_model, episodes, config, _tell, _tell_skipped)
+    print(f"{quality.predictions} predictions in {len(quality.episodes)} recordings")
     return _deliver(quality, arguments.json)
 
 
@@ -44,10 +44,16 @@ def run_trust(path: Path, arguments: argparse.Namespace) -> int:
         ]
         others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
         config = TrustConfig(num_samples, every=arguments.every)
-        quality = evaluate_trust(
-            world_model, episodes, others, config, lambda name: print(f"  {name}", flush=True)
-        )
+        quality = evaluate_trust(world_model, episodes, others, config, _tell, _tell_skipped)
     return _deliver(quality, arguments.json)
+
+
+def _tell(name: str) -> None:
+    print(f"  {name}", flush=True)
+
+
+def _tell_skipped(why: object) -> None:
+    print(f"skipped: {why}", flush=True)
 
 
 def _deliver(quality: HeldOutQuality | TrustQuality, file: Path | None) -> int:
@@ -64,7 +70,7 @@ def _first_episodes(folder: Path, manifest: Manifest) -> list[Episode]:
 
     dataset, size = Dataset.open(folder), (manifest.camera.height, manifest.camera.width)
     names = dataset.episode_names[:_OTHERS]
-    return list(dataset.stream(names, size, lambda error: print(f"skipped: {error}")))
+    return list(dataset.stream(names, size, _tell_skipped))
 
 
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:
@@ -73,14 +79,17 @@ def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -
     bags = sorted(path.parent for path in folder.glob("*/metadata.yaml"))
     if bags:
         topics = topics_from(arguments)
-        yield from (read_episode(bag, manifest.action.names, size[0], topics) for bag in bags)
+        yield from (read_episode(bag, manifest.action.names, size, topics) for bag in bags)
         return
     from astra_ros.data.held_out import held_out
     from astra_ros.data.lerobot import Dataset
+    from astra_ros.data.suitability import require_same, require_unseen
 
     dataset = Dataset.open(folder)
+    require_same(folder, dataset.schema, manifest.action)
     names = held_out(arguments.held_out).split(dataset.name, dataset.episode_names).held_out
-    episodes = list(dataset.stream(names, size, lambda error: print(f"skipped: {error}")))
+    require_unseen(dataset.name, names, manifest.provenance.get("training", {}))
+    episodes = list(dataset.stream(names, size, _tell_skipped))
     yield from episodes
     if not episodes:
         raise ValueError(f"{folder}: expected bags or a dataset with held-out episodes, found none")

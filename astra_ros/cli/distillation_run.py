@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.data.suitability import trained_data, unseen
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, TrainConfig
@@ -51,9 +52,9 @@ class DistillationRun:
         }
         require_same_run(out / "run.json", identity)
         self._identity = {"command": command, **identity}
-        self._sets = [one for one in open_sets(self._train_config.data) if self._is_kept(one)]
         model = self._student.config
         self._size = (model.image_height, model.image_width)
+        self._sets = self._open_sets()
 
     def run(self) -> Checkpoint:
         """Distil, evaluate and save. Goes on with an interrupted run."""
@@ -91,7 +92,8 @@ class DistillationRun:
 
     def _deliver(self, student: Checkpoint, skipped: int) -> None:
         quality = TrainingSamples(self._sets, self._size, self._out / "strips").evaluate(student, 1.0)
-        Progress(HELD_OUT, self._out / "log.jsonl").report(1.0, **quality)
+        if quality:
+            Progress(HELD_OUT, self._out / "log.jsonl").report(1.0, **quality)
         student.provenance = {
             **self._teacher.provenance,
             **self._identity,
@@ -101,8 +103,14 @@ class DistillationRun:
         save_checkpoint(self._out, student)
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
 
-    def _is_kept(self, one: TrainingSet) -> bool:
-        return one.dataset.schema.space in self._student.actions
+    def _open_sets(self) -> list[TrainingSet]:
+        """Those of the student's action spaces; what the teacher was trained on is not held out."""
+        trained = trained_data(self._teacher.provenance)
+        return [
+            replace(one, held_out=unseen(one.dataset.name, one.held_out, trained))
+            for one in open_sets(self._train_config.data, self._size)
+            if one.dataset.schema.space in self._student.actions
+        ]
 
 
 def _train_config(folder: Path, teacher: Checkpoint) -> TrainConfig:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from astra_ros.cli.options import add_held_out, add_json, add_topics
+from astra_ros.data.episode import EpisodeTopics
 
 TESTS = {
     "held_out": "PSNR, SSIM and perceptual distance after one second and over ten times the training horizon",
@@ -17,6 +19,20 @@ TESTS = {
     "trust": "bundle: whether real errors are as expected, and unusual pictures noticed",
 }
 _OF_BUNDLES = ("held_out", "trust")
+# Options that not all read: by what is judged, of all its tests ("") and of single ones.
+_READ: dict[str, dict[str, tuple[str, ...]]] = {
+    "checkpoint": {
+        "": ("space", "seeds", "windows", "steps", "guidance", "history_sigma"),
+        "steps": ("teacher", "teacher_guidance"),
+        "actions": ("judge_steps",),
+        "drift": ("free_run_minutes",),
+    },
+    "bundle": {
+        "": ("every", *(field.name for field in fields(EpisodeTopics))),
+        "held_out": ("horizon",),
+        "trust": ("others",),
+    },
+}
 DESCRIPTION = "Measure predictions of held-out recordings.\n\n" + "\n".join(
     f"{k:9} {v}" for k, v in TESTS.items()
 )
@@ -62,7 +78,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_bundles(parser)
     add_topics(parser)
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,18 +86,40 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.backends.bundle import MANIFEST_FILE, shipped_bundle
 
     model: Path = arguments.model or shipped_bundle()
-    if not (model / MANIFEST_FILE).is_file():
+    kind = "bundle" if (model / MANIFEST_FILE).is_file() else "checkpoint"
+    _require_test(model, kind, arguments.test)
+    _require_read(kind, arguments)
+    if kind == "checkpoint":
         from astra_ros.cli.evaluation_run import run_checkpoint
 
         return run_checkpoint(model, arguments)
-    if arguments.test not in _OF_BUNDLES:
-        raise ValueError(
-            f"{model}: expected a checkpoint for --test {arguments.test}, found a bundle; it can do"
-            f" {' and '.join(_OF_BUNDLES)}"
-        )
     from astra_ros.cli.bundle_evaluation import run_bundle, run_trust
 
     return (run_trust if arguments.test == "trust" else run_bundle)(model, arguments)
+
+
+def _require_test(model: Path, kind: str, test: str) -> None:
+    """What cannot be asked of it. Raises ValueError."""
+    if kind == "bundle" and test not in _OF_BUNDLES:
+        raise ValueError(
+            f"{model}: expected a checkpoint for --test {test}, found a bundle; it can do"
+            f" {' and '.join(_OF_BUNDLES)}"
+        )
+    if kind == "checkpoint" and test == "trust":
+        raise ValueError(
+            f"{model}: expected a calibrated bundle for --test trust, found none; see python -m export.calibrate"
+        )
+
+
+def _require_read(kind: str, arguments: argparse.Namespace) -> None:
+    """Raises ValueError for an option that would have no effect."""
+    known = {name for by_test in _READ.values() for names in by_test.values() for name in names}
+    for name in sorted(known - {*_READ[kind][""], *_READ[kind].get(arguments.test, ())}):
+        if getattr(arguments, name) != arguments.default_of(name):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected options that --test {arguments.test} of a {kind} reads, found one that it "
+                "does not; leave it out, or see --help"
+            )
 
 
 def _add_tests(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import astra_ros
+from astra_ros.cli.options import require_json_folder
 from astra_ros.cli.overrides import OverridableParser
 
 # Modules with `add_parser(subparsers)`, which sets the default `run`: Callable[[argparse.Namespace], int].
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(words)
     parsed.command_line = shlex.join(["astra", *words])  # kept with what the command makes
     try:
+        require_json_folder(parsed)
         code: int = parsed.run(parsed)
     except ModuleNotFoundError as error:
         return _fail(

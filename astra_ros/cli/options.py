@@ -42,6 +42,15 @@ def topics_from(arguments: argparse.Namespace) -> EpisodeTopics:
     return EpisodeTopics(**{field.name: getattr(arguments, field.name) for field in fields(EpisodeTopics)})
 
 
+def require_json_folder(arguments: argparse.Namespace) -> None:
+    """Raise ValueError when what `--json` asks for could not be written: hours of work must not be lost in the end."""
+    file: Path | None = getattr(arguments, "json", None)
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(
+            f"--json: expected a file in an existing folder, found {file}; mkdir -p {file.parent}"
+        )
+
+
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
     """Write what `--json` asked for; nothing when it was not given."""
     if path is not None:

@@ -157,21 +157,12 @@ def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:
     if (path / "meta/info.json").is_file():
         raise ValueError(f"recording: expected a bag or DATASET/EPISODE, found a dataset; see {path}/meta/")
     if not (path.parent / "meta/info.json").is_file():
-        if size[0] != size[1]:
-            raise ValueError(
-                f"recording: expected DATASET/EPISODE for a model of {size[0]} x {size[1]} pixels, found {path};"
-                " bags are read for square ones"
-            )
-        return read_episode(path, spec.names, size[0], topics_from(arguments))
+        return read_episode(path, spec.names, size, topics_from(arguments))
     from astra_ros.data.lerobot import Dataset
+    from astra_ros.data.suitability import require_same
 
     dataset = Dataset.open(path.parent)
-    schema = dataset.schema
-    if (schema.names, schema.representation) != (spec.names, spec.representation):
-        raise ValueError(
-            f"recording: expected {spec.representation} of {', '.join(spec.names)}, found {schema.representation} of"
-            f" {', '.join(schema.names)} in {path.parent}"
-        )
+    require_same(path.parent, dataset.schema, spec)
     return dataset.read(path.name, size)
 
 

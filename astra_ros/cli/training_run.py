@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from astra_ros.actions.spec import ActionSpec
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.codec.autoencoder import Codec
+from astra_ros.data.suitability import require_same, trained_data, unseen, with_earlier
 from astra_ros.denoiser.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
     Checkpoint,
     load_checkpoint,
     load_codec,
@@ -37,7 +42,7 @@ from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
 from astra_ros.training.mix import open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
-from astra_ros.training.segments import fit_specs, segment_sampler
+from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
 from astra_ros.training.state import require_same_run
 from astra_ros.training.trainer import Trainer, TrainingStep
 from astra_ros.training.warm_start import start_at, start_at_video_model
@@ -59,7 +64,12 @@ class TrainingRun:
         self._log = out / "log.jsonl" if fabric.is_global_zero else None
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
         require_same_run(out / "run.json", identity)
-        self._sets = open_sets(config.data)
+        self._earlier = with_earlier({}, *_earlier_data(config))
+        self._sets = [
+            replace(one, held_out=unseen(one.dataset.name, one.held_out, self._earlier))
+            for one in open_sets(config.data, self._size)
+        ]
+        self._require_same_actions()
         self._samples = TrainingSamples(self._sets, self._size, out / "strips")
         self._encoded: list[EncodedSet] = []
         self._skipped: dict[str, int] = {}
@@ -78,7 +88,7 @@ class TrainingRun:
         if self._start is not None:
             self._fabric.to_device(self._start.codec)
             return self._start.codec
-        file = self._codec_folder / "codec.safetensors"
+        file = self._codec_file()
         if not file.is_file() and self._config.codec_run is None:
             torch.manual_seed(self._config.seed)  # of the initial weights
             codec = self._new_codec()
@@ -87,6 +97,12 @@ class TrainingRun:
         loaded = load_codec(file, self._model.codec)
         self._fabric.to_device(loaded)
         return loaded
+
+    def _codec_file(self) -> Path:
+        """Of an earlier run its model's, where there is one yet: its decoder is refined, its latents are the same."""
+        model = self._codec_folder / WEIGHTS_FILE
+        is_taken = self._config.codec_run is not None and model.is_file()
+        return model if is_taken else self._codec_folder / "codec.safetensors"
 
     def _new_codec(self) -> Codec:
         """Trained, or with weights from elsewhere; with its latent statistics fitted."""
@@ -112,9 +128,7 @@ class TrainingRun:
     def _train_denoiser(self, codec: Codec) -> Checkpoint:
         store = LatentStore(self._codec_folder / "latents", codec, self._fabric, self._model.step_dt)
         self._encoded = encode_sets(store, self._sets, self._size, self._fabric)
-        specs = fit_specs(self._encoded, self._model.step_dt)
-        if self._start is not None:  # what is known keeps its meaning
-            specs |= {space: spec for space, spec in self._start.actions.items() if space in specs}
+        specs = kept_specs(fit_specs(self._encoded, self._model.step_dt), self._known_actions)
         torch.manual_seed(self._config.seed)  # of the initial weights
         checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
         if self._start is not None:
@@ -163,10 +177,21 @@ class TrainingRun:
         """The checkpoint as it would be shipped now, with its held-out quality, sample strips and curves."""
         checkpoint.provenance = self._provenance()
         quality = self._samples.evaluate(checkpoint, share)
-        Progress(HELD_OUT, self._log).report(share, **quality)
+        if quality:
+            Progress(HELD_OUT, self._log).report(share, **quality)
         checkpoint.provenance |= {"share": round(share, 4), "held_out_db_at_1s": quality}
         save_checkpoint(self._out, checkpoint)
         self._draw_curves()
+
+    @property
+    def _known_actions(self) -> dict[str, ActionSpec]:
+        """Of the model that is started from; what is known keeps its meaning."""
+        return self._start.actions if self._start is not None else {}
+
+    def _require_same_actions(self) -> None:
+        for dataset in (one.dataset for one in self._sets):
+            if (known := self._known_actions.get(dataset.schema.space)) is not None:
+                require_same(dataset.path, dataset.schema, known)
 
     def _provenance(self) -> dict[str, Any]:
         """Where the model comes from."""
@@ -184,7 +209,7 @@ class TrainingRun:
             "command": self._command,
             "processes": self._fabric.world_size,
             "device": self._fabric.device.type,
-            "data": sets,
+            "data": with_earlier(sets, self._earlier),
             "skipped_steps": dict(self._skipped),
             "train_config": self._config.to_json(),
         }
@@ -218,3 +243,10 @@ class TrainingRun:
 
     def _draw_curves(self) -> None:
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
+
+
+def _earlier_data(config: TrainConfig) -> list[dict[str, Any]]:
+    """What the models that a run goes on from were trained on, as far as they say."""
+    folders = [Path(one) for one in (config.start_from, config.codec_run, config.video_model) if one]
+    files = [folder / CONFIG_FILE for folder in folders]
+    return [trained_data(json.loads(file.read_text())["provenance"]) for file in files if file.is_file()]

@@ -50,10 +50,11 @@ class Sample:
 
 
 class TrainingSamples:
-    """A few held-out episodes of every action space, or of its training episodes where none is held out."""
+    """A few held-out episodes of every action space. Where none is held out training episodes are shown, and not scored."""
 
     def __init__(self, sets: Sequence[TrainingSet], size: tuple[int, int], folder: Path) -> None:
         self._sets, self._size, self._folder = sets, size, folder
+        self._scored = {one.dataset.schema.space for one in sets if one.held_out}
 
     def evaluate(self, checkpoint: Checkpoint, share: float) -> dict[str, float]:
         """dB after one second by action space, and what is gained over copying the last frame. Strips go into the folder."""
@@ -64,9 +65,11 @@ class TrainingSamples:
             if horizon < scored:
                 continue
             sample = self._sample(checkpoint, space, episodes, horizon)
-            predicted, copied = sample.psnr_at(scored - 1)
-            table |= {space: round(predicted, 2), space + GAIN: round(predicted - copied, 2)}
-            file = self._folder / f"{round(100 * share):03d}_{space}.png"
+            if space in self._scored:
+                predicted, copied = sample.psnr_at(scored - 1)
+                table |= {space: round(predicted, 2), space + GAIN: round(predicted - copied, 2)}
+            name = space if space in self._scored else f"{space}_trained_on"
+            file = self._folder / f"{round(100 * share):03d}_{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.concatenate(sample.rows())).save(file)
         return table
@@ -75,8 +78,13 @@ class TrainingSamples:
     def _episodes(self) -> dict[str, list[Episode]]:
         episodes: dict[str, list[Episode]] = {}
         for one in self._sets:
-            names = (one.held_out or one.names)[:EPISODES]
-            kept = episodes.setdefault(one.dataset.schema.space, [])
+            space = one.dataset.schema.space
+            if space not in self._scored:
+                print(
+                    f"{one.dataset.name}: found no held-out episodes; strips show training episodes, no score"
+                )
+            names = (one.held_out if space in self._scored else one.names)[:EPISODES]
+            kept = episodes.setdefault(space, [])
             kept += one.dataset.stream(names, self._size, lambda error: print(f"not sampled: {error}"))
         return episodes
 

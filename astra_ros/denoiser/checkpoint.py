@@ -74,9 +74,9 @@ def save_codec(path: Path, codec: Codec) -> None:
 
 
 def load_codec(path: Path, config: CodecConfig) -> Codec:
-    """Strict. Raises ValueError when the file is not a codec of this config."""
-    codec = Codec(config)
-    _load_strictly(codec, load_file(path), path)
+    """From what `save_codec` or `save_checkpoint` wrote. Strict: raises ValueError when it is not a codec of this config."""
+    codec, weights = Codec(config), load_file(path)
+    _load_strictly(codec, _below("codec", weights) or weights, path)
     return codec
 
 
@@ -103,9 +103,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     checkpoint = _from_config(folder / CONFIG_FILE)
     weights = load_file(folder / WEIGHTS_FILE)
     for name, module in (("codec", checkpoint.codec), ("denoiser", checkpoint.denoiser)):
-        prefix = f"{name}."
-        own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        _load_strictly(module, own, folder / WEIGHTS_FILE)
+        _load_strictly(module, _below(name, weights), folder / WEIGHTS_FILE)
     return checkpoint
 
 
@@ -135,3 +133,8 @@ def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) ->
 
 def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}.{key}": value.contiguous() for key, value in module.state_dict().items()}
+
+
+def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}

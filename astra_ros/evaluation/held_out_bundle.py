@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from astra_ros.data.episode import Episode
-from astra_ros.evaluation.intervals import Interval, bootstrap_columns
+from astra_ros.evaluation.intervals import Interval, bootstrap_columns, per_episode
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.metrics import psnr
-from astra_ros.evaluation.reliving import relived
+from astra_ros.evaluation.reliving import long_enough, relived
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
 
@@ -71,19 +71,23 @@ def evaluate(
     episodes: Sequence[Episode],
     config: EvaluationConfig,
     on_episode: Callable[[str], None] = lambda name: None,
+    on_skip: Callable[[str], None] = lambda why: None,
 ) -> HeldOutQuality:
-    """Predict from many moments of every episode. Raises ValueError for episodes that are too short for the horizon."""
-    tables = []
-    for episode in episodes:
+    """Predict from many moments of every episode that is long enough. Raises ValueError when none is."""
+    names, tables = [], []
+    for episode in long_enough(episodes, world_model.manifest, config.horizon, on_skip):
+        names.append(episode.name)
         tables.append(_evaluate_episode(world_model, episode, config))
         on_episode(episode.name)
-    means = {name: np.array([table[name].mean(axis=0) for table in tables]) for name in SERIES}
+    means = {
+        name: per_episode(np.array([table[name].mean(axis=0) for table in tables]), names) for name in SERIES
+    }
     means["gain"] = means["predicted"] - means["copy_last"]
     rng = np.random.default_rng(config.seed)
     return HeldOutQuality(
         model_id=world_model.manifest.model_id,
         step_dt=world_model.manifest.action.step_dt,
-        episodes=tuple(episode.name for episode in episodes),
+        episodes=tuple(names),
         predictions=sum(len(table["predicted"]) for table in tables),
         **{name: bootstrap_columns(values, rng) for name, values in means.items()},
     )

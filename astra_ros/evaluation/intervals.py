@@ -1,7 +1,11 @@
-"""Means with 95 % intervals. What varies independently is the episode, so episodes are resampled, not frames."""
+"""Means with 95 % intervals. What varies independently is the episode, so episodes are resampled, not frames.
+
+What several cameras saw of one trajectory varies together and is one episode here.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -12,6 +16,7 @@ import numpy.typing as npt
 
 BOOTSTRAP_RESAMPLES = 2000
 _BOUNDS = (2.5, 97.5)
+_CAMERA = re.compile(r"_cam\d+$")  # as importers name the views of a trajectory
 _Z = 1.959964  # standard normal quantile of 97.5 %
 
 Values = npt.NDArray[np.floating[Any]]
@@ -32,10 +37,15 @@ class Interval:
         return f"{self.mean:{form}} ({self.low:{form}} … {self.high:{form}})"
 
 
+def by_episode(episodes: Sequence[str]) -> list[np.ndarray]:
+    """Rows of each independent episode: its name less the number of the camera, in order of first appearance."""
+    names = np.array([_CAMERA.sub("", episode) for episode in episodes])
+    return [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+
+
 def per_episode(values: Values, episodes: Sequence[str]) -> Values:
-    """(n, ...) values and the episode of each → (number of episodes, ...) means, in order of first appearance."""
-    names = np.asarray(episodes)
-    return np.stack([values[names == name].mean(axis=0) for name in dict.fromkeys(episodes)])
+    """(n, ...) values and the episode of each → (number of independent episodes, ...) means."""
+    return np.stack([values[rows].mean(axis=0) for rows in by_episode(episodes)])
 
 
 def bootstrap(values: Values, rng: np.random.Generator) -> Interval:
@@ -69,8 +79,8 @@ def bootstrap_statistic(
     return Interval(_rounded(value), _rounded(low), _rounded(high))
 
 
-def wilson(successes: int, trials: int) -> Interval:
-    """Share of successes with Wilson's score interval. Raises ValueError for no trials."""
+def wilson(successes: float, trials: int) -> Interval:
+    """Share of successes, which may be parts of one each, with Wilson's score interval. Raises ValueError for no trials."""
     if trials < 1:
         raise ValueError(f"trials: expected at least 1, found {trials}")
     share, spread = successes / trials, _Z**2 / trials

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.evaluation.intervals import Interval, Values, bootstrap_statistic, wilson
+from astra_ros.evaluation.intervals import Interval, Values, bootstrap_statistic, by_episode, wilson
 from astra_ros.evaluation.movements import active_dims, movement_names, movement_units, movements, opposite
 from astra_ros.evaluation.scenes import Predictor, Sampling, Scenes, UnsuitableDataError
 from astra_ros.types import ByteArray, FloatArray
@@ -38,7 +38,8 @@ class Recovery:
 class Counterfactual:
     """Share of moments in which the opposite plan, from the same history and noise, changes the pictures the right way.
 
-    share: with Wilson's interval. judged: moments, over seeds; alike: left out because plan and opposite hardly differ.
+    share: mean over seeds, with Wilson's interval over moments. judged: moments; alike: left out because plan and opposite
+    hardly differ.
     """
 
     share: Interval
@@ -105,16 +106,18 @@ def counterfactual(model: Predictor, judge: Judge, scenes: Scenes, seeds: Sequen
             f"{spec.space}: expected plans that differ readably from their opposites, found none"
         )
     judged = size >= MIN_CONTRAST * np.sqrt((size**2).mean())
-    right = 0
+    right = np.zeros(len(scenes))
     for seed in seeds:
         ahead, back = (
             judge.recover(observed, model.predict(scenes, plan, Sampling(seed)))
             for plan in (scenes.plan, contrary)
         )
         agreement = ((ahead - back) * wanted / spread**2)[..., readable].sum(axis=(1, 2))
-        right += int((agreement[judged] > 0).sum())
-    trials = len(seeds) * int(judged.sum())
-    return Counterfactual(wilson(right, trials), trials, len(seeds) * int((~judged).sum()))
+        right += agreement > 0
+    moments = int(judged.sum())
+    # Not resampled: of shares of 0 and 1, which are common here, that would make intervals without width.
+    share = wilson(float(right[judged].sum()) / len(seeds), moments)
+    return Counterfactual(share, moments, len(scenes) - moments)
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,7 @@ class _Truth:
         squared = (recovered[..., self.active] - self.moved) ** 2 / variance
         counts = np.full((len(squared), 1), float(squared.shape[1]))
         rows = np.concatenate([counts, squared.sum(axis=1, dtype=np.float64)], axis=1)
-        names = np.asarray(self.episodes)
-        return np.stack([rows[names == name].sum(axis=0) for name in dict.fromkeys(self.episodes)])
+        return np.stack([rows[own].sum(axis=0) for own in by_episode(self.episodes)])
 
 
 def _readable(judge: Judge, scenes: Scenes, observed: ByteArray, real: ByteArray) -> np.ndarray:

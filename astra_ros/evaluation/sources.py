@@ -14,6 +14,7 @@ from astra_ros.data.episode import Episode
 from astra_ros.data.held_out import HeldOut, Split
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.schema import EpisodeError
+from astra_ros.data.suitability import require_same, require_unseen
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.evaluation.scenes import HeldOutData, UnsuitableDataError, at_model_rate, held_out_data
 
@@ -35,8 +36,8 @@ def open_sources(
 ) -> list[Source]:
     """Datasets that the checkpoint can be judged on; `space`: those of one action space only.
 
-    Raises ValueError, one line, when none is left, when a dataset's action space is not the checkpoint's, or when an
-    episode was trained on.
+    Raises ValueError, one line, when none is left, when a dataset's actions are not the checkpoint's, or when an episode
+    was trained on.
     """
     opened = [Dataset.open(folder) for folder in folders]
     if space is not None:
@@ -52,7 +53,8 @@ def open_sources(
                 f"{source.dataset.path}: space: expected one of the checkpoint's, {', '.join(checkpoint.actions)}, "
                 f"found {source.space}; leave this dataset out"
             )
-        _require_unseen(source, checkpoint)
+        require_same(source.dataset.path, source.dataset.schema, checkpoint.actions[source.space])
+        require_unseen(source.dataset.name, source.split.held_out, checkpoint.provenance)
     return sources
 
 
@@ -111,16 +113,3 @@ def _read(
         episodes.append(episode)
         report(f"reading {source.dataset.name}: {len(episodes)} of {len(chosen)} episodes")
     return episodes, bad
-
-
-def _require_unseen(source: Source, checkpoint: Checkpoint) -> None:
-    """What the checkpoint says it was trained on is not judged."""
-    trained = checkpoint.provenance.get("data", {}).get(source.dataset.name)
-    if trained is None:
-        return
-    seen = sorted(set(source.split.held_out) - set(trained["held_out"]))
-    if seen:
-        raise ValueError(
-            f"{source.dataset.name}: expected held-out episodes that the checkpoint was not trained on, found "
-            f"{len(seen)} that it was, first {seen[0]}; use the file of held-out episodes of its training"
-        )

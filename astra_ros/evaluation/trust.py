@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from astra_ros.backends.base import Backend
+from astra_ros.backends.manifest import Manifest
 from astra_ros.data.episode import Episode
-from astra_ros.evaluation.intervals import Interval, bootstrap
+from astra_ros.evaluation.intervals import Interval, bootstrap, per_episode
 from astra_ros.evaluation.machine import describe_machine
-from astra_ros.evaluation.reliving import relived
+from astra_ros.evaluation.reliving import long_enough, relived
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
@@ -86,7 +87,7 @@ class TrustQuality:
 def doubt(world_model: WorldModel, episode: Episode, config: TrustConfig) -> Doubt:
     """Predict from many moments of an episode, several times each, and look what happened."""
     candidates = Candidates(world_model.backend)
-    horizon = min(config.horizon, world_model.manifest.max_horizon)
+    horizon = horizon_of(world_model.manifest, config)
     spreads, errors = [], []
     for moment in relived(world_model, episode, horizon, config.every):
         question = Question(moment.plan[None], seed=config.seed, num_samples=config.num_samples)
@@ -100,6 +101,11 @@ def doubt(world_model: WorldModel, episode: Episode, config: TrustConfig) -> Dou
     return Doubt(np.stack(spreads), np.stack(errors))
 
 
+def horizon_of(manifest: Manifest, config: TrustConfig) -> int:
+    """Frames that are compared."""
+    return min(config.horizon, manifest.max_horizon)
+
+
 def encoded(backend: Backend, frames: ByteArray) -> FloatArray:
     """(n, h, w, 3) → (n, c, h, w)."""
     return np.stack([backend.encode(frame) for frame in frames])
@@ -111,8 +117,12 @@ def evaluate_trust(
     others: Mapping[str, Sequence[Episode]],
     config: TrustConfig,
     on_episode: Callable[[str], None] = lambda name: None,
+    on_skip: Callable[[str], None] = lambda why: None,
 ) -> TrustQuality:
-    """episodes: held out and not fitted on. others: from other cameras, by name. Raises ValueError for a bundle without trust."""
+    """episodes: held out and not fitted on. others: from other cameras, by name.
+
+    Raises ValueError for a bundle without trust, or when no episode is long enough.
+    """
     manifest, trust, rng = world_model.manifest, world_model.trust, np.random.default_rng(config.seed)
     for name, found in {"episodes": episodes, **others}.items():
         if not found:
@@ -124,6 +134,7 @@ def evaluate_trust(
             f"{manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE --data"
             " DATASET"
         )
+    episodes = list(long_enough(episodes, manifest, horizon_of(manifest, config), on_skip))
     doubts, usual = [], []
     for episode in episodes:
         doubts.append(doubt(world_model, episode, config))
@@ -140,13 +151,16 @@ def evaluate_trust(
             for frame in episode.pixels[:: config.every]
         ]
         unusual[f"covered by {least:.0%} to {most:.0%} ({name})"] = _novelties(world_model, covered)
+    names = tuple(episode.name for episode in episodes)
+    inside = np.array([((share >= low) & (share <= high)).mean() for share in shares])
+    flagged = np.array([(one > 1).mean() for one in usual])
     return TrustQuality(
         model_id=manifest.model_id,
-        episodes=tuple(episode.name for episode in episodes),
+        episodes=names,
         predictions=sum(len(one.error) for one in doubts),
-        coverage=bootstrap(np.array([((s >= low) & (s <= high)).mean() for s in shares]), rng),
+        coverage=bootstrap(per_episode(inside, names), rng),
         correlation=rank_correlation(np.concatenate(expected), np.concatenate([d.error for d in doubts])),
-        false_alarms=bootstrap(np.array([(one > 1).mean() for one in usual]), rng),
+        false_alarms=bootstrap(per_episode(flagged, names), rng),
         auroc={name: auroc(np.concatenate(usual), found) for name, found in unusual.items()},
         detected={name: float((found > 1).mean()) for name, found in unusual.items()},
     )

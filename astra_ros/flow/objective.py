@@ -12,7 +12,10 @@ from astra_ros.flow.schedule import shift_sigma
 
 @dataclass(frozen=True)
 class SigmaSamplerConfig:
-    """Training noise levels: a shifted logit-normal, and a share drawn on the levels that will be served."""
+    """Training noise levels: a shifted logit-normal, and a share drawn on the levels that will be served.
+
+    shift, served: those of two steps, as the smaller presets serve them.
+    """
 
     shift: float = 3.0
     served: tuple[float, ...] = (1.0, 0.75)

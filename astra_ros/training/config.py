@@ -190,7 +190,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
             value = {part: value}
         document = _merged(document, value)
     try:
-        return decode(TrainConfig, _with_named_noise(document))
+        return decode(TrainConfig, _with_served_levels(_with_named_noise(document)))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
@@ -222,6 +222,16 @@ def _with_named_noise(document: dict[str, Any]) -> dict[str, Any]:
             f"objective.history_noise: expected one of {', '.join(HISTORY_NOISE)}, found {name!r}"
         )
     return _merged(document, {"objective": {"history_noise": _as_json(HISTORY_NOISE[name])}})
+
+
+def _with_served_levels(document: dict[str, Any]) -> dict[str, Any]:
+    """`objective.sigmas` is trained on the levels that the preset serves, unless the file says otherwise."""
+    preset = PRESETS.get(str(document.get("preset")))
+    if preset is None:  # which is refused later
+        return document
+    model = preset()
+    served = {"shift": model.shift, "served": list(model.sigmas[:-1])}
+    return _merged({"objective": {"sigmas": served}}, document)
 
 
 def _merged(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

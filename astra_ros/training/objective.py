@@ -17,7 +17,7 @@ from astra_ros.history.noise import HistoryNoiseConfig, corrupt, sample_history_
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """sigmas: noise levels of the chunk. history_noise: of the memory.
+    """sigmas: noise levels of the chunk; `load_config` fills in those that the preset serves. history_noise: of the memory.
 
     action_dropout: share of chunks without actions, for guidance (paper: A.9). balance: weight of the router's loss.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.data.episode import frame_stride
@@ -34,6 +35,16 @@ def _fit(sets: Sequence[EncodedSet], step_dt: float) -> ActionSpec:
         if not one.episodes:
             raise ValueError(f"{dataset.path}: expected a usable episode, found {len(one.bad)} bad ones")
     return fit_action_spec([episode for one in sets for episode, _ in one.episodes], first.schema, step_dt)
+
+
+def kept_specs(fitted: Mapping[str, ActionSpec], known: Mapping[str, ActionSpec]) -> dict[str, ActionSpec]:
+    """The fitted action spaces; one that is known keeps its normalisation, and its range grows to what was fitted."""
+    return {space: _widened(known.get(space, spec), spec) for space, spec in fitted.items()}
+
+
+def _widened(known: ActionSpec, fitted: ActionSpec) -> ActionSpec:
+    lower, upper = map(min, known.lower, fitted.lower), map(max, known.upper, fitted.upper)
+    return replace(known, lower=tuple(lower), upper=tuple(upper))
 
 
 def segment_sampler(

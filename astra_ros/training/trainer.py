@@ -60,6 +60,7 @@ class Trainer:
         self._step, *self._fabric_optimizers = fabric.setup(step, *optimizers)
         self.model, self.ema = step.model, Ema(step.model, config.ema_decay)
         self.skipped = 0
+        self._is_half_done = False  # a step: some weights are new, others are not
         self._budget = Budget(minutes, config.max_steps, config.warmup)
         self._parts = math.lcm(config.micro_batches, fabric.world_size)
         if config.batch % self._parts:
@@ -84,8 +85,9 @@ class Trainer:
                     checked = monotonic()
                 if monotonic() - self._saved > SAVE_EVERY_S:
                     self.save()
-        finally:  # an interrupted run goes on from its last step
-            self.save()
+        finally:  # an interrupted run goes on from its last whole step, or from what was saved before
+            if not self._is_half_done:
+                self.save()
         return self.ema.model
 
     def save(self) -> None:
@@ -100,6 +102,7 @@ class Trainer:
 
     def _train_step(self, share: float) -> None:
         losses = self._gradients()
+        self._is_half_done = True
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_norm)
         if bool(norm.isfinite()):  # of the averaged gradient, so every process decides alike
             for optimizer in self._fabric_optimizers:
@@ -113,6 +116,7 @@ class Trainer:
         for optimizer in self._fabric_optimizers:
             optimizer.zero_grad(set_to_none=True)
         self._budget.step()
+        self._is_half_done = False
         self._progress.step(self._budget.steps, self._budget.progress, skipped=self.skipped)
 
     def _gradients(self) -> dict[str, float]:

@@ -28,6 +28,18 @@ def test_import_list_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["data", "check", str(out)]) == 0
 
 
+def test_a_size_is_one_side_or_height_and_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recording(tmp_path / "bags/monday", 1.0)
+    arguments = ["data", "import", "bags", str(tmp_path / "bags"), "--out", str(tmp_path / "wide"), "--size"]
+    assert main([*arguments, "24", "40"]) == 0
+    assert json.loads((tmp_path / "wide/meta/astra.json").read_text())["size"] == [24, 40]
+    for wrong in (["24", "40", "3"], ["0"]):
+        assert main([*arguments, *wrong]) == 1
+        assert f"size: expected one side or HEIGHT WIDTH, 1 pixel or more, found {' '.join(wrong)}" in (
+            capsys.readouterr().err
+        )
+
+
 def test_check_finds_the_bad_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "small")
     write(tmp_path / "torn", (0,))

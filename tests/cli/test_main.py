@@ -61,6 +61,23 @@ def test_an_error_is_one_line_and_1(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "expected a rosbag2 folder" in line
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "none", "--data", "none"],
+        ["train", "none.yaml", "--out", "none"],
+        ["distill", "none", "--out", "none"],
+        ["data", "check", "none"],
+    ],
+)
+def test_a_result_that_could_not_be_written_is_refused_before_any_work(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--json", str(tmp_path / "missing" / "x.json")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--json: expected a file in an existing folder, found {tmp_path}/missing/x.json; mkdir -p" in line
+
+
 def test_impossible_options_are_refused_before_ros_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.data.lerobot import ActionSchema, DatasetWriter
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
-from tests.unit.training.toy_data import toy_config, write_toy_data
+from tests.unit.training.toy_data import ARM, FPS, SIZE, sliding_square, toy_config, write_toy_data
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,58 @@ def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path
     change = after.denoiser.position - before.denoiser.position
     assert 0 < change.abs().max() < 0.2
     assert not (tmp_path / "latents").exists()
+
+
+def car_and(config: Path, folder: Path) -> str:
+    """The word for a run on toy_car alone, of which episode_001 is held out, and not the last one as before."""
+    (folder / "held_out.yaml").write_text("toy_car: [episode_001, episode_002]\n")
+    sets = f"sets: [{{path: {config.parent / 'toy_car'}}}]"
+    return f"data={{{sets}, held_out: {folder / 'held_out.yaml'}, codec_frames: 64}}"
+
+
+@pytest.mark.parametrize("words", ["start_from={0}", "codec_run={0}", "codec_run={0} video_model={0}"])
+def test_what_an_earlier_model_was_trained_on_is_not_held_out(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    earlier = words.format(trained).split()
+    assert train(config, tmp_path / "run", *earlier, car_and(config, tmp_path), "training.max_steps=1") == 0
+    data = load_checkpoint(tmp_path / "run").provenance["data"]
+    assert data["toy_car"]["held_out"] == ["episode_002"]
+    assert (data["toy_arm"]["held_out"], data["toy_arm"]["weight"]) == (["episode_002"], 0.0)
+    capsys.readouterr()
+    options = ["--data", str(config.parent / "toy_car"), "--held-out", str(tmp_path / "held_out.yaml")]
+    assert main(["evaluate", str(tmp_path / "run"), *options]) == 1
+    assert "toy_car: expected held-out episodes that the model was not trained on, found 1 that it was" in (
+        capsys.readouterr().err
+    )
+
+
+def test_training_episodes_have_no_held_out_score(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "held_out.yaml").write_text("toy_arm: [episode_002]\ntoy_car: []\n")
+    words = [f"codec_run={trained}", f"data.held_out={tmp_path / 'held_out.yaml'}", "training.max_steps=1"]
+    assert train(config, tmp_path / "run", *words) == 0
+    provenance = load_checkpoint(tmp_path / "run").provenance
+    assert set(provenance["held_out_db_at_1s"]) == {"toy_arm", "toy_arm_gain"}
+    strips = {file.name for file in (tmp_path / "run" / "strips").iterdir()}
+    assert strips == {"100_toy_arm.png", "100_toy_car_trained_on.png"}
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no held-out" in line]
+    assert lines == ["toy_car: found no held-out episodes; strips show training episodes, no score"]
+
+
+def test_other_joints_under_a_known_name_are_refused(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ActionSchema("toy_arm", "arm", "joint_position", ("grip", "slide"), ("1", "m"))
+    with DatasetWriter(tmp_path / "toy_arm", "toy_arm", other, FPS, SIZE) as writer:
+        for seed in range(3):
+            writer.append(sliding_square(ARM, seed))
+    words = [f"start_from={trained}", f"data.sets=[{{path: {tmp_path / 'toy_arm'}}}]"]
+    assert train(config, tmp_path / "run", *words) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "expected arm, joint_position of slide, grip, as the model has them" in line
+    assert "found arm, joint_position of grip, slide; give" in line
 
 
 def test_a_start_of_another_size_is_refused(
@@ -185,15 +238,24 @@ def test_a_folder_is_one_run(config: Path, trained: Path, capsys: pytest.Capture
 
 
 def test_another_denoiser_on_the_same_latents(config: Path, trained: Path, tmp_path: Path) -> None:
-    """What an ablation needs: neither codec nor latents are made again."""
+    """What an ablation needs: neither codec nor latents are made again, and the decoder is the refined one."""
     changes = ["objective.history_noise=clean", "denoiser.actions.router=hard", "training.max_steps=2"]
     assert train(config, tmp_path, f"codec_run={trained}", *changes) == 0
     assert {file.name for file in tmp_path.iterdir()}.isdisjoint(
         {"codec.safetensors", "frames.safetensors", "latents"}
     )
-    checkpoint = load_checkpoint(tmp_path)
+    checkpoint, before = load_checkpoint(tmp_path), load_checkpoint(trained).codec.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in checkpoint.codec.state_dict().items())
     assert checkpoint.config.denoiser.actions.router == "hard"
     assert checkpoint.provenance["train_config"]["objective"]["history_noise"]["heavy"] == 0.0
+
+
+def test_a_codec_is_taken_of_a_run_that_has_no_model_yet(config: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "latents", tmp_path / "begun" / "latents")
+    shutil.copy(trained / "codec.safetensors", tmp_path / "begun")
+    assert train(config, tmp_path / "run", f"codec_run={tmp_path / 'begun'}", "training.max_steps=1") == 0
+    stored, codec = load_file(trained / "codec.safetensors"), load_checkpoint(tmp_path / "run").codec
+    assert all(torch.equal(value, stored[name]) for name, value in codec.state_dict().items())
 
 
 def test_bad_episodes_are_counted_and_survived(

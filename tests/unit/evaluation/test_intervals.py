@@ -20,6 +20,14 @@ def test_moments_of_one_episode_count_as_one() -> None:
     np.testing.assert_allclose(per_episode(values, ("b", "b", "a")), [[2.0], [10.0]])
 
 
+def test_the_cameras_of_a_trajectory_are_one_episode() -> None:
+    values = np.array([1.0, 3.0, 10.0, 20.0])
+    names = ("val_7_cam0", "val_7_cam1", "val_8_cam0", "camera")
+    np.testing.assert_allclose(per_episode(values, names), [2.0, 10.0, 20.0])
+    views = per_episode(values, ("val_7_cam0", "val_7_cam1", "val_7_cam2", "val_7_cam10"))
+    assert bootstrap(views, np.random.default_rng(0)) == Interval(8.5, None, None)
+
+
 def test_the_bootstrap_has_the_standard_error_of_the_mean() -> None:
     rng = np.random.default_rng(0)
     interval = bootstrap(rng.normal(5.0, 2.0, 400), rng)

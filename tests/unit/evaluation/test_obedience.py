@@ -9,8 +9,9 @@ import pytest
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.evaluation.action_gap import HISTORY_LENGTHS, action_gap, inertia_curve
+from astra_ros.evaluation.intervals import wilson
 from astra_ros.evaluation.recovery import Judge, counterfactual, recovery
-from astra_ros.evaluation.scenes import Scenes, UnsuitableDataError
+from astra_ros.evaluation.scenes import Sampling, Scenes, UnsuitableDataError
 from astra_ros.types import ByteArray, FloatArray
 from tests.unit.evaluation import toy_world
 from tests.unit.evaluation.toy_world import SPEC
@@ -94,5 +95,24 @@ def test_nothing_is_read_off_copies_and_less_than_nothing_off_defiance(scenes: S
 def test_counterfactuals(model: toy_world.ToyModel, share: float, scenes: Scenes) -> None:
     result = counterfactual(model, JUDGE, scenes, (0, 1))
     assert result.share.mean == share
-    assert result.judged + result.alike == 2 * len(scenes)
+    assert result.judged + result.alike == len(scenes)
     assert result.judged > 12
+
+
+@pytest.mark.parametrize(("flips", "share"), [((False,), 1.0), ((False, True, False, True), 0.5)])
+def test_more_seeds_are_not_more_moments(flips: tuple[bool, ...], share: float, scenes: Scenes) -> None:
+    """The interval of a model that is right for some seeds and wrong for others is that of so many moments."""
+
+    class OfTwoMinds(toy_world.ToyModel):
+        def futures(self, scenes: Scenes, plan: FloatArray, sampling: Sampling) -> ByteArray:
+            kind = toy_world.Contrary if flips[sampling.seed] else toy_world.ToyModel
+            return kind().futures(scenes, plan, sampling)
+
+    result = counterfactual(OfTwoMinds(), JUDGE, scenes, range(len(flips)))
+    assert result.share == wilson(share * result.judged, result.judged)
+
+
+def test_the_cameras_of_a_trajectory_are_resampled_together(scenes: Scenes) -> None:
+    views = replace(scenes, episodes=tuple(f"one_cam{number % 3}" for number in range(len(scenes))))
+    assert recovery(toy_world.ToyModel(), JUDGE, views, (0,)).predicted.low is None
+    assert action_gap(toy_world.ToyModel(), SPEC, views, (0,)).gap_db.low is None

@@ -132,7 +132,7 @@ def test_a_checkpoint_that_saw_the_episodes_is_refused(
     words = f"evaluate {folder}/seen --data {folder}/slider --held-out {folder}/held_out.yaml"
     assert main(words.split()) == 1
     assert (
-        "slider: expected held-out episodes that the checkpoint was not trained on, found 1 that it was, first slider_3"
+        "slider: expected held-out episodes that the model was not trained on, found 1 that it was, first slider_3"
         in (capsys.readouterr().err)
     )
 
@@ -156,6 +156,49 @@ def test_a_bundle_can_only_do_held_out(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["evaluate", "--test", "drift", "--data", "anywhere"]) == 1
     assert (
         "expected a checkpoint for --test drift, found a bundle; it can do held_out"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "option"),
+    [
+        ("checkpoint", "--horizon 5", "--horizon"),
+        ("checkpoint", "--every 2", "--every"),
+        ("checkpoint", "--joint-states /x", "--joint-states"),
+        ("checkpoint", "--test held_out --judge-steps 3", "--judge-steps"),
+        ("checkpoint", "--test actions --teacher x", "--teacher"),
+        ("", "--guidance 1.5", "--guidance"),
+        ("", "--space slider", "--space"),
+        ("", "--others x", "--others"),
+        ("", "--test trust --horizon 5", "--horizon"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: str, words: str, option: str
+) -> None:
+    given = [str(folder / model)] if model else []  # else the shipped bundle
+    assert main(["evaluate", *given, "--data", "anywhere", *words.split()]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"astra evaluate: {option}: expected options that --test ")
+
+
+def test_a_checkpoint_has_no_trust(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(folder / "checkpoint"), "--test", "trust", "--data", "anywhere"]) == 1
+    assert "expected a calibrated bundle for --test trust, found none" in capsys.readouterr().err
+
+
+def test_other_joints_under_the_same_name_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ActionSchema("slider", "arm", "joint_position", ("shoulder",), ("m",))
+    with DatasetWriter(tmp_path / "slider", "slider", other, 10.0, 32) as writer:
+        writer.append(toy_world.episode(3, 20))
+    (tmp_path / "held_out.yaml").write_text("slider: [slider_3]\n")
+    words = f"evaluate {folder}/checkpoint --data {tmp_path}/slider --held-out {tmp_path}/held_out.yaml"
+    assert main(words.split()) == 1
+    assert (
+        "slider: actions: expected arm, joint_position of slide, as the model has them, found arm, joint_position of shoulder"
         in capsys.readouterr().err
     )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.bundle import load_bundle, write_manifest
 from astra_ros.cli.main import main
+from astra_ros.data.lerobot import DatasetWriter
 from astra_ros.evaluation.trust import auroc, cover, rank_correlation
 from export import calibrate
-from tests.moving_square import write_dataset
+from tests.bundle_fixture import HEIGHT, WIDTH
+from tests.moving_square import ARM, FPS, episode, write_dataset
 
 
 def test_calibrating_and_testing_a_bundle(
@@ -25,6 +28,7 @@ def test_calibrating_and_testing_a_bundle(
     assert trust is not None
     assert trust.fitted_on == ("held_0", "held_2")
     assert trust.interval_low < 1 < trust.interval_high
+    assert f"--test trust --data {own} --held-out {held_out_file}" in capsys.readouterr().out
     result = tmp_path / "trust.json"
     words = ["evaluate", *words, "--test", "trust", "--others", str(other), "--json", str(result)]
     assert main(words) == 0
@@ -32,6 +36,63 @@ def test_calibrating_and_testing_a_bundle(
     assert "Real errors inside the 90 % interval" in shown
     assert "| other | 1.000 | 1.000 |" in shown
     assert result.with_suffix(".md").read_text().removeprefix("# ").strip() in shown
+
+
+def test_too_short_episodes_are_named_and_passed_over(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a bundle is fitted, and where it is judged; only where no other is left they are an error."""
+    names = ["train_0", "train_1", *(f"held_{i}" for i in range(5))]
+    own = write_dataset(tmp_path / "own", names, short=("held_1", "held_2"))
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main(words) == 0
+    assert capsys.readouterr().err.count("skipped: held_2: expected more than") == 1
+    for test, judged in (("trust", "in 1 recordings"), ("held_out", "predictions in 3 recordings")):
+        assert main(["evaluate", *words, "--test", test]) == 0
+        shown = capsys.readouterr().out
+        assert shown.count("skipped: held_1: expected more than") == 1
+        assert judged in shown
+    (tmp_path / "short").mkdir()
+    own = write_dataset(tmp_path / "short/own", names, short=names)
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main(words) == 1
+    assert main(["evaluate", *words, "--test", "held_out"]) == 1
+    problem = (
+        "episodes: expected one or more that can be read and are long enough for a horizon of 10, found none"
+    )
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["evaluate", "calibrate"])
+def test_a_bundle_is_not_judged_on_what_it_was_trained_on(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", "held_0", "held_1"])
+    trained = {"data": {"own": {"held_out": ["held_1"]}}}
+    manifest = load_bundle(bundle_copy).manifest
+    write_manifest(bundle_copy, replace(manifest, provenance={"training": trained}))
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert (main(["evaluate", *words]) if program == "evaluate" else calibrate.main(words)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "own: expected held-out episodes that the model was not trained on, found 1 that it was, first held_0"
+        in line
+    )
+
+
+@pytest.mark.parametrize("program", ["evaluate", "calibrate"])
+def test_a_bundle_is_not_judged_on_another_robot(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    swapped = replace(ARM, names=ARM.names[::-1])
+    with DatasetWriter(tmp_path / "own", "own", swapped, FPS, (HEIGHT, WIDTH)) as writer:
+        for seed, name in enumerate(("train_0", "train_1", "held_0", "held_1")):
+            writer.append(episode(name, seed), "task")
+    words = [str(bundle_copy), "--data", str(tmp_path / "own"), "--held-out", str(held_out_file)]
+    assert (main(["evaluate", *words]) if program == "evaluate" else calibrate.main(words)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "own: actions: expected arm, joint_position of panda_joint1, " in line
+    assert "found arm, joint_position of panda_finger_joint1, panda_joint7, " in line
 
 
 def test_an_uncalibrated_bundle_cannot_be_tested(

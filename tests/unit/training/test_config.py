@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from astra_ros.denoiser.presets import PRESETS
+from astra_ros.flow.objective import SigmaSamplerConfig
 from astra_ros.history.noise import HISTORY_NOISE
 from astra_ros.training.budget import Budget
 from astra_ros.training.config import TrainConfig, load_config
@@ -21,6 +22,25 @@ def test_every_preset_has_a_file_of_its_name(preset: str) -> None:
     config = load_config(FOLDER / f"{preset}.yaml")
     assert config.model() == PRESETS[preset]()
     assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_model_is_trained_on_the_noise_levels_that_it_serves(preset: str) -> None:
+    sigmas, model = load_config(FOLDER / f"{preset}.yaml").objective.sigmas, PRESETS[preset]()
+    assert (sigmas.shift, sigmas.served) == (model.shift, model.sigmas[:-1])
+    assert len(sigmas.served) == model.num_steps
+
+
+def test_noise_levels_that_are_given_stay_as_given() -> None:
+    given = load_config(FOLDER / "base.yaml", ["objective.sigmas.served=[1.0]"]).objective.sigmas
+    assert (given.shift, given.served) == (3.0, (1.0,))
+    shifted = load_config(FOLDER / "astra_1b3.yaml", ["objective.sigmas.shift=4"]).objective.sigmas
+    assert (shifted.shift, len(shifted.served)) == (4.0, 50)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_presets_of_two_steps_keep_their_noise_levels(preset: str) -> None:
+    assert load_config(FOLDER / f"{preset}.yaml").objective.sigmas == SigmaSamplerConfig(3.0, (1.0, 0.75))
 
 
 def test_any_value_can_be_overridden_at_any_depth() -> None:

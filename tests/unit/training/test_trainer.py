@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,30 @@ def test_an_interrupted_run_goes_on_to_the_bit(fabric: Fabric, tmp_path: Path, s
         first.run(stop, every_s=0.0)
     assert not same(first.model, whole.model)
     second = toy_trainer(fabric, tmp_path / "parts")[0]
+    second.run()
+    assert same(second.model, whole.model)
+    assert same(second.ema.model, whole.ema.model)
+
+
+@pytest.mark.parametrize("save_every_s", [0.0, 300.0])
+def test_a_run_interrupted_between_its_optimisers_goes_on_to_the_bit(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every_s: float
+) -> None:
+    monkeypatch.setattr("astra_ros.training.trainer.SAVE_EVERY_S", save_every_s)
+    whole = toy_trainer(fabric, tmp_path / "whole")[0]
+    whole.run()
+    first, steps = toy_trainer(fabric, tmp_path / "parts")[0], []
+
+    def interrupt(*_: Any) -> None:
+        steps.append(1)
+        if len(steps) == 17:
+            raise KeyboardInterrupt
+
+    first._optimizers[1].register_step_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = toy_trainer(fabric, tmp_path / "parts")[0]
+    assert second._budget.steps == (16 if save_every_s == 0.0 else 0)
     second.run()
     assert same(second.model, whole.model)
     assert same(second.ema.model, whole.ema.model)
