@@ -2,7 +2,7 @@
 
 What CMake installs into site-packages/astra_ros joins the Python package of the wheel; the rest of the prefix
 (lib/*.so, lib/astra_ros/*, share/, include/) becomes data files, which pip puts into the environment's prefix, where
-the ROS 2 wheels look for it. Everything declarative is in pyproject.toml.
+the ROS 2 wheels look for it; but bin/astra, which pip makes itself. Everything declarative is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ class BuildWithInterfaces(build_py):
 
 
 def prefix_files(stage: Path) -> list[tuple[str, list[str]]]:
-    """(folder below the prefix, files) of everything outside site-packages, as setuptools' data_files."""
+    """(folder below the prefix, files) of everything outside site-packages and bin, as setuptools' data_files."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(stage.rglob("*")):
-        if path.is_file() and "site-packages" not in path.parts:
-            folders[str(path.relative_to(stage).parent)].append(os.path.relpath(path, ROOT))
+        folder = path.relative_to(stage).parent
+        if path.is_file() and {"site-packages", "bin"}.isdisjoint(folder.parts):
+            folders[str(folder)].append(os.path.relpath(path, ROOT))
     return sorted(folders.items())
 
 

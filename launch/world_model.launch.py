@@ -18,6 +18,7 @@ from launch.substitutions import (
 )
 from launch_ros.actions import LifecycleNode, LifecycleTransition, Node
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import prefix_namespace
 from lifecycle_msgs.msg import Transition
 
 from launch import LaunchDescription
@@ -40,6 +41,8 @@ ARGUMENTS = (
     ("image", "image", "Topic of the camera, without /compressed."),
     ("joint_states", "joint_states", "Topic of the joint states."),
     ("action_sequence", "action_sequence", "Topic of the planned actions."),
+    ("joint_trajectory", "joint_trajectory", "Topic of plans as trajectories: the arm controller's."),
+    ("goal", "goal", "Topic of what shall be reached."),
     (
         "params_file",
         shared("config", "world_model.yaml"),
@@ -70,6 +73,8 @@ ARGUMENTS = (
     ("rviz", LaunchConfiguration("demo"), "Open rviz on the preview."),
 )
 SWITCHES = ("use_sim_time", "autostart", "demo", "rviz")
+# Of the node, by the names of their arguments.
+TOPICS = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
 # These override the parameter of the same name when they are given.
 OVERRIDES = ("bundle", "backend", "image_transport")
 
@@ -95,15 +100,16 @@ def world_model(context: LaunchContext) -> list[Action]:
             {name: values[name] for name in OVERRIDES if values[name]},
             {"use_sim_time": LaunchConfiguration("use_sim_time")},
         ],
-        remappings=[
-            (topic, LaunchConfiguration(topic)) for topic in ("image", "joint_states", "action_sequence")
-        ],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         additional_env=dict.fromkeys(FASTDDS_PROFILE, LaunchConfiguration("fastdds_profile")),
         output="screen",
     )
+    # Transitions find their node by its full name, which also a launch file that includes this one has a part in.
+    pushed = context.launch_configurations.get("ros_namespace")
+    namespace = prefix_namespace(pushed, values["namespace"])
     start = LifecycleTransition(
-        lifecycle_node_names=[f"{values['namespace']}/world_model"],
+        lifecycle_node_names=[prefix_namespace(namespace, "world_model")],
         transition_ids=[Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE],
     )
     return [node, start] if values["autostart"] == "true" else [node]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ FPS = 5.0
 ARM = ActionSchema("panda", "arm", "joint_position", JOINTS, ("rad",) * 7 + ("m",))
 
 
-def episode(name: str, seed: int, *, elsewhere: bool = False) -> Episode:
+def episode(name: str, seed: int, *, elsewhere: bool = False, count: int = 40) -> Episode:
     """A square that moves over the same background, or over another."""
-    rng, count = np.random.default_rng(seed), 40
+    rng = np.random.default_rng(seed)
     background = np.random.default_rng(99 if elsewhere else 0).integers(0, 256, (6, 8, 3), np.uint8)
     pixels = np.tile(np.kron(background, np.ones((8, 8, 1), np.uint8)), (count, 1, 1, 1))
     for frame, picture in enumerate(pixels):
@@ -29,10 +30,14 @@ def episode(name: str, seed: int, *, elsewhere: bool = False) -> Episode:
     return Episode(name, stamps, pixels, positions, positions)
 
 
-def write_dataset(path: Path, names: list[str], *, elsewhere: bool = False) -> Path:
+def write_dataset(
+    path: Path, names: list[str], *, elsewhere: bool = False, short: Collection[str] = ()
+) -> Path:
+    """short: those that are too short for a history and a horizon."""
     with DatasetWriter(path, path.name, ARM, FPS, (HEIGHT, WIDTH)) as writer:
         for seed, name in enumerate(names):
-            writer.append(episode(name, seed, elsewhere=elsewhere), "task")
+            count = 8 if name in short else 40
+            writer.append(episode(name, seed, elsewhere=elsewhere, count=count), "task")
     return path
 
 

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 CAMERA = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 JOINTS = ("sensor_msgs/msg/JointState",)
-PLAN = ("astra_ros/msg/ActionSequence",)
+PLAN = ("astra_ros/msg/ActionSequence", "trajectory_msgs/msg/JointTrajectory")
 _LEVELS = {DiagnosticStatus.OK: "OK", DiagnosticStatus.WARN: "WARN", DiagnosticStatus.ERROR: "ERROR"}
 _NEXT_STEP = {"unconfigured": "configure", "inactive": "activate"}
 
@@ -83,7 +83,7 @@ def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -
         fix = f"start its publisher, or remap the node's input to another topic{others}"
         return Gate(name, f"nobody publishes {topic.name} ({topic.type})", fix)
     if topic.incompatible:
-        fix = f"set the node's parameters qos_overrides.{topic.name}.subscription.*, or change the publisher's QoS"
+        fix = f"start the node with qos_overrides.{topic.name}.subscription.* in its params_file, or change the publisher's QoS"
         return Gate(name, f"{topic.name}: {topic.incompatible}", fix)
     if not topic.rate_hz:
         return Gate(
@@ -92,13 +92,15 @@ def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -
     return Gate(name, f"{topic.name}: {topic.rate_hz:.1f} Hz")
 
 
-def plan_gate(topic: TopicFacts | None) -> Gate:
-    """Plans may be rare or missing; a publisher of them must match."""
-    if topic is None or not topic.publishers:
+def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
+    """Plans may be rare or missing; a publisher of them must match. topics: all that a plan may come on."""
+    published = [topic for topic in topics if topic.publishers]
+    if not published:
         return Gate("plan", "nobody publishes one: predictions are for holding still")
-    if topic.incompatible:
-        return input_gate("plan", topic, ())
-    return Gate("plan", f"{topic.name}: {topic.rate_hz:.1f} Hz")
+    for topic in published:
+        if topic.incompatible:
+            return input_gate("plan", topic, ())
+    return Gate("plan", ", ".join(f"{topic.name}: {topic.rate_hz:.1f} Hz" for topic in published))
 
 
 def health_gate(status: DiagnosticStatus | None) -> Gate:

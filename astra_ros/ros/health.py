@@ -20,6 +20,8 @@ from astra_ros.ros.refusal import Drop, Refusal
 LOG_PERIOD_S = 10.0
 # Predictions that the latencies shown are taken over, and messages that rates are.
 _PREDICTION_WINDOW, _INPUT_WINDOW = 256, 32
+# Joint states of other joints are another driver's on the same topic, and no problem, if the model's came so recently [s].
+_RECENT_S = 2.0
 # How far ahead the predictions are whose error is shown [s].
 _SHOWN_AHEAD_S = 1.0
 
@@ -83,7 +85,7 @@ class Health:
         self._timings: deque[Timing] = deque(maxlen=_PREDICTION_WINDOW)
         self._comparisons: deque[Comparison] = deque(maxlen=_PREDICTION_WINDOW)
         self._num_predictions = 0
-        self._is_hold_still = True
+        self._predicting_for = "nothing yet"
 
     def count(self, cause: Drop, number: int = 1) -> None:
         """Drops that are nobody's fault."""
@@ -98,11 +100,12 @@ class Health:
         with self._lock:
             self._drops[refusal.cause] += 1
             is_consequence = consequence_of in self._problems
-        if not is_consequence:
+        is_stray = refusal.cause is Drop.OTHER_JOINTS and self.silence_s(source) < _RECENT_S
+        if not (is_consequence or is_stray):
             self.report(source, refusal.cause, str(refusal))
 
-    def report(self, source: str, cause: str, line: str, *, is_error: bool = False) -> None:
-        """Show a problem until its source is accepted or resolved."""
+    def report(self, source: str, cause: str, line: str, *, is_error: bool = False) -> bool:
+        """Show a problem until its source is accepted or resolved. Returns whether its line was logged this time."""
         now_s = time.monotonic()
         with self._lock:
             before = self._problems.get(source)
@@ -114,6 +117,7 @@ class Health:
             self._log(problem)
         if before is None or before.cause != cause:
             self._on_change()
+        return must_log
 
     def accept(self, source: str) -> None:
         """Count a good input; its source's problem is over."""
@@ -128,8 +132,15 @@ class Health:
         with self._lock:
             self._timings.append(timing)
             self._num_predictions += 1
-            self._is_hold_still = is_hold_still
+            self._predicting_for = "hold still" if is_hold_still else "plan"
         self.resolve("prediction")
+
+    def unwatched(self) -> None:
+        """A picture was observed, but nobody takes predictions: what was wrong with them is over."""
+        with self._lock:
+            self._predicting_for = "nobody"
+        for source in ("prediction", "goal_distance"):
+            self.resolve(source)
 
     def compared(self, comparisons: Sequence[Comparison]) -> None:
         """The future has arrived for some predictions."""
@@ -176,8 +187,7 @@ class Health:
             return Snapshot(worst, {**values, **self._drop_values(), **self._input_values()})
 
     def _prediction_values(self) -> dict[str, str]:
-        predicting_for = ("hold still" if self._is_hold_still else "plan") if self._timings else "nothing yet"
-        values = {"predictions": str(self._num_predictions), "predicting_for": predicting_for}
+        values = {"predictions": str(self._num_predictions), "predicting_for": self._predicting_for}
         for part in (quantity.name for quantity in fields(Timing)):
             seconds = [getattr(timing, part) for timing in self._timings]
             for percent in (50, 95):

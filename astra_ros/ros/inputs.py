@@ -24,7 +24,7 @@ from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import QueryRefusal, read_goal
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns
+from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns, to_time
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
@@ -102,9 +102,10 @@ class Inputs:
         self._newest_image_ns = stamp_ns
 
     def _on_joint_state(self, message: JointState, worker: Worker) -> None:
+        positions = self._joint_reader.read(message)
         stamp_ns = self._recent_stamp_ns(message.header)
-        self._positions = self._joint_reader.read(message)
-        worker.add_joint_positions(stamp_ns, self._positions)
+        self._positions = positions
+        worker.add_joint_positions(stamp_ns, positions)
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         spec = self._manifest.action
@@ -118,6 +119,8 @@ class Inputs:
             plan = to_action_sequence(message, self._info, measured=measured)
         except TrajectoryError as error:
             raise Refusal(Drop.BAD_PLAN, str(error)) from error
+        if not to_ns(plan.header.stamp):  # of a trajectory: it starts when it is received
+            plan.header.stamp = to_time(self._now_ns())
         self._on_plan(plan, worker)
 
     def _on_goal(self, message: Goal) -> bool:

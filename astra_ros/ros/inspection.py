@@ -63,11 +63,11 @@ class _Inspector:
         return Inspection(self._name, state, values, facts, self._gates(state, facts))
 
     def _gates(self, state: str, facts: Sequence[TopicFacts]) -> tuple[Gate, ...]:
-        by_kind = {kind: next((f for f in facts if f.type in kind), None) for kind in (CAMERA, JOINTS, PLAN)}
+        by_kind = {kind: [fact for fact in facts if fact.type in kind] for kind in (CAMERA, JOINTS, PLAN)}
         return (
             gates.state_gate(self._name, state, self._status),
-            gates.input_gate("camera", by_kind[CAMERA], self._topics_of(CAMERA)),
-            gates.input_gate("joint states", by_kind[JOINTS], self._topics_of(JOINTS)),
+            gates.input_gate("camera", next(iter(by_kind[CAMERA]), None), self._topics_of(CAMERA)),
+            gates.input_gate("joint states", next(iter(by_kind[JOINTS]), None), self._topics_of(JOINTS)),
             gates.plan_gate(by_kind[PLAN]),
             gates.health_gate(self._status),
             gates.output_gate(next(f for f in facts if f.name == self._future_topic)),

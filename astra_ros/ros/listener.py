@@ -66,5 +66,5 @@ def _mismatch(topic: str, event: QoSRequestedIncompatibleQoSInfo) -> str:
     policy = qos_policy_name_from_kind(event.last_policy_kind)
     return (
         f"{topic}: expected a publisher whose QoS matches, found one whose {policy} policy does not, so that nothing arrives;"
-        f" set the parameter qos_overrides.{topic}.subscription.{policy.lower()}, or change the publisher"
+        f" start the node with qos_overrides.{topic}.subscription.{policy.lower()} in its params_file, or change the publisher"
     )

@@ -47,7 +47,7 @@ class ModelSession:
                 lambda: self.config,
                 lambda: self._worker,
                 self.forget,
-                self._standing_goal.set,
+                self._set_goal,
             )
             services = Services(node, session)
             undo.callback(services.destroy)
@@ -82,6 +82,7 @@ class ModelSession:
         evaluator = Evaluator(self._model, self._distance_to, self._standing_goal, self._now_ns, log_error)
         ports = Ports(
             now_ns=self._now_ns,
+            is_watched=lambda: self._outputs.is_watched(self.config),
             publish=self._outputs.publish,
             publish_comparisons=self._outputs.publish_comparisons,
             answer=evaluator.answer,
@@ -106,6 +107,11 @@ class ModelSession:
         """Drop the history and the plan; True when there can be any."""
         self._inputs.forget()
         return self.is_active
+
+    def _set_goal(self, goal: GoalInput | None) -> None:
+        """A sound one ends the complaint about one that came on the topic."""
+        self._standing_goal.set(goal)
+        self._health.resolve("goal")
 
     def require_applicable(self, config: NodeConfig) -> None:
         """Raises ConfigError for a change that this session cannot make."""

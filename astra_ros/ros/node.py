@@ -33,6 +33,8 @@ from astra_ros.ros.parameters import NodeConfig
 
 # A camera that is silent for longer is reported.
 _SILENCE_S = 2.0
+# A refused goal may have no successor: it is shown for so long.
+_REFUSED_GOAL_S = 10.0
 
 _Transition = Callable[["WorldModelNode", LifecycleState], TransitionCallbackReturn]
 
@@ -152,6 +154,7 @@ class WorldModelNode(LifecycleNode):
 
     def _check_inputs(self) -> None:
         session, health = self._session, self._diagnostics.health
+        health.expire("goal", _REFUSED_GOAL_S)
         if not session or not session.is_active:
             return
         for source in ("action_sequence", "joint_trajectory"):

@@ -44,6 +44,15 @@ class Outputs:
         self._info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
         self._info.publish(model_info(backend, node.get_clock().now().nanoseconds))
 
+    def is_watched(self, config: NodeConfig) -> bool:
+        """Somebody takes something that is made of predictions, or shall find them made."""
+        publishers = (self._future, self._preview, self._error)
+        return (
+            config.predict_always
+            or config.preview_always_on
+            or any(one.get_subscription_count() for one in publishers)
+        )
+
     def publish(self, forecast: Forecast, config: NodeConfig) -> Timing:
         """Send a prediction, then its picture if somebody looks at it. Returns the final timing."""
         message = predicted_future(forecast, self._backend, config)

@@ -54,8 +54,12 @@ class NodeConfig:
     )
     plan_timeout_s: float = parameter(
         2.0,
-        "A plan received longer ago is not used: the prediction is for holding still [s].",
+        "A plan without stamp that was received longer ago is not used: the prediction is for holding still [s].",
         Limits(0.0, 3600.0),
+    )
+    predict_always: bool = parameter(
+        default=False,
+        description="Predict also while nobody subscribes to predictions, their preview or their errors.",
     )
     compress_frames: bool = parameter(
         default=True, description="Publish predicted frames as JPEG instead of raw."

@@ -14,6 +14,7 @@ class Drop(StrEnum):
     FUTURE_STAMP = "future_stamp"
     OUT_OF_ORDER = "out_of_order"
     BAD_JOINT_STATE = "bad_joint_state"
+    OTHER_JOINTS = "other_joints"
     NO_JOINT_STATE = "no_joint_state"
     BAD_PLAN = "bad_action_sequence"
     BAD_GOAL = "bad_goal"

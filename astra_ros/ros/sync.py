@@ -29,15 +29,15 @@ class JointReader:
 
     def read(self, message: JointState) -> FloatArray:
         """(a,) positions. Raises Refusal."""
+        if message.name != self._seen_names:
+            self._columns = self._find_columns(message.name)
+            self._seen_names = list(message.name)
         if len(message.position) != len(message.name):
             raise Refusal(
                 Drop.BAD_JOINT_STATE,
                 f"position: expected {len(message.name)} values (one per name), found {len(message.position)};"
                 " publish the position interface of every joint (joint_state_broadcaster: interfaces: [position])",
             )
-        if message.name != self._seen_names:
-            self._columns = self._find_columns(message.name)
-            self._seen_names = list(message.name)
         positions = np.asarray(message.position)[self._columns].astype(np.float32)
         if not np.isfinite(positions).all():
             joint = self._names[int(np.argmin(np.isfinite(positions)))]
@@ -52,7 +52,7 @@ class JointReader:
         missing = [name for name in self._names if name not in names]
         if missing:
             raise Refusal(
-                Drop.BAD_JOINT_STATE,
+                Drop.OTHER_JOINTS if len(missing) == len(self._names) else Drop.BAD_JOINT_STATE,
                 f"name: expected {', '.join(self._names)}; missing {', '.join(missing)}, found"
                 f" {', '.join(names) or 'none'}; remap joint_states:= to a topic that has all of them"
                 " (joint_state_publisher's source_list joins several)",

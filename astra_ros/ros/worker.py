@@ -2,8 +2,8 @@
 
 The callbacks only leave things here; decoding a picture is theirs, predicting is the worker's, so a slow model delays
 neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
-a prediction runs; only the newest of them is predicted from. Questions about candidates are answered in between, a chunk
-after every picture that is served, or as fast as they go while none comes.
+a prediction runs; only the newest of them is predicted from, and only while somebody takes predictions. Questions about
+candidates are answered in between, a chunk after every picture that is served, or as fast as they go while none comes.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class Forecast:
 class Ports:
     """What the worker needs of the node; called from the worker's thread.
 
-    now_ns: node's clock. publish: sends a forecast, returns its final timing. publish_comparisons: of earlier
-    predictions with a picture. answer: works on a question, piece by piece, from the newest observation. goal_distance: of
-    the standing goal, None without one. log_error: several lines. is_up: False once the context is shut down, when nothing can be published any more.
+    now_ns: node's clock. is_watched: somebody takes predictions. publish: sends a forecast, returns its final timing.
+    publish_comparisons: of earlier predictions with a picture. answer: works on a question, piece by piece, from the newest
+    observation. goal_distance: of the standing goal, None without one. log_error: several lines. is_up: False once the
+    context is shut down, when nothing can be published any more.
     """
 
     now_ns: Callable[[], int]
+    is_watched: Callable[[], bool]
     publish: Callable[[Forecast, NodeConfig], Timing]
     publish_comparisons: Callable[[Sequence[Comparison]], None]
     answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
@@ -153,15 +155,16 @@ class Worker:
 
     def forget(self) -> None:
         """No later prediction uses anything that came before this call."""
-        self._tickets.end_current(
-            Status.STALE_OBSERVATION,
-            "observation: it was forgotten meanwhile (~/reset or a time jump); ask again",
-        )
         with self._changed:
             self._waiting.clear()
             self._joints.clear()
             self._plan = None
             self._must_forget = True
+        # After that: a question that begins from here on knows that the observation is gone.
+        self._tickets.end_current(
+            Status.STALE_OBSERVATION,
+            "observation: it was forgotten meanwhile (~/reset or a time jump); ask again",
+        )
 
     def _run(self) -> None:
         try:
@@ -180,10 +183,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001
             if not self._ports.is_up():
                 return False
-            self._ports.log_error(traceback.format_exc())
             self._health.count(Drop.PREDICTION_FAILED)
             line = f"prediction failed: {type(error).__name__}: {error}; the traceback is in the node's log"
-            self._health.report("prediction", Drop.PREDICTION_FAILED, line, is_error=True)
+            if self._health.report("prediction", Drop.PREDICTION_FAILED, line, is_error=True):
+                self._ports.log_error(traceback.format_exc())
         return True
 
     def _serve(self, frames: list[Frame]) -> None:
@@ -194,7 +197,15 @@ class Worker:
         self._newest = matches[-1]
         self._compare(matches)
         self._health.count(Drop.SUPERSEDED, len(matches) - 1)
-        forecast, config = self._predict(matches[-1], started_s)
+        if self._ports.is_watched():
+            self._show(matches[-1], started_s)
+        else:
+            self._judge(self._model.novelty(matches[-1].frame.stamp_ns))
+            self._health.unwatched()
+
+    def _show(self, match: Match, started_s: float) -> None:
+        """Predict and publish."""
+        forecast, config = self._predict(match, started_s)
         if self._was_told_to_forget():
             self._health.count(Drop.SUPERSEDED)
             return

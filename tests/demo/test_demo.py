@@ -176,6 +176,7 @@ def test_doctor_names_the_next_step_until_the_node_predicts(
     assert doctor.returncode == 0, doctor.stdout
     assert "ok    predictions" in doctor.stdout
     assert "/bag_player (reliable, volatile)" in doctor.stdout
+    assert "/joint_trajectory  trajectory_msgs/msg/JointTrajectory" in doctor.stdout  # a plan comes on either
 
 
 def _mend() -> str:

@@ -59,9 +59,13 @@ def test_the_reason_of_a_failed_transition_is_told() -> None:
 
 
 def test_plans_may_be_missing_but_not_mismatched() -> None:
-    assert not gates.plan_gate(None).fix
-    assert not gates.plan_gate(replace(HEALTHY, rate_hz=0.0)).fix
-    assert gates.plan_gate(replace(HEALTHY, incompatible="DURABILITY")).fix
+    nobody, mismatched = replace(HEALTHY, publishers=()), replace(HEALTHY, incompatible="DURABILITY")
+    for silent in ([], [nobody, nobody]):
+        assert gates.plan_gate(silent) == Gate(
+            "plan", "nobody publishes one: predictions are for holding still"
+        )
+    assert gates.plan_gate([nobody, replace(HEALTHY, rate_hz=0.0)]) == Gate("plan", "/image: 0.0 Hz")
+    assert gates.plan_gate([HEALTHY, mismatched]).fix
 
 
 def test_the_first_failing_gate_is_the_one_to_mend() -> None:

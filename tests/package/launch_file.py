@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,18 @@ def _library() -> ctypes.PyDLL:
     return library
 
 
-def evaluate(**arguments: str) -> dict[str, Any]:
-    """`declared_arguments` and `nodes` of the launch file under these arguments. Raises ValueError."""
+def evaluate(path: Path = LAUNCH_FILE, pushed: Sequence[str] = (), /, **arguments: str) -> dict[str, Any]:
+    """`declared_arguments` and `nodes` of the launch file under these arguments. Raises ValueError.
+
+    pushed: namespaces that a launch file which includes this one has pushed.
+    """
     state = {
         "configurations": arguments,
-        "namespace_stack": [],
+        "namespace_stack": list(pushed),
         "environment": {},
-        "current_file": str(LAUNCH_FILE),
+        "current_file": str(path),
     }
-    request = json.dumps({"path": str(LAUNCH_FILE), "state": state}).encode()
+    request = json.dumps({"path": str(path), "state": state}).encode()
     include = _Include(lambda _data, _request: ctypes.addressof(_NO_INCLUDES))
     free = _Free(lambda _data, _pointer: None)
     pointer = _library().play_launch_py_exec(request, include, free, None)

@@ -103,6 +103,7 @@ def test_wheel_has_package_interfaces_and_shared_files(wheel: zipfile.ZipFile) -
     expected |= {f"astra_ros/{path.split('/')[0]}/__init__.py" for path in INTERFACES}
     expected |= {*modules, *bundle_files(), "astra_ros/py.typed"}
     assert sorted(expected - names) == []
+    assert f"{prefix}/bin/astra" not in names  # pip makes that one, for its Python
 
 
 @pytest.mark.slow

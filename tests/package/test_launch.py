@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.package.launch_file import evaluate, parameters
+from tests.package.launch_file import LAUNCH_FILE, evaluate, parameters
 
 # Of Fast DDS 2 and 3.
 FASTDDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -53,6 +54,7 @@ def test_every_argument_has_a_default_and_a_description() -> None:
         "rate",
         "fastdds_profile",
     }
+    assert names >= {"action_sequence", "joint_trajectory", "goal"}
     assert all(argument["has_default"] and argument["description"].endswith(".") for argument in declared)
 
 
@@ -80,6 +82,50 @@ def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
 def test_a_fast_dds_profile_of_the_user_is_kept(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "/mine.xml")
     assert dict(node("world_model")["env_vars"]) == dict.fromkeys(FASTDDS_PROFILE, "/mine.xml")
+
+
+def test_every_input_can_be_remapped() -> None:
+    topics = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
+    wanted = {topic: f"/arm/{topic}" for topic in topics}
+    assert dict(node("world_model", **wanted)["remappings"]) == wanted
+
+
+# The evaluator does not tell of transitions: this launch file writes down what they aim at.
+TARGET = """
+from pathlib import Path
+from runpy import run_path
+from launch import LaunchDescription
+from launch.actions import OpaqueFunction
+
+def write_target(context):
+    _, transition = run_path({launch_file!r})["world_model"](context)
+    Path({target!r}).write_text(repr(transition))
+
+def generate_launch_description():
+    return LaunchDescription([OpaqueFunction(function=write_target)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("pushed", "namespace", "name"),
+    [
+        ([], "", "/world_model"),
+        ([], "robot", "/robot/world_model"),
+        (["/fleet"], "", "/fleet/world_model"),
+        (["/fleet"], "robot", "/fleet/robot/world_model"),
+        (["/fleet"], "/robot", "/robot/world_model"),
+    ],
+)
+def test_transitions_find_the_node_in_a_pushed_namespace(
+    pushed: list[str], namespace: str, name: str, tmp_path: Path
+) -> None:
+    (started,) = evaluate(LAUNCH_FILE, pushed, namespace=namespace)["nodes"]
+    assert str(Path(started["namespace"], "world_model")) == name
+    probe, target = tmp_path / "probe.launch.py", tmp_path / "target"
+    probe.write_text(TARGET.format(launch_file=str(LAUNCH_FILE), target=str(target)))
+    given = dict.fromkeys(("demo", "bundle", "backend", "image_transport"), "")
+    evaluate(probe, pushed, namespace=namespace, autostart="true", **given)
+    assert [str(Path("/", found)) for found in re.findall('"(.+)"', target.read_text())] == [name]
 
 
 def test_demo_plays_onto_the_topics_that_the_node_listens_to() -> None:

@@ -80,14 +80,25 @@ def test_shipped_fast_dds_profile_makes_room_for_large_images(
     assert int(made.stdout) > 16 * 2**20
 
 
+INCLUDED = """<launch><group>
+  <push-ros-namespace namespace="{pushed}"/>
+  <include file="{file}"><arg name="namespace" value="launched"/></include>
+</group></launch>
+"""
+
+
 @pytest.mark.skipif(
     find_spec("ros2launch") is None, reason="needs `ros2 launch`: source a ROS 2 installation"
 )
-def test_ros2_launch_brings_the_node_to_active(ros_client: RosClient) -> None:
-    launch = subprocess.Popen(["ros2", "launch", LAUNCH_FILE, "namespace:=launched"])
+@pytest.mark.parametrize("pushed", ["", "fleet"])
+def test_ros2_launch_brings_the_node_to_active(pushed: str, ros_client: RosClient, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.launch.xml"
+    path.write_text(INCLUDED.format(pushed=pushed, file=LAUNCH_FILE))
+    launch = subprocess.Popen(["ros2", "launch", path])
+    name = str(Path("/", pushed, "launched", "world_model"))
 
     def is_active() -> bool:
-        state = ros_client.call(GetState, "/launched/world_model/get_state", GetState.Request())
+        state = ros_client.call(GetState, f"{name}/get_state", GetState.Request())
         return bool(state.current_state.id == State.PRIMARY_STATE_ACTIVE)
 
     try:

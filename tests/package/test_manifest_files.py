@@ -96,6 +96,17 @@ def test_interface_packages_are_found_generated_from_and_declared() -> None:
     assert {f"ros-jazzy-{name.replace('_', '-')}" for name in used} <= {requirement.split("==")[0] for requirement in PROJECT["build-system"]["requires"]}  # fmt: skip
 
 
+def test_every_program_is_installed() -> None:
+    installed = {
+        (program, folder)
+        for programs, folder in re.findall(r"install\(PROGRAMS ([^)]+) DESTINATION (\S+)\)", CMAKE)
+        for program in programs.split()
+    }
+    programs = {f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir()}
+    nodes = {(program, "lib/${PROJECT_NAME}") for program in programs - {"scripts/astra"}}
+    assert installed == nodes | {("scripts/astra", "bin")}  # on the PATH of whoever sourced the workspace
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_are_declared(path: Path) -> None:
     declared = elements("depend", "exec_depend", "buildtool_depend")

@@ -154,6 +154,18 @@ def test_quantising_a_bundle_says_what_it_costs(
     assert spec.fitted_on == ("train_0", "train_1", "train_2")
 
 
+def test_too_short_episodes_are_named_once_and_passed_over(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["train_0", "train_1", "held_0", "held_1"]
+    own = write_dataset(tmp_path / "own", names, short=("train_1", "held_1"))
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert quantize.main(words) == 0
+    shown = capsys.readouterr().err
+    for name in ("train_1", "held_1"):
+        assert shown.count(f"skipped: {name}: expected more than") == 1
+
+
 def test_without_openvino_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from astra_ros.msg import ActionSequence
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros import diagnostics
 from astra_ros.ros.conversions import to_jpeg, to_rgb
 from astra_ros.types import NANOSECONDS
 from tests.ros.rig import HORIZON, JOINTS, POSITIONS, Rig, action_sequence, image, joint_state
@@ -50,14 +51,18 @@ def bad_image(name: str, cause: str, line: list[str], *, offset_s: float = 0.0, 
     return Case(name, publish, cause, ["/image: ", *line])
 
 
-def bad_joints(name: str, line: list[str], names: tuple[str, ...], positions: list[float]) -> Case:
+def bad_joints(
+    name: str,
+    line: list[str],
+    names: tuple[str, ...],
+    positions: list[float],
+    cause: str = "bad_joint_state",
+) -> Case:
     def publish(rig: Rig, stamp_ns: int) -> None:
         rig.joints.publish(joint_state(stamp_ns, names, positions))
         rig.image.publish(image(stamp_ns))
 
-    return Case(
-        name, publish, "bad_joint_state", ["/joint_states: ", *line], {"sync_slop_s": 0.2}, "no_joint_state"
-    )
+    return Case(name, publish, cause, ["/joint_states: ", *line], {"sync_slop_s": 0.2}, "no_joint_state")
 
 
 def bad_stamp(name: str, cause: str, line: list[str], stamp_ns: Callable[[int], int]) -> Case:
@@ -113,9 +118,13 @@ CASES = [
     ),
     bad_joints("a joint missing", ["name", "missing panda_joint7"], (*JOINTS[:6], JOINTS[7]), SHOULDERS[:7]),
     bad_joints(
-        "other joints", ["name", "found wheel_left, wheel_right"], ("wheel_left", "wheel_right"), [0.0, 0.0]
+        "other joints",
+        ["name", "found wheel_left, wheel_right"],
+        ("wheel_left", "wheel_right"),
+        [0.0, 0.0],
+        "other_joints",
     ),
-    bad_joints("no joints", ["name", "found none", "remap"], (), []),
+    bad_joints("no joints", ["name", "found none", "remap"], (), [], "other_joints"),
     bad_joints("no positions", ["position", "expected 8 values", "found 0"], JOINTS, []),
     bad_joints("too few positions", ["position", "expected 8 values", "found 7"], JOINTS, SHOULDERS[:7]),
     bad_joints("NaN", ["position", "nan", "'panda_joint3'"], JOINTS, [0.0, 0.0, math.nan, *[0.0] * 5]),
@@ -230,6 +239,32 @@ def test_bad_input_while_good_input_flows_does_not_stop_it(rig: Rig) -> None:
     assert len(rig.warnings) == 1
 
 
+def test_another_driver_on_the_topic_of_the_joints_is_counted_and_no_problem(rig: Rig) -> None:
+    rig.serve()
+    rig.status(OK)
+    rig.statuses.clear()
+    for count in range(1, 4):
+        rig.serve()
+        rig.joints.publish(joint_state(rig.now_ns(), ("gripper",), [0.0]))
+        rig.joints.publish(joint_state(0, ("gripper",), [0.0]))
+        rig.spin_until(lambda: rig.drops() == {"other_joints": 2 * count})  # noqa: B023
+    assert {status.level for status in rig.statuses} <= {OK}
+    assert not rig.warnings
+
+
+def test_a_problem_that_flaps_does_not_flood_the_diagnostics(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "CHANGE_PERIOD_S", 5.0)
+    health = rig.node._diagnostics.health
+    for _ in range(50):
+        health.report("prediction", "flapping", "line")
+        health.resolve("prediction")
+    health.report("prediction", "flapping", "the last line")
+    rig.status(WARN, "the last line")
+    assert len([status for status in rig.statuses if status.message == "line"]) <= 1
+
+
 def test_a_refused_plan_is_not_held_against_the_node_for_ever(make_rig: MakeRig) -> None:
     rig = make_rig(plan_timeout_s=0.5)
     rig.activate()
@@ -255,6 +290,20 @@ def test_a_failing_prediction_is_reported_and_the_next_one_served(
     rig.status(OK)
 
 
+def test_a_failure_that_stays_is_logged_as_seldom_as_its_line(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorldModel, "predict", explode)
+    for count in range(1, 4):
+        stamp_ns = rig.now_ns()
+        rig.joints.publish(joint_state(stamp_ns))
+        rig.image.publish(image(stamp_ns))
+        rig.spin_until(lambda: rig.drops() == {"prediction_failed": count})  # noqa: B023
+    rig.spin_until(lambda: any("Traceback" in line for line in rig.warnings))
+    rig.spin_for(0.3)
+    assert ["Traceback" in line for line in rig.warnings] == [False, True]
+
+
 def explode(*_: object) -> None:
     raise RuntimeError("out of memory")
 
@@ -275,7 +324,7 @@ def test_incompatible_qos_is_reported_until_it_is_mended(make_rig: MakeRig) -> N
     rig.configure_and_activate()
     line = rig.status(WARN, "RELIABILITY").message
     assert "/image: " in line
-    assert "qos_overrides./image.subscription.reliability" in line
+    assert "start the node with qos_overrides./image.subscription.reliability in its params_file" in line
     assert rig.spin_until(lambda: [warning for warning in rig.warnings if "RELIABILITY" in warning])
     rig.robot.destroy_publisher(rig.image)
     rig.image = rig.robot.create_publisher(

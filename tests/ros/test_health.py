@@ -69,6 +69,28 @@ def test_a_consequence_stays_silent_while_its_reason_is_there(recorder: Recorder
     assert recorder.lines == ["reason", "consequence"]
 
 
+def test_other_joints_are_a_problem_only_while_those_of_the_model_are_missing(recorder: Recorder) -> None:
+    health, other = recorder.health, Refusal(Drop.OTHER_JOINTS, "a gripper's")
+    health.refuse("joint_states", other)
+    assert recorder.lines == ["a gripper's"]
+    for _ in range(3):
+        health.accept("joint_states")
+        health.refuse("joint_states", other)
+        assert not health.has_problem("joint_states")
+    assert health.snapshot().values["drops.other_joints"] == "4"
+    assert recorder.changes == 2
+
+
+def test_what_was_wrong_with_predictions_is_over_when_nobody_takes_them(recorder: Recorder) -> None:
+    health = recorder.health
+    health.report("prediction", "failed", "line", is_error=True)
+    health.report("image", "silent", "other line")
+    health.unwatched()
+    assert health.snapshot().values["predicting_for"] == "nobody"
+    assert not health.has_problem("prediction")
+    assert health.has_problem("image")
+
+
 def test_errors_outrank_warnings_and_the_latest_its_equals(recorder: Recorder) -> None:
     health = recorder.health
     health.report("prediction", "failed", "error", is_error=True)

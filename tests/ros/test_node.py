@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import PIL.Image
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from astra_ros.actions.spec import ActionSpec
@@ -241,6 +242,43 @@ def test_preview_is_not_drawn_for_nobody(rig: Rig, monkeypatch: pytest.MonkeyPat
     rig.serve()
     rig.serve()
     assert not drawn
+
+
+def unwatch(rig: Rig) -> None:
+    """Nobody takes predictions from now on."""
+    topic = f"{rig.node_name}/predicted_future"
+    (subscription,) = (one for one in rig.robot.subscriptions if one.topic_name == topic)
+    rig.robot.destroy_subscription(subscription)
+    rig.spin_until(lambda: not rig.node.count_subscribers(topic))
+
+
+def observe(rig: Rig) -> None:
+    stamp_ns, before = rig.now_ns(), int(rig.counters().get("image.received", "0"))
+    rig.joints.publish(joint_state(stamp_ns))
+    rig.image.publish(image(stamp_ns))
+    rig.spin_until(lambda: rig.counters().get("image.received") == str(before + 1))
+
+
+def test_nothing_is_predicted_for_nobody_but_all_is_observed(rig: Rig, history_lengths: list[int]) -> None:
+    unwatch(rig)
+    observe(rig)
+    rig.spin_until(lambda: rig.counters()["predicting_for"] == "nobody")
+    assert rig.counters()["predictions"] == "0"
+    rig.status(DiagnosticStatus.OK, "active")
+    rig.robot.create_subscription(Image, "world_model/preview/image", lambda _: None, SENSOR)
+    rig.spin_until(lambda: rig.node.count_subscribers("/world_model/preview/image"))
+    observe(rig)
+    rig.spin_until(lambda: rig.counters()["predicting_for"] == "hold still")
+    assert history_lengths == [2]
+
+
+@pytest.mark.parametrize("parameter", ["predict_always", "preview_always_on"])
+def test_predictions_for_nobody_can_be_asked_for(make_rig: MakeRig, parameter: str) -> None:
+    rig = make_rig(**{parameter: True})
+    rig.activate()
+    unwatch(rig)
+    observe(rig)
+    rig.spin_until(lambda: rig.counters()["predictions"] == "1")
 
 
 def test_spec_of_the_fixture_is_what_these_tests_assume(untrained_bundle: str) -> None:

@@ -75,6 +75,13 @@ def test_columns_are_found_by_name_among_others() -> None:
     np.testing.assert_array_equal(commands(message).rows, [[0.5, 1.5]] * 4)
 
 
+@pytest.mark.parametrize("names", [[], ["shoulder", "elbow"]])
+def test_the_models_own_numbers_need_no_names(names: list[str]) -> None:
+    native = ActionSequence.REPRESENTATION_MODEL_NATIVE
+    message = sequence([[0.5, 1.5]] * 4, representation=native, names=names)
+    np.testing.assert_array_equal(commands(message).rows, [[0.5, 1.5]] * 4)
+
+
 def test_a_faster_plan_is_resampled() -> None:
     rows = [[0.1 * k, 1.0] for k in range(1, 9)]
     found = commands(sequence(rows, step_dt=0.1))
@@ -133,6 +140,14 @@ def test_positions_beyond_the_trained_range_are_limited_and_flagged() -> None:
             ["representation", "expected 1", "found 4"],
         ),
         ({"representation": ActionSequence.REPRESENTATION_UNKNOWN}, ["representation", "found 0"]),
+        (
+            {"representation": ActionSequence.REPRESENTATION_MODEL_NATIVE, "names": ["elbow", "shoulder"]},
+            ["names: expected shoulder, elbow in this order", "found elbow, shoulder"],
+        ),
+        (
+            {"representation": ActionSequence.REPRESENTATION_MODEL_NATIVE, "names": [], "horizon": 3},
+            ["data", "3 * 2 = 6 values", "found 4"],
+        ),
         ({"names": ["shoulder"]}, ["names", "missing elbow", "found shoulder"]),
         ({"names": []}, ["names", "found none"]),
         ({"names": ["shoulder", "elbow", "elbow"]}, ["names", "each once"]),
@@ -161,10 +176,11 @@ def test_refused_plans(fields: dict[str, Any], expected: list[str]) -> None:
         (0, NOW, NOW + S, True),
         (0, NOW + 3 * S, NOW + 3 * S, False),  # received too long ago
         (NOW, NOW + S * 3 // 10, NOW + S, True),
+        (NOW, NOW + S * 3 // 10, NOW + 3 * S, True),  # received too long ago, but not over
         (NOW, NOW + S * 4 // 10, NOW + S, False),  # over
     ],
 )
-def test_a_plan_is_used_until_it_times_out_or_ends(
+def test_a_plan_is_used_until_it_ends_or_without_a_stamp_times_out(
     stamp_ns: int, t0_ns: int, now_ns: int, is_usable: bool
 ) -> None:
     plan = read_plan(sequence([[0.1, 0.2], [0.3, 0.4]], stamp_ns=stamp_ns), SPEC, 0.8, NOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from astra_ros.action import PredictFutures
+from astra_ros.backends.bundle import load_bundle
 from astra_ros.msg import ActionSequence, Goal, PredictedFuture
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.planning.goals import Goal as LatentGoal
@@ -27,14 +29,16 @@ from astra_ros.planning.goals import codec_distance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg
+from astra_ros.ros.plans import read_plan
+from astra_ros.ros.queries import QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
 from astra_ros.ros.stamps import to_duration, to_ns
-from astra_ros.ros.tickets import Tickets
+from astra_ros.ros.tickets import Ticket, Tickets
 from astra_ros.ros.worker import Worker
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import Observation
 from tests.bundle_fixture import LATENT
-from tests.ros.rig import HORIZON, POSITIONS, Rig, action_sequence, image
+from tests.ros.rig import HORIZON, POSITIONS, TIMEOUT_S, Rig, action_sequence, image
 
 MakeRig = Callable[..., Rig]
 Reply: TypeAlias = EvaluateActions.Response
@@ -210,6 +214,29 @@ def test_plans_of_different_lengths_are_compared_at_the_end_of_the_longest(asker
     assert [future.flags for future in futures] == [PredictedFuture.FLAG_PLAN_EXTENDED, 0]
 
 
+def test_what_is_said_of_each_candidate_needs_no_future(asker: Asker) -> None:
+    short, long, far = candidates(1, 3)[0], candidates(1, 9)[0], action_sequence(rows=np.full((9, 8), 9.0))
+    reply = asker.ask(request(candidates=[short, long, far], top_k=0))
+    assert reply.flags.tolist() == [
+        PredictedFuture.FLAG_PLAN_EXTENDED,
+        0,
+        PredictedFuture.FLAG_ACTION_CLIPPED,
+    ]
+
+
+def test_a_plan_that_is_over_when_its_turn_comes_is_refused(untrained_bundle: Path) -> None:
+    manifest, sent_ns = load_bundle(untrained_bundle).manifest, 100_000_000_000
+    brief = action_sequence(sent_ns, rows=np.tile(POSITIONS, (2, 1)))
+    plans = [read_plan(one, manifest.action, 2.0, sent_ns) for one in (*candidates(1), brief)]
+    assert horizon_of(plans, sent_ns + STEP_NS, manifest) == HORIZON
+    with pytest.raises(
+        QueryRefusal,
+        match=r"candidates\[1\].header.stamp: .* not over when its turn comes, .* 0.300 s before the observation",
+    ) as caught:
+        horizon_of(plans, sent_ns + 2 * STEP_NS + 300_000_000, manifest)
+    assert caught.value.status is Status.REJECTED
+
+
 def test_uncertainty_is_asked_for_by_parameters(make_rig: MakeRig) -> None:
     rig = make_rig(uncertainty_samples=3)
     rig.activate()
@@ -372,6 +399,7 @@ def test_a_deadline_that_passes_in_the_queue_is_kept_too(asker: Asker) -> None:
     assert reply.status == Reply.STATUS_PARTIAL
     assert "while other questions were answered" in reply.message
     assert reply.evaluated == [False] * 3
+    assert reply.flags.tolist() == [0] * 3
     assert np.isnan(reply.scores).all()
 
 
@@ -516,6 +544,25 @@ def test_reset_ends_the_question(asker: Asker) -> None:
     assert asker.ask(request()).status == Reply.STATUS_STALE_OBSERVATION
     asker.rig.serve()
     assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_a_question_that_begins_while_the_history_is_forgotten_does_not_use_it(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = asker.rig.node._configured()
+    worker = session._worker
+    assert worker
+    query = read_query(request(), session._model.manifest, session.config, asker.rig.now_ns())
+    replies: Queue[Any] = Queue()
+    statuses: list[int] = []
+
+    def ask(*_: object) -> None:
+        worker.ask(Ticket(query, replies.put))
+        statuses.append(replies.get(timeout=TIMEOUT_S).status)
+
+    monkeypatch.setattr(Tickets, "end_current", ask)
+    worker.forget()
+    assert statuses == [Reply.STATUS_STALE_OBSERVATION]
 
 
 def test_deactivation_answers_whoever_waits(asker: Asker) -> None:

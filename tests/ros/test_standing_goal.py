@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from astra_ros.msg import Goal
 from astra_ros.planning import goals
+from astra_ros.ros import node as node_module
 from astra_ros.srv import SetGoal
 from tests.ros.rig import HORIZON, Rig, image
 from tests.ros.test_questions import Asker, request
@@ -66,7 +67,27 @@ def test_a_wrong_goal_on_the_topic_is_reported_until_a_right_one_comes(rig: Rig)
     assert "/goal: goal.type: expected one of Goal.TYPE_*, found 99" in status.message
     assert rig.drops() == {"bad_goal": 1}
     rig.goal.publish(Goal())
-    rig.status(DiagnosticStatus.OK)
+    rig.status(DiagnosticStatus.OK, "active")
+
+
+def test_a_right_goal_through_the_service_ends_the_complaint(rig: Rig) -> None:
+    rig.goal.publish(Goal(type=99))
+    rig.status(DiagnosticStatus.WARN, "goal.type")
+    assert not set_goal(rig, Goal(type=99)).success
+    assert rig.node._diagnostics.health.has_problem("goal")
+    assert set_goal(rig, PICTURE).success
+    assert not rig.node._diagnostics.health.has_problem("goal")
+
+
+def test_a_wrong_goal_is_not_held_against_the_node_for_ever(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "_REFUSED_GOAL_S", 0.5)
+    rig = make_rig()
+    rig.goal.publish(Goal(type=99))
+    rig.node.trigger_configure()
+    rig.status(DiagnosticStatus.WARN, "goal.type")
+    rig.status(DiagnosticStatus.OK, "inactive")
 
 
 def test_a_distance_that_fails_does_not_stop_the_stream(

@@ -48,7 +48,6 @@ def test_a_publisher_may_change_its_order() -> None:
     ("names", "positions", "expected"),
     [
         (["shoulder"], [1.0], ["name", "missing elbow", "found shoulder"]),
-        ([], [], ["name", "missing shoulder, elbow", "found none"]),
         (["shoulder", "elbow"], [], ["position", "expected 2 values", "found 0"]),
         (["shoulder", "elbow"], [1.0], ["position", "expected 2 values", "found 1"]),
         (["shoulder", "elbow"], [1.0, math.nan], ["position", "nan", "'elbow'"]),
@@ -63,6 +62,15 @@ def test_refused_joint_states(names: list[str], positions: list[float], expected
     assert "\n" not in str(caught.value)
     for text in expected:
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [["gripper"], []])
+def test_other_joints_have_a_cause_of_their_own(names: list[str]) -> None:
+    with pytest.raises(
+        Refusal, match=f"missing shoulder, elbow, found {names[0] if names else 'none'}"
+    ) as caught:
+        read(names, [])
+    assert caught.value.cause is Drop.OTHER_JOINTS
 
 
 def buffer_of(*samples: tuple[int, float]) -> JointBuffer:

@@ -45,6 +45,14 @@ def test_joints_are_put_in_order_and_the_others_held() -> None:
     )
 
 
+def test_joint_states_of_more_than_the_model_has_are_fine() -> None:
+    only_elbow = trajectory([(0.2, [1.0])], ("elbow",))
+    measured = {"wheel": 7.0, "shoulder": 0.5, "elbow": 0.0}
+    np.testing.assert_array_equal(rows(to_action_sequence(only_elbow, INFO, measured=measured)), [[0.5, 1]])
+    with pytest.raises(TrajectoryError, match="found wheel"):
+        to_action_sequence(trajectory([(0.2, [1.0])], ("wheel",)), INFO, measured=measured)
+
+
 def test_the_stamp_carries_over() -> None:
     stamped = trajectory([(0.2, [1.0, 2.0])], JOINTS)
     stamped.header.stamp = to_time(7)

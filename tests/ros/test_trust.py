@@ -12,10 +12,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from astra_ros.msg import PredictedFuture
 from astra_ros.rollout.trust import Familiarity, Trust, describe
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.client import WorldModelError
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions
 from tests.ros.rig import Rig
+from tests.ros.test_planner import PICTURE, PlannerRig
 from tests.ros.test_questions import Asker, observe, open_questions, request
+from tests.ros.test_standing_goal import set_goal
 from tests.unit.rollout.test_trust import HORIZON, with_trust
 
 UNUSUAL = PredictedFuture.FLAG_OUT_OF_DISTRIBUTION
@@ -41,9 +44,29 @@ def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig]
         assert rig.serve(seed=5).flags & UNUSUAL
     status = rig.status(DiagnosticStatus.WARN, "camera: expected pictures like those of training")
     assert "uncover the camera" in status.message
-    assert Asker(rig).ask(request()).futures[0].flags & UNUSUAL
+    asker = Asker(rig)
+    assert asker.ask(request()).futures[0].flags & UNUSUAL
+    assert all(flags & UNUSUAL for flags in asker.ask(request(top_k=0)).flags)
     assert not rig.serve().flags & UNUSUAL
     rig.status(DiagnosticStatus.OK)
+
+
+def test_no_plan_is_made_of_an_unusual_picture(make_rig: Callable[..., Rig], calibrated: Path) -> None:
+    rig = make_rig(bundle=str(calibrated))
+    rig.activate()
+    planner = PlannerRig(rig)
+    try:
+        rig.serve(seed=5)
+        set_goal(rig, PICTURE)
+        planner.run(planner.planner.model.info)
+        with pytest.raises(
+            WorldModelError, match=r"FLAG_OUT_OF_DISTRIBUTION\); plan again, .*uncover the camera"
+        ):
+            planner.plan()
+        rig.serve()
+        planner.plan()
+    finally:
+        planner.close()
 
 
 def test_a_question_outlives_the_observation_that_it_began_with(
