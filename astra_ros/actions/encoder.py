@@ -40,9 +40,11 @@ class ActionEncoder(nn.Module):
         self.projector = nn.Parameter(torch.randn(spaces, inputs, config.unified) * inputs**-0.5)
         self.projector_bias = nn.Parameter(torch.zeros(spaces, config.unified))
         self.router = nn.Linear(config.unified, experts)
-        self.expert_in = nn.Parameter(torch.randn(experts, config.unified, width) * config.unified**-0.5)
+        # Experts begin alike, so that it does not matter yet which one an unlearned router takes (docs/decisions/0009).
+        first, last = (torch.randn(size, width) * size**-0.5 for size in (config.unified, width))
+        self.expert_in = nn.Parameter(first.repeat(experts, 1, 1))
         self.expert_bias = nn.Parameter(torch.zeros(experts, width))
-        self.expert_out = nn.Parameter(torch.randn(experts, width, width) * width**-0.5)
+        self.expert_out = nn.Parameter(last.repeat(experts, 1, 1))
         self.register_buffer("frequencies", 2.0 ** torch.arange(config.octaves), persistent=False)
         self.register_buffer("modality_of", torch.tensor(config.modality_of), persistent=False)
 
@@ -55,10 +57,10 @@ class ActionEncoder(nn.Module):
         probabilities = self.router(unified).softmax(dim=-1)
         chosen = self._choose(probabilities, space)
         taken = F.one_hot(chosen, probabilities.shape[-1]).to(probabilities.dtype)
-        if self.config.router == "learned":
-            taken = (
-                taken * probabilities
-            )  # the chosen one's probability, so that the router learns from the result
+        if self.config.router == "learned" and probabilities.requires_grad:
+            # A factor of 1, through which the router learns from the result. The probability itself would make actions
+            # faint as long as the router is unsure (docs/decisions/0009).
+            taken = taken * (probabilities / probabilities.detach())
         # Experts are a few thousand multiplications per frame: running all and keeping one beats gathering weights.
         hidden = F.silu(unified @ rearrange(self.expert_in, "e u d -> u (e d)") + self.expert_bias.flatten())
         kept = rearrange(

@@ -62,6 +62,18 @@ def test_a_learned_router_takes_the_likeliest_and_learns_from_the_result() -> No
     assert model.router.weight.grad.abs().sum() > 0
 
 
+def test_a_chosen_expert_answers_in_full() -> None:
+    """However unsure the router is, trained or served; at the beginning all experts say the same."""
+    learned, hard = encoder("learned"), encoder("hard")
+    hard.load_state_dict(learned.state_dict())
+    for space in (0, 1):
+        own, index = features(space), torch.tensor([space])
+        expected, _ = hard(own, index)
+        assert learned(own, index)[0].allclose(expected, atol=1e-6)
+        with torch.inference_mode():
+            assert learned(own, index)[0].allclose(expected, atol=1e-6)
+
+
 def test_a_hard_router_takes_the_modalitys_expert() -> None:
     model = encoder("hard")
     for space, expert in ((0, 2), (1, 1)):
