@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rclpy.context import Context
     from rclpy.node import Node
 
-DEADLINE_S = 90.0
+DEADLINE_S = 30.0
 
 # Reading and writing bags needs no ROS; these do.
 NEED_ROS = ["test_message_types.py", "test_player.py", "test_programs.py", "test_recorder.py"]

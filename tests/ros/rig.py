@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,9 +76,12 @@ class Rig:
         self._executor.shutdown()
         self.robot.destroy_node()
         self.node.destroy_node()
-        # rclpy's state machine holds on to the node's handle until it is collected.
-        del self.node
+        # rclpy's state machine holds on to the node's handle until it is collected, an executor on the nodes of tasks that it
+        # never got to. What is left would be found by the next test's clients, and answer none of them.
+        left = weakref.ref(self.node)
+        del self.node, self._executor
         gc.collect()
+        assert left() is None, "the node is still referred to"
 
     def activate(self) -> None:
         """Bring the node up and wait until the robot and it have found each other."""

@@ -63,6 +63,7 @@ class PlannerRig:
 
     def carry_out(self, points: np.ndarray, rows_ago: float) -> Motion:
         """What the robot was last told, so many rows ago. points: (1 + horizon, a)."""
+        self.sense()  # the first joint states tell which robot it is, and what another one was told is forgotten
         begins_ns = self.planner.get_clock().now().nanoseconds - round(rows_ago * STEP_NS)
         motion = Motion(begins_ns, STEP_NS, points.astype(np.float32))
         self.planner._search._last = motion
@@ -129,14 +130,11 @@ def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Calla
     planner = make_planner(horizon=10, num_samples=2, iterations=1)
     set_goal(planner.rig, PICTURE)
     search = planner.planner._search
-    for _ in range(5):  # where the machine stalls, the robot is not there any more when the search begins
-        search._took_ns = 4 * STEP_NS
-        motion = planner.carry_out(SLOW, rows_ago=2.3)
-        planned, _ = planner.plan()
-        trajectory = planner.newest_trajectory()
-        elapsed = (to_ns(trajectory.header.stamp) - motion.begins_ns) / STEP_NS
-        if elapsed in (2, 3):
-            break
+    search._took_ns = 4 * STEP_NS
+    motion = planner.carry_out(SLOW, rows_ago=2.3)
+    planned, _ = planner.plan()
+    trajectory = planner.newest_trajectory()
+    elapsed = (to_ns(trajectory.header.stamp) - motion.begins_ns) / STEP_NS
     assert elapsed in (2, 3)  # the clock of the plan before goes on
     # What the robot does while the search lasts, the row on its way when it ends, and one to spare.
     rows = np.array([point.positions for point in trajectory.points])

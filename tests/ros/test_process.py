@@ -20,7 +20,7 @@ from astra_ros.msg import PredictedFuture
 from tests.ros.rig import HORIZON, SENSOR, image, joint_state
 
 START = "from astra_ros.ros.node import main; main()"
-TIMEOUT_S = 60.0  # a loaded machine starts a node slowly
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture
