@@ -1,7 +1,8 @@
 """Muon for many small matrices on a CPU: those of one shape together, in float32, on their Gram matrices.
 
-torch.optim.Muon orthogonalises one matrix at a time in bfloat16, which took 28 % of a training step of `tiny` on two cores;
-this takes 10 %. The mathematics are its own (Newton-Schulz, Jordan et al. 2024), as is the meaning of every option.
+torch.optim.Muon orthogonalises one matrix at a time in bfloat16. Of a training step of `tiny` on two cores of a Xeon without AMX
+the optimisers took 0.37 of 1.23 s with it, and take 0.18 of 1.08 s with this. The mathematics are its own (Newton-Schulz,
+Jordan et al. 2024), as is the meaning of every option.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     x = matrices.float()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    gram, product = x @ x.mT, None
+    gram = x @ x.mT
+    product = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
     for _ in range(steps):
         factor = b * gram + c * (gram @ gram)
         factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
-    return matrices if product is None else (product @ x).to(matrices.dtype)
+        product, gram = factor @ product, factor @ gram @ factor
+    return (product @ x).to(matrices.dtype)

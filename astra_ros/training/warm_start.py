@@ -32,7 +32,7 @@ def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
 
 @torch.no_grad()
 def start_at_video_model(checkpoint: Checkpoint, start: Checkpoint) -> None:
-    """Give the denoiser what `start` knows of pictures; whatever reads actions begins anew, of any kind (paper: 4.1).
+    """Give the denoiser what `start` knows of pictures; whatever reads actions begins anew, of any kind (the paper starts at Wan2.1).
 
     Raises ValueError when the codecs' latents or the networks' sizes differ.
     """
