@@ -129,10 +129,18 @@ class Runs:
         judge = InverseDynamicsConfig(
             size=min(128, checkpoint.config.image_height // 32 * 32), steps=self.judge_steps
         )
-        config = SuiteConfig(served, self.out / "judge", windows=self.windows, seeds=(0,), judge=judge)
+        config = SuiteConfig(
+            served,
+            self.out / "judge",
+            windows=self.windows,
+            long_windows=self.windows // 2,
+            seeds=(0,),
+            judge=judge,
+        )
         suite = Suite(checkpoint, sources, config, progress.update)
-        inertia = {one.name: one.result for one in suite.inertia()}
-        return {one.name: scores(plain(one.result), plain(inertia[one.name])) for one in suite.actions()}
+        asked = (suite.actions, suite.inertia, suite.held_out)
+        actions, inertia, held = ({one.name: plain(one.result) for one in test()} for test in asked)
+        return {name: scores(actions[name], inertia[name], held[name]) for name in actions}
 
 
 def run_all(

@@ -78,6 +78,7 @@ def _one_space(encoder: ActionEncoder, index: int, config: ActionEncoderConfig) 
         # A padded feature is 0, and its cosines are 1 whatever happens.
         "projector_bias": (encoder.projector_bias[index] + cosines[own * octaves :].sum(dim=0))[None],
     }
+    weights["router_prior"] = encoder.router_prior[index][None, experts]
     for name in ("router.weight", "router.bias", "expert_in", "expert_bias", "expert_out"):
         weights[name] = weights[name][experts]
     one = ActionEncoder(config, encoder.expert_out.shape[-1])

@@ -18,10 +18,11 @@ from astra_ros.actions.config import ActionEncoderConfig
 
 
 class Routing(NamedTuple):
-    """probabilities (b, t, e): the router's; chosen (b, t): the expert that ran."""
+    """probabilities (b, t, e): the router's; chosen (b, t): the expert that ran; by_modality (b, t): that of `hard`."""
 
     probabilities: Tensor
     chosen: Tensor
+    by_modality: Tensor
 
 
 class ActionEncoder(nn.Module):
@@ -39,14 +40,17 @@ class ActionEncoder(nn.Module):
         inputs = max(config.num_features) * (1 + 2 * config.octaves)
         self.projector = nn.Parameter(torch.randn(spaces, inputs, config.unified) * inputs**-0.5)
         self.projector_bias = nn.Parameter(torch.zeros(spaces, config.unified))
+        modality_of = torch.tensor(config.modality_of) % experts
         self.router = nn.Linear(config.unified, experts)
+        # The router begins with one expert per modality and may learn better (docs/decisions/0009).
+        self.router_prior = nn.Parameter(4.0 * F.one_hot(modality_of, experts))
         # Experts begin alike, so that it does not matter yet which one an unlearned router takes (docs/decisions/0009).
         first, last = (torch.randn(size, width) * size**-0.5 for size in (config.unified, width))
         self.expert_in = nn.Parameter(first.repeat(experts, 1, 1))
         self.expert_bias = nn.Parameter(torch.zeros(experts, width))
         self.expert_out = nn.Parameter(last.repeat(experts, 1, 1))
         self.register_buffer("frequencies", 2.0 ** torch.arange(config.octaves), persistent=False)
-        self.register_buffer("modality_of", torch.tensor(config.modality_of), persistent=False)
+        self.register_buffer("modality_of", modality_of, persistent=False)
 
     frequencies: Tensor
     modality_of: Tensor
@@ -54,8 +58,9 @@ class ActionEncoder(nn.Module):
     def forward(self, features: Tensor, space: Tensor) -> tuple[Tensor, Routing]:
         """features (b, t, f), up to the widest space's with zeros; space (b,) indices. Returns (b, t, d) and the routing."""
         unified = self._project(features, space)
-        probabilities = self.router(unified).softmax(dim=-1)
-        chosen = self._choose(probabilities, space)
+        probabilities = (self.router(unified) + self.router_prior[space][:, None]).softmax(dim=-1)
+        by_modality = self.modality_of[space][:, None].expand(probabilities.shape[:2])
+        chosen = by_modality if self.config.router == "hard" else probabilities.argmax(dim=-1)
         taken = F.one_hot(chosen, probabilities.shape[-1]).to(probabilities.dtype)
         if self.config.router == "learned" and probabilities.requires_grad:
             # A factor of 1, through which the router learns from the result. The probability itself would make actions
@@ -67,7 +72,9 @@ class ActionEncoder(nn.Module):
             rearrange(hidden, "b t (e d) -> b t e d", e=taken.shape[-1]) * taken[..., None],
             "b t e d -> b t (e d)",
         )
-        return kept @ rearrange(self.expert_out, "e d o -> (e d) o"), Routing(probabilities, chosen)
+        return kept @ rearrange(self.expert_out, "e d o -> (e d) o"), Routing(
+            probabilities, chosen, by_modality
+        )
 
     def _project(self, features: Tensor, space: Tensor) -> Tensor:
         if missing := max(self.config.num_features) - features.shape[-1]:
@@ -77,14 +84,16 @@ class ActionEncoder(nn.Module):
         projected = inputs @ self.projector[space]
         return F.silu(projected + self.projector_bias[space][:, None])
 
-    def _choose(self, probabilities: Tensor, space: Tensor) -> Tensor:
-        if self.config.router == "hard":
-            return self.modality_of[space][:, None].expand(probabilities.shape[:2])
-        return probabilities.argmax(dim=-1)
-
 
 def balance_loss(routing: Routing) -> Tensor:
-    """Experts times the sum of (share of frames that chose it x mean probability); 1 when even (Switch Transformer)."""
+    """Switch Transformer's: experts times the sum of (share of frames that chose it x mean probability), 1 when even.
+
+    Counted from what one expert per modality comes to: a batch of two modalities is not to be spread over four experts.
+    """
     experts = routing.probabilities.shape[-1]
-    share = F.one_hot(routing.chosen, experts).to(routing.probabilities.dtype).mean(dim=(0, 1))
-    return experts * (share * routing.probabilities.mean(dim=(0, 1))).sum()
+    share, by_modality = (
+        F.one_hot(taken, experts).to(routing.probabilities.dtype).mean(dim=(0, 1))
+        for taken in (routing.chosen, routing.by_modality)
+    )
+    uneven = experts * (share * routing.probabilities.mean(dim=(0, 1))).sum()
+    return F.relu(uneven - experts * by_modality.square().sum())

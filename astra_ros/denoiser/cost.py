@@ -103,8 +103,10 @@ def _projector_inputs(config: DenoiserConfig) -> int:
 
 def _action_parameters(config: DenoiserConfig) -> int:
     width, unified, experts = config.width, config.actions.unified, _num_experts(config)
-    projectors = len(config.actions.num_features) * _linear(_projector_inputs(config), unified)
-    return projectors + _linear(unified, experts) + experts * (_linear(unified, width) + width * width)
+    spaces = len(config.actions.num_features)
+    projectors = spaces * _linear(_projector_inputs(config), unified)
+    router = _linear(unified, experts) + spaces * experts
+    return projectors + router + experts * (_linear(unified, width) + width * width)
 
 
 def _pose_map_parameters(config: DenoiserConfig) -> int:

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from astra_ros.denoiser.checkpoint import Checkpoint
 
-_PROJECTOR, _BIAS = "action_encoder.projector", "action_encoder.projector_bias"
+_PROJECTOR, _BIAS, _PRIOR = (
+    f"action_encoder.{name}" for name in ("projector", "projector_bias", "router_prior")
+)
 
 
 @torch.no_grad()
@@ -16,12 +18,14 @@ def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
 
     Raises ValueError when the networks differ in more than their action spaces.
     """
-    projector, bias = (checkpoint.denoiser.state_dict()[name].clone() for name in (_PROJECTOR, _BIAS))
-    for index, space in enumerate(checkpoint.actions):
-        if space in start.actions:
-            projector[index], bias[index] = _projector(start, space, len(projector[index]))
-    weights = {**start.denoiser.state_dict(), _PROJECTOR: projector, _BIAS: bias}
+    own, theirs = checkpoint.denoiser.state_dict(), start.denoiser.state_dict()
+    projector, bias, prior = (own[name].clone() for name in (_PROJECTOR, _BIAS, _PRIOR))
     try:
+        for index, space in enumerate(checkpoint.actions):
+            if space in start.actions:
+                projector[index], bias[index] = _projector(start, space, len(projector[index]))
+                prior[index] = theirs[_PRIOR][start.space_index(space)]
+        weights = {**theirs, _PROJECTOR: projector, _BIAS: bias, _PRIOR: prior}
         checkpoint.denoiser.load_state_dict(weights, strict=True)
         checkpoint.codec.load_state_dict(start.codec.state_dict(), strict=True)
     except RuntimeError as error:

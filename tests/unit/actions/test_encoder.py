@@ -96,9 +96,19 @@ def test_frames_are_encoded_one_by_one() -> None:
     assert torch.allclose(together, torch.cat(alone, dim=1), atol=1e-6)
 
 
-def test_balance_loss_is_1_when_even_and_the_number_of_experts_when_one_takes_all() -> None:
-    even = Routing(torch.full((2, 4, 4), 0.25), torch.arange(8).view(2, 4) % 4)
-    assert balance_loss(even).item() == pytest.approx(1.0)
-    chosen = torch.zeros(2, 4, dtype=torch.long)
-    alone = Routing(F.one_hot(chosen, 4).float(), chosen)
-    assert balance_loss(alone).item() == pytest.approx(4.0)
+def test_the_router_begins_with_one_expert_per_modality() -> None:
+    model = encoder("learned")
+    for space, expert in ((0, 2), (1, 1)):
+        assert (model(features(space), torch.tensor([space]))[1].chosen == expert).all()
+
+
+def _balance(chosen: list[int], by_modality: list[int]) -> float:
+    taken, told = torch.tensor([chosen]), torch.tensor([by_modality])
+    return balance_loss(Routing(F.one_hot(taken, 4).float(), taken, told)).item()
+
+
+def test_balance_loss_counts_from_the_modalities_own_load() -> None:
+    assert _balance([0, 0, 0, 0], [0, 1, 2, 3]) == 3.0  # 4 x 1 where even is 1
+    assert _balance([0, 0, 0, 0], [0, 0, 1, 1]) == 2.0  # 4 x 1 where two modalities are 4 x (1/4 + 1/4)
+    assert _balance([0, 0, 2, 2], [1, 1, 0, 0]) == 0.0
+    assert _balance([0, 1, 2, 3], [0, 0, 1, 1]) == 0.0

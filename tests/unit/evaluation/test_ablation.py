@@ -43,7 +43,8 @@ def _measured(gap: float, long: float) -> dict[str, Any]:
         "recovery": {"predicted": {"mean": gap / 10}, "real": {"mean": 0.95}},
         "counterfactual": {"share": {"mean": 1.0}},
     }
-    return {"panda_sim": scores(actions, inertia)}
+    gains = [{"gain_db": {"mean": 0.0}}, {"gain_db": {"mean": gap}}]
+    return {"panda_sim": scores(actions, inertia, {"one_second": gains, "long": []})}
 
 
 def test_every_variant_is_a_valid_run_and_differs_where_it_says() -> None:
@@ -117,6 +118,8 @@ def test_variants_are_ordered_by_what_they_lose() -> None:
     stored = json.loads(json.dumps(results))  # as read from files: the lengths are words
     summarised = summary(stored)
     assert summarised["no_noise_memory"]["gap_db_lost"].mean == 3.0
+    assert summarised["no_noise_memory"]["gain_db"].mean == 3.0
+    assert "gain_db_far" not in summarised["full"]  # no recording was long enough
     assert (summarised["full"]["gap_db"].low, summarised["full"]["gap_db"].high) == (5.0, 7.0)
     assert inertia_curves(stored)["no_guidance"][1][1].mean == 3.0
     text = report(summarised, "3 seeds")

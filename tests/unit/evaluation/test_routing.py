@@ -48,8 +48,10 @@ def test_a_modality_held_out_of_the_balance_loss_is_noticed(left_out: int | None
     encoder = ActionEncoder(config, width=16)
     features = torch.randn(3, 64, 4)
     space = torch.arange(3)
-    with torch.no_grad():  # where nothing says otherwise, everything goes to the first expert
-        encoder.router.bias.copy_(torch.tensor([2.0, 0.0, 0.0]))
+    with (
+        torch.no_grad()
+    ):  # the third begins at the first's expert, where only the loss can keep it from staying
+        encoder.router_prior[2] = encoder.router_prior[0]
     kept = torch.tensor([m for m in range(3) if m != left_out])
     optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
     for _ in range(300):
@@ -67,7 +69,7 @@ def test_a_modality_held_out_of_the_balance_loss_is_noticed(left_out: int | None
     if left_out is None:
         assert report.unbalanced == ()
     else:
-        assert report.unbalanced[:1] == ("c",)
+        assert "c" in report.unbalanced
 
 
 def test_no_modality_is_an_error() -> None:
