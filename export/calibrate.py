@@ -4,7 +4,8 @@
 
 Training episodes say what usual pictures look like. Every second held-out episode says how far from them a usual picture may
 be, and how wrong a prediction is when its samples spread; the others are left to test that (astra evaluate BUNDLE --test
-trust). Adds trust.npz to the bundle, through the backend that runs it here; needs no torch.
+trust). Views and pieces of one trajectory are one episode. Adds trust.npz to the bundle, through the backend that runs it
+here; needs no torch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
 from astra_ros.backends.manifest import TrustSpec
+from astra_ros.evaluation.intervals import by_episode
 from astra_ros.evaluation.reliving import long_enough
 from astra_ros.evaluation.trust import TrustConfig, doubt, encoded, horizon_of
 from astra_ros.rollout.trust import Trust, describe, fit_familiarity, fit_spread
@@ -35,11 +37,12 @@ MAX_PICTURES = 6000
 
 def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> TrustSpec:
     """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
-    fitted_on = recordings.held_out[::2]
-    if len(fitted_on) < 2:
+    independent = by_episode(recordings.held_out)
+    fitted_on = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
+    if len(independent) < 3:
         raise ValueError(
-            f"{recordings.dataset.path}: expected three held-out episodes or more, of which every second one is left to test"
-            f" on, found {len(recordings.held_out)}; hold more out"
+            f"{recordings.dataset.path}: expected three held-out episodes or more (views and pieces of one count once), of which"
+            f" every second one is left to test on, found {len(independent)}; hold more out"
         )
     with WorldModel.load(bundle, precision=load_bundle(bundle).manifest.precision) as world_model:
         manifest = world_model.manifest

@@ -87,7 +87,7 @@ class _Scene:
 class Parity:
     """rows: what was compared. refused: backends that the bundle's own golden vectors refuse, and why.
 
-    skipped: why a backend was not tried. engines: TensorRT engines whose files are in order.
+    skipped: backends, or precisions of one, that do not run here, and why. engines: TensorRT engines whose files are in order.
     """
 
     rows: list[Row]
@@ -157,14 +157,18 @@ def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Seque
     skipped: dict[str, str] = {}
     for name in names:
         try:
-            for precision in precisions(bundle, name):
-                try:
-                    with open_backend(bundle, name, precision=precision) as backend:
-                        rows += reference.rows(backend)
-                except BundleError as error:
-                    refused[f"{name} {precision}"] = str(error)
+            possible = precisions(bundle, name)
         except BackendError as error:
             skipped[name] = str(error)
+            continue
+        for precision in possible:
+            try:
+                with open_backend(bundle, name, precision=precision) as backend:
+                    rows += reference.rows(backend)
+            except BundleError as error:
+                refused[f"{name} {precision}"] = str(error)
+            except BackendError as error:
+                skipped[f"{name} {precision}"] = str(error)
     return Parity(rows, refused, skipped, checked_engines(bundle))
 
 

@@ -27,8 +27,8 @@ except ImportError as error:
     raise SystemExit(f"error: openvino: {error}; pip install openvino") from error
 
 from astra_ros.backends.base import BackendError
-from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest
-from astra_ros.backends.manifest import BundleError, QuantizationSpec
+from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, replace_file, write_manifest
+from astra_ros.backends.manifest import QuantizationSpec
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
 from astra_ros.denoiser.io import batched
@@ -113,7 +113,7 @@ def write_ranges(
 ) -> None:
     """ranges: of the graphs for one candidate; those for several see the same values.
 
-    Raises BundleError or BackendError when the answers would be too coarse; then the bundle is what it was.
+    Raises BundleError or BackendError when the answers would be too coarse; after any error the bundle is what it was.
     """
     manifest, file = loaded.manifest, loaded.file(INT8_FILE)
     of_all = {
@@ -123,16 +123,16 @@ def write_ranges(
         if batched(stage, batch) in manifest.graphs
     }
     before = file.read_bytes() if file.exists() else None
-    file.write_text(json.dumps(asdict(Ranges(of_all))) + "\n")
-    files = manifest.files | {INT8_FILE: describe_file(file)}
     spec = QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
     try:
+        replace_file(file, json.dumps(asdict(Ranges(of_all))).encode() + b"\n")
+        files = manifest.files | {INT8_FILE: describe_file(file)}
         written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
         with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
             for batch in manifest.batches:
                 backend.rollout(batch)
-    except (BackendError, BundleError):
-        file.unlink() if before is None else file.write_bytes(before)
+    except BaseException:
+        file.unlink(missing_ok=True) if before is None else replace_file(file, before)
         write_manifest(loaded.root, manifest)
         raise
 

@@ -47,6 +47,8 @@ class ActionSpec:
             count = len(getattr(self, field))
             if count != self.dim:
                 raise ValueError(f"action.{field}: expected {self.dim} entries (one per name), found {count}")
+        if len(set(self.names)) != self.dim:
+            raise ValueError(f"action.names: expected every name once, found {', '.join(self.names)}")
         if self.step_dt <= 0:
             raise ValueError(f"action.step_dt: expected seconds > 0, found {self.step_dt}")
         for field, known in (("modality", MODALITIES), ("representation", tuple(REPRESENTATIONS))):

@@ -27,7 +27,7 @@ from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError
 from astra_ros.backends.rollout import Rollout
 from astra_ros.denoiser.features import history_features
-from astra_ros.denoiser.io import graph_specs
+from astra_ros.denoiser.io import batched, graph_specs
 from astra_ros.frames.preprocess import from_network, to_network
 from astra_ros.history.memory import HistorySlots
 from astra_ros.types import ByteArray, FloatArray
@@ -125,7 +125,7 @@ class Backend(ABC):
             with self._closed_on_error():
                 self._open()
                 self._is_loaded = True
-                blank = {name: np.zeros(shape, np.float32) for name, shape in specs[graph].inputs.items()}
+                blank = self._blank(graph)
                 while len(seconds) < num_runs and sum(seconds) < limit_s:
                     started = perf_counter()
                     self.fetch(self.run(graph, blank)["latents"])
@@ -136,7 +136,15 @@ class Backend(ABC):
         return min(seconds)
 
     def warmup(self) -> None:
-        """Run every graph of one rollout once on blank input, so that the first prediction is not the slow one."""
+        """Run every graph of one rollout once on blank input, so that the first prediction is not the slow one.
+
+        Raises BundleError; then nothing stays open.
+        """
+        self._require_loaded()
+        with self._closed_on_error():
+            self._warm_up()
+
+    def _warm_up(self) -> None:
         golden.run_rollout(self, golden.blank_inputs(self.manifest))
 
     def encode(self, pixels: ByteArray, out: FloatArray | None = None) -> FloatArray:
@@ -161,6 +169,20 @@ class Backend(ABC):
         given = {"latents": slots.latents, "actions": features, "mask": slots.mask}
         inputs = {f"history_{name}": values[None] for name, values in given.items()}
         return Past(self.run("remember", inputs), slots)
+
+    def prepare(self, batch: int) -> Iterator[None]:
+        """What `rollout` needs for a batch, in pieces: opens its graphs one by one, then checks their golden vectors.
+
+        Returns control after each graph. Nothing is left to do the second time. Raises BundleError.
+        """
+        self._require_loaded()
+        if batch in self._checked:
+            return
+        for stage in ("append", *(f"step_{k}" for k in range(self.manifest.num_steps))):
+            graph = batched(stage, batch)
+            self.run(graph, self._blank(graph))
+            yield
+        self._check(batch)
 
     def rollout(self, batch: int = 1) -> Rollout:
         """Buffers for so many candidates side by side; one of manifest.batches.
@@ -201,6 +223,9 @@ class Backend(ABC):
     ) -> None:
         self.close()
 
+    def _blank(self, graph: str) -> dict[str, FloatArray]:
+        return {name: np.zeros(shape, np.float32) for name, shape in self.specs[graph].inputs.items()}
+
     def _new_rollout(self, batch: int) -> Rollout:
         return Rollout(self, batch)
 
@@ -211,8 +236,8 @@ class Backend(ABC):
         self._checked.add(batch)  # the check itself rolls out
         try:
             golden.require_match(self, self._bundle, batch)
-        except BundleError:
-            self._checked.remove(batch)
+        except BaseException:
+            self._checked.discard(batch)
             raise
 
     @property
@@ -231,11 +256,10 @@ class Backend(ABC):
         """Whatever goes wrong inside is one of the two errors that loading may raise, and leaves nothing open."""
         try:
             yield
-        except BackendError:
+        except BaseException as error:
             self.close()
-            raise
-        except Exception as error:
-            self.close()
+            if isinstance(error, BackendError) or not isinstance(error, Exception):
+                raise
             raise BundleError(f"{self._bundle.root}: {error}") from error
 
     def _require_loaded(self) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Manifest",
     "describe_file",
     "load_bundle",
+    "replace_file",
     "shipped_bundle",
     "write_manifest",
 ]
@@ -80,9 +81,19 @@ def describe_file(path: Path) -> FileSpec:
     return FileSpec(_sha256(path), path.stat().st_size)
 
 
+def replace_file(path: Path, raw: bytes) -> None:
+    """Write a file in one step: whoever reads it meanwhile, or an interruption leaves, the old one or the new one whole."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_bytes(raw)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_manifest(root: Path, manifest: Manifest) -> Bundle:
     """Complete a bundle whose other files are in place, then load it as a robot would."""
-    (root / MANIFEST_FILE).write_text(manifest.to_json())
+    replace_file(root / MANIFEST_FILE, manifest.to_json().encode())
     return load_bundle(root)
 
 

@@ -33,7 +33,8 @@ _MAX_SIDECAR_BYTES = 4 << 20
 _MAX_COUNT = 1 << 40
 _MAX_AXES = 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){1,5}")
+_RELEASE = re.compile(r"\d{1,6}(\.\d{1,6}){1,5}")
+_VERSION = re.compile(rf"{_RELEASE.pattern}(\.?(post|dev|a|b|rc)\d{{1,6}}){{0,4}}")
 # Engines that name no GPU run on these, and on SM 120 and later (TensorRT-RTX documentation, "compute capabilities").
 _DEFAULT_TARGETS = (80, 86, 89)
 _FIRST_OPEN_TARGET = 120
@@ -100,7 +101,8 @@ class EngineSpec:
 class EngineSet:
     """The contract between a folder of engines and the machine that is to run them.
 
-    bundle_sha256: the bundle they belong to. runtime, version: library that built them and that alone can run them.
+    bundle_sha256: the bundle as it was when they were built; what was added to it since does not concern them.
+    runtime, version: library that built them and that alone can run them.
     targets: SMs they were built for, 86 for compute capability 8.6; empty: the library's own choice.
     precision: lowest arithmetic in the networks. weights: file that engines share their weights in; "": there is none.
     files: every file of the folder but this one.
@@ -119,7 +121,9 @@ class EngineSet:
 
     def __post_init__(self) -> None:
         if not _VERSION.fullmatch(self.version):
-            raise ValueError(f"version: expected numbers and points, found {self.version[:80]!r}")
+            raise ValueError(
+                f"version: expected one such as 10.13.3.9 or 10.13.3.9.post1, found {self.version[:80]!r}"
+            )
         if not all(1 <= target < 1000 for target in self.targets):
             raise ValueError(f"targets: expected SMs such as 86, found {_short(self.targets)}")
         for name in self.files:
@@ -206,14 +210,11 @@ def read_sidecar(folder: Path) -> EngineSet:
 
 
 def require_fit(engines: EngineSet, bundle: Bundle) -> None:
-    """Raises ValueError unless the engines are those of this bundle, one per graph with the graph's inputs and outputs."""
-    if engines.bundle_sha256 != bundle.sha256:
-        raise ValueError(
-            f"bundle_sha256: expected {bundle.sha256[:12]}… (this bundle's manifest), found {engines.bundle_sha256[:12]!r}…"
-        )
+    """Raises ValueError unless there is one engine per graph, made of this bundle's files, with the graph's inputs and outputs."""
     specs = bundle.manifest.graph_specs
     schema.require_names("engines", set(engines.engines), set(specs))
     for graph, engine in engines.engines.items():
+        _require_sources(graph, engine, bundle)
         for side, found, expected in (
             ("inputs", engine.inputs, specs[graph].inputs),
             ("outputs", engine.outputs, specs[graph].outputs),
@@ -267,7 +268,9 @@ def check_header(raw: bytes, version: str) -> None:
     size = int.from_bytes(raw[16:24], "little")
     if size != len(raw):
         raise ValueError(f"expected {size} bytes (its header says), found {len(raw)}")
-    expected, found = version.split(".")[:4], [str(number) for number in raw[24:28]]
+    release = _RELEASE.match(version)
+    expected = release[0].split(".")[:4] if release else []
+    found = [str(number) for number in raw[24:28]]
     if found != [str(int(number) % 256) for number in expected]:
         raise ValueError(f"expected an engine of TensorRT-RTX {version}, found one of {'.'.join(found)}")
 
@@ -281,6 +284,17 @@ def _require_machine(engines: EngineSet, runtime: Runtime, version: str, sm: int
         raise ValueError(f"targets: expected SM {sm}, which is present, found {engines.targets or 'any'}")
     if precision and engines.precision != precision:
         raise ValueError(f"precision: expected {precision}, found {engines.precision}")
+
+
+def _require_sources(graph: str, engine: EngineSpec, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    for name in sorted({manifest.graphs[graph], *engine.sources}):
+        expected = manifest.files[name].sha256[:12] if name in manifest.files else "no such file"
+        found = engine.sources.get(name, "none")[:12]
+        if found != expected:
+            raise ValueError(
+                f"{graph} sources: expected {expected} for {name[:80]} (this bundle's), found {found!r}"
+            )
 
 
 def _read_file(path: Path, limit: int) -> bytes:

@@ -55,7 +55,7 @@ def precisions(bundle: Bundle, name: str) -> tuple[str, ...]:
 def open_backend(
     bundle: Bundle, name: str = "auto", num_threads: int = 2, precision: str = "auto"
 ) -> Backend:
-    """A loaded backend for a bundle.
+    """A backend for a bundle, loaded and warmed up.
 
     name: "auto" takes the first of "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime" and "torch" that is installed,
     can run here and gives the right answers. Any other name is that backend or an error, never another one; two have
@@ -96,6 +96,7 @@ def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: s
     wanted = possible if precision == "auto" else (precision,)
     choices = [{"precision": one} for one in wanted] if len(possible) > 1 else [{}]
     backend = load_fastest([backend_class(bundle, num_threads, **options, **choice) for choice in choices])
+    backend.warmup()
     logger.info(
         "backend %s (%s, %s, %s on %s, %d threads)", name, reason, backend.version, backend.precision, backend.device,
         num_threads,

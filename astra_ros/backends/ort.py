@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -19,8 +20,10 @@ from astra_ros.types import FloatArray
 
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
-# Otherwise products of float32 are computed in TF32, which is another precision.
+# Otherwise products of float32 are computed in TF32, which is another precision. TensorRT's provider has no such option:
+# NVIDIA's libraries look for this variable when they are first used.
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_NO_TF32 = ("NVIDIA_TF32_OVERRIDE", "0")
 # Providers that come in a package of their own: how it is imported.
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
 
@@ -45,6 +48,8 @@ class OrtBackend(Backend):
         self._sessions: dict[str, ort.InferenceSession] = {}
 
     def _open(self) -> None:
+        if self.device != "cpu":
+            os.environ.setdefault(*_NO_TF32)
         for graph in self._always_needed:
             self._session(graph)
 
@@ -111,9 +116,18 @@ class OrtBackend(Backend):
         self._sessions.clear()
 
 
-@cache
 def _plugin_devices(provider: str) -> list[Any]:
-    """Registers the provider, which a process may do once."""
+    """The first GPU that the provider can use: a session takes no more than one."""
+    _register(provider)
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == provider]
+    if not devices:
+        raise BackendError(f"provider: expected a GPU that {provider} can use, found none; choose another")
+    return devices[:1]
+
+
+@cache
+def _register(provider: str) -> None:
+    """Makes a provider of another package known, which a process may do once."""
     package = _PLUGINS[provider]
     try:
         ort.register_execution_provider_library(provider, import_module(package).get_library_path())
@@ -122,10 +136,6 @@ def _plugin_devices(provider: str) -> list[Any]:
             f"provider: expected {provider}, found none that loads ({error}); pip install"
             f" {package.replace('_', '-')}-cu12 and NVIDIA's driver"
         ) from error
-    devices = [device for device in ort.get_ep_devices() if device.ep_name == provider]
-    if not devices:
-        raise BackendError(f"provider: expected a GPU that {provider} can use, found none; choose another")
-    return devices
 
 
 def _require_io(graph: str, session: ort.InferenceSession, spec: GraphSpec) -> None:

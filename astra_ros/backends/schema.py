@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -60,6 +62,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     document = _expect(dict, value, where)
     hints = get_type_hints(kind)
+    _refuse_unknown(where, {str(name)[:80] for name in document} - set(hints), hints)
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     require_names(where or "fields", set(document) | (set(hints) - required), set(hints))
     prefix = f"{where}." if where else ""
@@ -95,8 +98,17 @@ def _expect(kind: Any, value: Any, where: str) -> Any:
 def require_names(where: str, found: set[str], expected: set[str]) -> None:
     """Raise ValueError unless both sets are equal, naming what is missing and what is unknown."""
     if found != expected:
-        missing, unknown = sorted(expected - found), sorted(name[:80] for name in found - expected)
-        raise ValueError(f"{where}: expected {sorted(expected)}; missing {missing}, unknown {unknown}")
+        differing = {"missing": expected - found, "unknown": {name[:80] for name in found - expected}}
+        problems = ", ".join(f"{what} {sorted(names)}" for what, names in differing.items() if names)
+        raise ValueError(f"{where}: expected {sorted(expected)}; {problems}")
+
+
+def _refuse_unknown(where: str, unknown: set[str], known: Iterable[str]) -> None:
+    if unknown:
+        name = min(unknown)
+        nearest = get_close_matches(name, known, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(sorted(known))}"
+        raise ValueError(f"{where}: unknown key {name}; {hint}" if where else f"unknown key {name}; {hint}")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -68,12 +68,12 @@ class TensorRtBackend(Backend):
         self.precision = engines.precision
         self._engines = _load(library, cuda, folder, engines, list(self.specs))
 
-    def warmup(self) -> None:
+    def _warm_up(self) -> None:
         for batch in self.manifest.batches:  # captures the CUDA graphs, which keep their buffers
             shapes = self.specs[batched("step_0", batch)].inputs
             blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
             self.fetch(self.sample(batch, blank))
-        super().warmup()
+        super()._warm_up()
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
         cuda, spec = self._device(), self.specs[graph]

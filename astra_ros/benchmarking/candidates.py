@@ -85,7 +85,8 @@ class Ranking:
 
     def _roll_out(self, past: Past, plan: FloatArray) -> FloatArray:
         (chunk,) = roll_out(self._rollout, past, plan[None], self._scene.manifest, _SEED)
-        return chunk[0].copy()
+        latents: FloatArray = chunk[0]
+        return latents
 
     def _costs(self, latents: FloatArray) -> FloatArray:
         costs: FloatArray = np.square(latents[:, -1] - self._goal).mean(axis=(1, 2, 3))

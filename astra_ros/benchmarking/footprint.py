@@ -51,7 +51,6 @@ def main(bundle: str, backend: str, num_threads: str) -> None:
     imported = perf_counter()
     verified = load_bundle(bundle)
     opened = open_backend(verified, backend, int(num_threads))
-    opened.warmup()
     loaded = perf_counter()
     predict = stream_subject("footprint", opened, Scene(verified), verified.manifest.max_horizon)
     for _ in range(PREDICTIONS):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from astra_ros.backends.base import Backend
 from astra_ros.benchmarking.interleaving import Subject
 from astra_ros.denoiser.cost import Flops
-from astra_ros.denoiser.io import Shape
+from astra_ros.denoiser.io import CACHE_AXES, Shape
 from astra_ros.types import FloatArray
 
 UNITS = 8
 
 
 def stage_subject(name: str, backend: Backend, graph: str) -> Subject:
-    """The graph on seeded numbers of its inputs' shapes."""
-    spec, rng = backend.specs[graph], np.random.default_rng(0)
-    inputs = {key: _values(key, shape, rng) for key, shape in spec.inputs.items()}
+    """The graph on seeded numbers of its inputs' shapes, or what `remember` makes of some."""
+    spec, inputs = backend.specs[graph], {**_seeded(backend, graph), **_remembered(backend, graph)}
     smallest = min(spec.outputs, key=lambda output: prod(spec.outputs[output]))
 
     def run() -> None:
@@ -38,11 +38,23 @@ def stage_flops(graph: str, flops: Flops) -> int | None:
     return operations * int(batch or 1)
 
 
+def _remembered(backend: Backend, graph: str) -> dict[str, Any]:
+    """The graph's keys and values of the history where a rollout has them: in the runtime's memory, uploaded by nobody."""
+    shapes = backend.specs[graph].inputs
+    if not CACHE_AXES.keys() <= shapes.keys():
+        return {}
+    cache = backend.run("remember", _seeded(backend, "remember"))
+    return {name: backend.repeat(cache[name], shapes[name][axis], axis) for name, axis in CACHE_AXES.items()}
+
+
+def _seeded(backend: Backend, graph: str) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {name: _values(name, shape, rng) for name, shape in backend.specs[graph].inputs.items()}
+
+
 def _values(name: str, shape: Shape, rng: np.random.Generator) -> FloatArray:
     if name.endswith("mask"):
         return np.ones(shape, np.float32)
-    if name.endswith("bias"):  # nothing is hidden
-        return np.zeros(shape, np.float32)
     if name.startswith("sigma"):
         return np.full(shape, 0.5, np.float32)
     return rng.standard_normal(shape, np.float32)

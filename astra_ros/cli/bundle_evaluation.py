@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.cli.options import topics_from, write_json
-from astra_ros.data.episode import Episode, read_episode
+from astra_ros.data.bag import is_recording
+from astra_ros.data.episode import Episode, EpisodeTopics
+from astra_ros.data.importers.bags import BagsConfig, open_source
 from astra_ros.evaluation.held_out_bundle import EvaluationConfig, HeldOutQuality, evaluate
 from astra_ros.evaluation.trust import TrustConfig, TrustQuality, evaluate_trust
+from astra_ros.frames.preprocess import fit
 from astra_ros.rollout.world_model import WorldModel
 
 # Episodes of each other camera.
@@ -76,10 +82,8 @@ def _first_episodes(folder: Path, manifest: Manifest) -> list[Episode]:
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:
     """Held-out episodes of a dataset, or all bags of a folder."""
     size = (manifest.camera.height, manifest.camera.width)
-    bags = sorted(path.parent for path in folder.glob("*/metadata.yaml"))
-    if bags:
-        topics = topics_from(arguments)
-        yield from (read_episode(bag, manifest.action.names, size, topics) for bag in bags)
+    if any(is_recording(one) for one in (folder, *folder.glob("*"))):
+        yield from _recorded(folder, manifest, topics_from(arguments))
         return
     from astra_ros.data.held_out import held_out
     from astra_ros.data.lerobot import Dataset
@@ -93,3 +97,16 @@ def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -
     yield from episodes
     if not episodes:
         raise ValueError(f"{folder}: expected bags or a dataset with held-out episodes, found none")
+
+
+def _recorded(folder: Path, manifest: Manifest, topics: EpisodeTopics) -> Iterator[Episode]:
+    """All bags of a folder, cut as an import cuts them; one that is bad is told and skipped."""
+    action, size = manifest.action, (manifest.camera.height, manifest.camera.width)
+    source = open_source([folder], BagsConfig(action.space, action.names, action.units, size, topics))
+    for load in source.episodes.values():
+        try:
+            episode = load()
+        except (ValueError, OSError) as error:
+            _tell_skipped(error)
+        else:
+            yield replace(episode, pixels=np.stack([fit(picture, *size) for picture in episode.pixels]))

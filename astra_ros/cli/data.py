@@ -20,6 +20,7 @@ ones of v2.0, v2.1 and v3.0 are read as they are."""
 EXAMPLE = """examples:
   astra data import bags recordings/monday --out runs/data/my_arm
   astra data list runs/data --held-out config/held_out.yaml
+  astra data list runs/data/my_arm --episodes
   astra data check runs/data/my_arm"""
 KINDS = {
     "bags": "rosbag2 recordings of an arm: a camera, joint states and, if recorded, joint commands",
@@ -49,6 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         if name == "list":
             command.add_argument(
                 "--held-out", type=Path, metavar="FILE", help="also show what this file holds out"
+            )
+            command.add_argument(
+                "--episodes", action="store_true", help="also their names, as FILE of --held-out has them"
             )
         add_json(command)
         command.set_defaults(run=run)
@@ -88,7 +92,7 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
                 nargs="+",
                 default=(),
                 metavar="NAME",
-                help="which, in this order (default: as first recorded)",
+                help="which, in this order, all of one message (default: as first recorded)",
             )
             one.add_argument(
                 "--units", nargs="+", default=("rad",), metavar="UNIT", help="one for all joints, or one each"
@@ -162,12 +166,19 @@ def run_list(arguments: argparse.Namespace) -> int:
     from astra_ros.data.held_out import held_out
     from astra_ros.data.lerobot import Dataset
 
-    aside, rows = held_out(arguments.held_out) if arguments.held_out else None, []
+    aside, rows, episodes = held_out(arguments.held_out) if arguments.held_out else None, [], []
     for dataset in map(Dataset.open, _paths(arguments.folders)):
         split = aside.split(dataset.name, dataset.episode_names) if aside else None
         rows.append({**_summary(dataset), **({"held_out": len(split.held_out)} if split else {})})
+        episodes += [
+            {"dataset": dataset.name, "episode": name, "frames": dataset.num_frames(name)}
+            for name in dataset.episode_names
+        ]
     _print_table(rows)
-    write_json(arguments.json, {"datasets": rows})
+    if arguments.episodes:
+        print()
+        _print_table(episodes)
+    write_json(arguments.json, {"datasets": rows, **({"episodes": episodes} if arguments.episodes else {})})
     return 0
 
 

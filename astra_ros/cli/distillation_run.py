@@ -44,7 +44,7 @@ class DistillationRun:
         self._train_config = _train_config(teacher, self._teacher)
         torch.manual_seed(self._train_config.seed)
         self._student = student_of(self._teacher, config)
-        self._latents = Path(self._train_config.codec_run or teacher) / "latents"
+        self._latents = self._train_config.codec_folder(teacher) / "latents"
         identity = {
             "teacher": str(teacher),
             "distillation": asdict(config),
@@ -91,7 +91,8 @@ class DistillationRun:
         )
 
     def _deliver(self, student: Checkpoint, skipped: int) -> None:
-        quality = TrainingSamples(self._sets, self._size, self._out / "strips").evaluate(student, 1.0)
+        samples = TrainingSamples(self._sets, self._size, student.config.step_dt, self._out / "strips")
+        quality = samples.evaluate(student, 1.0)
         if quality:
             Progress(HELD_OUT, self._out / "log.jsonl").report(1.0, **quality)
         student.provenance = {

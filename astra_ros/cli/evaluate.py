@@ -86,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.backends.bundle import MANIFEST_FILE, shipped_bundle
 
     model: Path = arguments.model or shipped_bundle()
+    if not model.is_dir():
+        raise ValueError(
+            f"{model}: expected a checkpoint or a bundle, found no such folder; train the one (astra train), or export the"
+            f" other (python -m export.to_onnx CHECKPOINT --out {model})"
+        )
     kind = "bundle" if (model / MANIFEST_FILE).is_file() else "checkpoint"
     _require_test(model, kind, arguments.test)
     _require_read(kind, arguments)

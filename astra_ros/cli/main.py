@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import astra_ros
 from astra_ros.cli.options import require_json_folder
@@ -26,6 +28,7 @@ SUBCOMMANDS = (
     "distill",
     "evaluate",
     "plan",
+    "goal",
     "bench",
 )
 
@@ -59,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.command_line = shlex.join(["astra", *words])  # kept with what the command makes
     try:
         require_json_folder(parsed)
-        code: int = parsed.run(parsed)
+        with _log_on_stderr():
+            code: int = parsed.run(parsed)
     except ModuleNotFoundError as error:
         return _fail(
             parsed.subcommand,
@@ -70,6 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What the package logs, such as which backend was taken and why others were not, a line each."""
+    package, handler = logging.getLogger(astra_ros.__name__), logging.StreamHandler()
+    package.setLevel(logging.INFO)
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
 
 
 def _fail(subcommand: str, line: str) -> int:

@@ -157,7 +157,7 @@ def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:
     if (path / "meta/info.json").is_file():
         raise ValueError(f"recording: expected a bag or DATASET/EPISODE, found a dataset; see {path}/meta/")
     if not (path.parent / "meta/info.json").is_file():
-        return read_episode(path, spec.names, size, topics_from(arguments))
+        return read_episode(path, spec.names, size, topics_from(arguments), units=spec.units)
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.suitability import require_same
 

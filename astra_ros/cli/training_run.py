@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -22,6 +22,7 @@ from astra_ros.denoiser.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_codec,
+    load_weights,
     new_checkpoint,
     save_checkpoint,
     save_codec,
@@ -39,11 +40,11 @@ from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
-from astra_ros.training.mix import open_sets
+from astra_ros.training.mix import as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
-from astra_ros.training.state import require_same_run
+from astra_ros.training.state import begun_with, require_same_run
 from astra_ros.training.trainer import Trainer, TrainingStep
 from astra_ros.training.warm_start import start_at, start_at_video_model
 
@@ -59,7 +60,7 @@ class TrainingRun:
         self._config, self._out, self._fabric, self._command = config, out, fabric, command
         self._model = config.model()
         self._size = (self._model.image_height, self._model.image_width)
-        self._codec_folder = Path(config.start_from or config.codec_run or out)
+        self._codec_folder = config.codec_folder(out)
         self._start = load_checkpoint(Path(config.start_from)) if config.start_from else None
         self._log = out / "log.jsonl" if fabric.is_global_zero else None
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
@@ -67,10 +68,10 @@ class TrainingRun:
         self._earlier = with_earlier({}, *_earlier_data(config))
         self._sets = [
             replace(one, held_out=unseen(one.dataset.name, one.held_out, self._earlier))
-            for one in open_sets(config.data, self._size)
+            for one in as_begun(open_sets(config.data, self._size), out / "split.json", fabric.print)
         ]
-        self._require_same_actions()
-        self._samples = TrainingSamples(self._sets, self._size, out / "strips")
+        self._require_same_actions(self._known_actions)
+        self._samples = TrainingSamples(self._sets, self._size, self._model.step_dt, out / "strips")
         self._encoded: list[EncodedSet] = []
         self._skipped: dict[str, int] = {}
 
@@ -128,13 +129,13 @@ class TrainingRun:
     def _train_denoiser(self, codec: Codec) -> Checkpoint:
         store = LatentStore(self._codec_folder / "latents", codec, self._fabric, self._model.step_dt)
         self._encoded = encode_sets(store, self._sets, self._size, self._fabric)
-        specs = kept_specs(fit_specs(self._encoded, self._model.step_dt), self._known_actions)
+        specs = self._specs()
         torch.manual_seed(self._config.seed)  # of the initial weights
         checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
         if self._start is not None:
             start_at(checkpoint, self._start)
         if self._config.video_model is not None:
-            start_at_video_model(checkpoint, load_checkpoint(Path(self._config.video_model)))
+            start_at_video_model(checkpoint, load_weights(Path(self._config.video_model)))
         segments = segment_sampler(self._encoded, specs, self._config.segment())
         step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective)
         optimizers = denoiser_optimizers(checkpoint.denoiser, checkpoint.denoiser.blocks)
@@ -147,6 +148,15 @@ class TrainingRun:
             "denoiser", step, optimizers, self._config.training, minutes, deliver
         )
         return checkpoint
+
+    def _specs(self) -> dict[str, ActionSpec]:
+        """As fitted at the first start: the weights are of that normalisation."""
+        fitted = kept_specs(fit_specs(self._encoded, self._model.step_dt), self._known_actions)
+        fields = {space: spec.to_json() for space, spec in fitted.items()}
+        begun = begun_with(self._out / "actions.json", fields)
+        specs = {space: ActionSpec.from_json(spec) for space, spec in begun.items()}
+        self._require_same_actions(specs)
+        return specs
 
     def _train(
         self,
@@ -188,10 +198,10 @@ class TrainingRun:
         """Of the model that is started from; what is known keeps its meaning."""
         return self._start.actions if self._start is not None else {}
 
-    def _require_same_actions(self) -> None:
+    def _require_same_actions(self, known: Mapping[str, ActionSpec]) -> None:
         for dataset in (one.dataset for one in self._sets):
-            if (known := self._known_actions.get(dataset.schema.space)) is not None:
-                require_same(dataset.path, dataset.schema, known)
+            if (spec := known.get(dataset.schema.space)) is not None:
+                require_same(dataset.path, dataset.schema, spec)
 
     def _provenance(self) -> dict[str, Any]:
         """Where the model comes from."""

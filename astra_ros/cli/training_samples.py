@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from astra_ros.codec.pictures import decode_latents
 from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.data.lerobot import Dataset
 from astra_ros.data.segments import Window, cut_window, step_actions
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
@@ -52,18 +54,18 @@ class Sample:
 class TrainingSamples:
     """A few held-out episodes of every action space. Where none is held out training episodes are shown, and not scored."""
 
-    def __init__(self, sets: Sequence[TrainingSet], size: tuple[int, int], folder: Path) -> None:
-        self._sets, self._size, self._folder = sets, size, folder
+    def __init__(
+        self, sets: Sequence[TrainingSet], size: tuple[int, int], step_dt: float, folder: Path
+    ) -> None:
+        self._sets, self._size, self._step_dt, self._folder = sets, size, step_dt, folder
         self._scored = {one.dataset.schema.space for one in sets if one.held_out}
 
     def evaluate(self, checkpoint: Checkpoint, share: float) -> dict[str, float]:
         """dB after one second by action space, and what is gained over copying the last frame. Strips go into the folder."""
         table: dict[str, float] = {}
-        scored = round(SCORED_S / checkpoint.config.step_dt)
+        scored = round(SCORED_S / self._step_dt)
         for space, episodes in self._episodes.items():
-            horizon = min((_horizon(one, checkpoint.config.step_dt) for one in episodes), default=0)
-            if horizon < scored:
-                continue
+            horizon = min(_horizon(one, self._step_dt) for one in episodes)
             sample = self._sample(checkpoint, space, episodes, horizon)
             if space in self._scored:
                 predicted, copied = sample.psnr_at(scored - 1)
@@ -83,10 +85,27 @@ class TrainingSamples:
                 print(
                     f"{one.dataset.name}: found no held-out episodes; strips show training episodes, no score"
                 )
-            names = (one.held_out if space in self._scored else one.names)[:EPISODES]
-            kept = episodes.setdefault(space, [])
-            kept += one.dataset.stream(names, self._size, lambda error: print(f"not sampled: {error}"))
-        return episodes
+            names = one.held_out if space in self._scored else one.names
+            chosen = list(islice(self._long_enough(one.dataset, names), EPISODES))
+            if names and not chosen:
+                print(
+                    f"{one.dataset.name}: found none of {SCORED_S:g} s in {len(names)} episodes; not sampled"
+                )
+            episodes[space] = episodes.get(space, []) + chosen
+        return {space: chosen for space, chosen in episodes.items() if chosen}
+
+    def _long_enough(self, dataset: Dataset, names: Sequence[str]) -> Iterator[Episode]:
+        def tell(error: ValueError) -> None:
+            print(f"not sampled: {error}")
+
+        for episode in dataset.stream(names, self._size, tell):
+            try:
+                horizon = _horizon(episode, self._step_dt)
+            except ValueError as error:  # a camera of another rate
+                tell(error)
+                continue
+            if horizon >= round(SCORED_S / self._step_dt):
+                yield episode
 
     def _sample(
         self, checkpoint: Checkpoint, space: str, episodes: Sequence[Episode], horizon: int

@@ -229,6 +229,15 @@ def _learn(type_name: str) -> None:
     typestore().register(definitions)
 
 
+def is_recording(path: Path) -> bool:
+    """Whether it is what `BagReader` takes, by its files' names."""
+    try:
+        _storage(path)
+    except BagError:
+        return False
+    return True
+
+
 def _storage(path: Path) -> Path:
     """What rosbags is to open: the folder, or the one storage file of a folder whose recorder never finished."""
     if path.is_file() and path.suffix in STORAGE_SUFFIXES:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ from astra_ros.frames.preprocess import fit
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+# Of a joint: stamps (m,), sorted, and positions (m,).
+Series = tuple[IntArray, FloatArray]
 
 # Farther from a picture a joint state says nothing of it: an arm moves by centimetres in a tenth of a second.
 JOINTS_WITHIN_S = 0.1
 # A recorder's subscriptions do not begin at the same moment.
 LATE_START_S = 1.0
+# Messages of one stamp are received at most so far apart.
+_RECEIVED_WITHIN_NS = 5 * NANOSECONDS
+_JOINT_STATE = "sensor_msgs/msg/JointState"
+_PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a recording. stamps_ns (t,) of its pictures; picture_size: height and width of the first.
+    """What is in a recording. stamps_ns, received_ns (t,) of its pictures; picture_size: height and width of the first.
 
     joints: the names of its JointStates as they first came, one tuple per set of joints.
     """
 
     stamps_ns: IntArray
+    received_ns: IntArray
     picture_size: tuple[int, int]
     joints: tuple[tuple[str, ...], ...]
 
@@ -64,24 +72,43 @@ class Contents:
 def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
     """Look through a rosbag2 recording; of its pictures only the first is decoded.
 
-    Raises BagError when a topic is missing, or the pictures' stamps do not grow.
+    Raises BagError when a topic is missing or of another type, or the pictures' stamps do not grow.
     """
     topics = topics or EpisodeTopics()
-    stamps: list[int] = []
+    stamps, received = list[int](), list[int]()
     joints: dict[frozenset[str], tuple[str, ...]] = {}
     with BagReader(path) as bag:
-        for topic, message in _needed(bag, (topics.image, topics.joint_states)):
-            if topic == topics.joint_states:
+        _require_topics(bag, topics)
+        for recorded in bag.messages((topics.image, topics.joint_states)):
+            message = bag.deserialize(recorded)
+            if recorded.topic == topics.joint_states:
                 names = tuple(message.name[: len(message.position)])
                 joints.setdefault(frozenset(names), names)
                 continue
             if not stamps:
                 height, width = _rgb(path, message).shape[:2]
             stamps.append(_stamp_ns(message))
+            received.append(recorded.stamp_ns)
     if not joints:
         raise BagError(f"{path}: {topics.joint_states}: expected messages, found none")
     at = _growing(path, topics.image, stamps)
-    return Contents(at, (height, width), tuple(joints.values()))
+    return Contents(at, np.array(received, np.int64), (height, width), tuple(joints.values()))
+
+
+def require_joints(path: Path, topic: str, contents: Contents, names: Sequence[str]) -> None:
+    """Raise BagError unless one message holds all joints: the node takes the positions of an instant from one message."""
+    recorded = dict.fromkeys(name for message in contents.joints for name in message)
+    if missing := [name for name in names if name not in recorded]:
+        raise BagError(
+            f"{path}: {topic}: name: expected {', '.join(names)}; missing {', '.join(missing)}, found"
+            f" {', '.join(recorded) or 'none'}; `ros2 topic echo {topic} --field name` tells their spelling and order"
+        )
+    if not any(set(names) <= set(message) for message in contents.joints):
+        parts = " and ".join(", ".join(message) for message in contents.joints)
+        raise BagError(
+            f"{path}: {topic}: name: expected {', '.join(names)} in one message, found {parts} in separate ones; join them"
+            " into one message with joint_state_publisher's source_list, then record again"
+        )
 
 
 def read_episode(
@@ -89,37 +116,43 @@ def read_episode(
     names: Sequence[str],
     size: int | tuple[int, int],
     topics: EpisodeTopics | None = None,
+    *,
+    units: Sequence[str] = (),
     frames: range | None = None,
+    contents: Contents | None = None,
 ) -> Episode:
     """Read a rosbag2 recording. names: joints in the model's order; size: of the pictures, a square's side or (height, width).
 
-    frames: which of its pictures; all by default. Those without joint states near them, up to a second at either end, are
-    left out. Raises BagError when a topic or a joint is missing, or stamps do not fit each other.
+    units: of the joints, where they are known; one in "rad" must not wrap. frames: which of its pictures; all by default. Those
+    without joint states near them, up to a second at either end, are left out. contents: where it was looked through already.
+    Raises BagError when a topic or a joint is missing, no message holds all joints, or stamps do not fit each other.
     """
     topics = topics or EpisodeTopics()
-    height, width = (size, size) if isinstance(size, int) else size
-    stamps, pixels = list[int](), list[ByteArray]()
-    joints: dict[str, list[Any]] = {topics.joint_states: [], topics.joint_commands: []}
+    contents = contents or read_contents(path, topics)
+    require_joints(path, topics.joint_states, contents, names)
+    part = slice(frames.start, frames.stop) if frames else slice(None)
+    used, received = contents.stamps_ns[part], contents.received_ns[part]
+    start_ns, end_ns = int(received[0]) - _RECEIVED_WITHIN_NS, int(received[-1]) + _RECEIVED_WITHIN_NS
     with BagReader(path) as bag:
-        for topic, message in _needed(bag, (topics.image, topics.joint_states), topics.joint_commands):
-            if topic != topics.image:
-                joints[topic].append(message)
-                continue
-            if frames is None or len(stamps) in frames:
-                pixels.append(fit(_rgb(path, message), height, width))
-            stamps.append(_stamp_ns(message))
-    at = _growing(path, topics.image, stamps)
-    used = at if frames is None else at[frames.start : frames.stop]
-    states = _joints(path, topics.joint_states, joints[topics.joint_states], names)
-    kept = _covered(path, topics.joint_states, used, states)
-    used = used[kept]
+        recorded = _positions(bag, topics.joint_states, start_ns, end_ns)
+        commands = _positions(bag, topics.joint_commands, None, end_ns)  # an old one may be in force
+        states = _states(path, topics.joint_states, recorded, names)
+        kept = _covered(path, topics.joint_states, used, states)
+        used = used[kept]
+        angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad"]
+        _require_unwrapped(path, topics.joint_states, used, {name: recorded[name] for name in angles})
+        pixels = _pixels(bag, topics.image, used, received[kept], size)
     measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
-    commanded = measured
-    if sent := joints[topics.joint_commands]:
-        commands = _joints(path, topics.joint_commands, sent, names)
-        _require_same_clock(path, topics.joint_commands, at, commands)
-        commanded = _last_before(used, commands, measured)
-    return Episode(path.name, used, np.stack(pixels[kept]), measured, commanded)
+    if commands:
+        _require_commands(path, topics.joint_commands, contents.stamps_ns, commands, names)
+    return Episode(
+        recording_name(path), used, pixels, measured, _last_before(used, commands, names, measured)
+    )
+
+
+def recording_name(path: Path) -> str:
+    """The folder's name, or a lone file's without its suffix."""
+    return path.stem if path.is_file() else path.name
 
 
 def frame_stride(episode: Episode, step_dt: float) -> int:
@@ -134,17 +167,52 @@ def frame_stride(episode: Episode, step_dt: float) -> int:
     return stride
 
 
+def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
+    """All but the commands are there, and of the types that are read."""
+    for topic in (topics.image, topics.joint_states):
+        if topic not in bag.topics:
+            raise BagError(f"{bag.path}: expected topic {topic}, found {', '.join(sorted(bag.topics))}")
+    _require_type(bag, topics.image, *_PICTURES)
+    _require_type(bag, topics.joint_states, _JOINT_STATE)
+    if topics.joint_commands in bag.topics:
+        hint = "; import without them: --joint-commands NONE"
+        _require_type(bag, topics.joint_commands, _JOINT_STATE, hint=hint)
+
+
+def _require_type(bag: BagReader, topic: str, *types: str, hint: str = "") -> None:
+    if (found := bag.topics[topic].type) not in types:
+        raise BagError(f"{bag.path}: {topic}: expected {' or '.join(types)}, found {found}{hint}")
+
+
 def _stamp_ns(message: Any) -> int:
     return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
 
 
-def _needed(bag: BagReader, topics: Sequence[str], *optional: str) -> Iterator[tuple[str, Any]]:
-    """Topic and content of every message, in the order of reception."""
-    for topic in topics:
-        if topic not in bag.topics:
-            raise BagError(f"{bag.path}: expected topic {topic}, found {', '.join(sorted(bag.topics))}")
-    for message in bag.messages([*topics, *(topic for topic in optional if topic in bag.topics)]):
-        yield message.topic, bag.deserialize(message)
+def _positions(bag: BagReader, topic: str, start_ns: int | None, end_ns: int) -> dict[str, Series]:
+    """What was received on a topic, by joint; several publishers may share it, and it may be absent."""
+    columns: dict[str, tuple[array[int], array[float]]] = {}
+    for recorded in bag.messages((topic,), start_ns, end_ns) if topic in bag.topics else ():
+        message = bag.deserialize(recorded)
+        for name, position in zip(message.name, message.position, strict=False):
+            stamps, positions = columns.setdefault(name, (array("q"), array("f")))
+            stamps.append(_stamp_ns(message))
+            positions.append(position)
+    return {name: _sorted(np.array(at), np.array(values)) for name, (at, values) in columns.items()}
+
+
+def _sorted(stamps: IntArray, positions: FloatArray) -> Series:
+    order = np.argsort(stamps, kind="stable")
+    return stamps[order], positions[order]
+
+
+def _pixels(
+    bag: BagReader, topic: str, at: IntArray, received_ns: IntArray, size: int | tuple[int, int]
+) -> ByteArray:
+    """(t, h, w, 3) the pictures of those stamps."""
+    height, width = (size, size) if isinstance(size, int) else size
+    messages = map(bag.deserialize, bag.messages((topic,), int(received_ns[0]), int(received_ns[-1]) + 1))
+    shown = (message for message in messages if at[0] <= _stamp_ns(message) <= at[-1])
+    return np.stack([fit(_rgb(bag.path, message), height, width) for message in shown])
 
 
 def _rgb(path: Path, message: Any) -> ByteArray:
@@ -169,27 +237,31 @@ def _growing(path: Path, topic: str, stamps: list[int]) -> IntArray:
     return at
 
 
-def _joints(
-    path: Path, topic: str, messages: list[Any], names: Sequence[str]
-) -> list[tuple[IntArray, FloatArray]]:
-    """Per joint of `names` its stamps (m,), sorted, and positions (m,); several publishers may share a topic."""
-    if not messages:
-        raise BagError(f"{path}: {topic}: expected messages, found none")
-    series: dict[str, list[tuple[int, float]]] = {}
-    for message in messages:
-        for name, position in zip(message.name, message.position, strict=False):
-            series.setdefault(name, []).append((_stamp_ns(message), position))
-    if missing := set(names) - set(series):
-        raise BagError(f"{path}: joints {sorted(missing)} not recorded; it holds {list(series)}")
-    return [_sorted(series[name]) for name in names]
+def _states(path: Path, topic: str, recorded: Mapping[str, Series], names: Sequence[str]) -> list[Series]:
+    """Of every joint of `names`."""
+    if missing := [name for name in names if name not in recorded]:
+        raise BagError(
+            f"{path}: {topic}: expected joint states while the camera ran, found none of {', '.join(missing)}; record both"
+            " together"
+        )
+    return [recorded[name] for name in names]
 
 
-def _sorted(rows: list[tuple[int, float]]) -> tuple[IntArray, FloatArray]:
-    stamps, positions = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
-    return np.array(stamps, np.int64), np.array(positions, np.float32)
+def _require_unwrapped(path: Path, topic: str, at: IntArray, angles: Mapping[str, Series]) -> None:
+    """Halfway between +pi and -pi is 0, on the joint's other side."""
+    for name, (stamps, positions) in angles.items():
+        first, last = np.searchsorted(stamps, (at[0], at[-1]))
+        used = positions[max(first - 1, 0) : last + 1]
+        jumps = np.flatnonzero(np.abs(np.diff(used)) > np.pi)
+        if jumps.size:
+            before, after = used[jumps[0] : jumps[0] + 2]
+            raise BagError(
+                f"{path}: {topic}: position: expected {name} to turn by less than pi rad from one joint state to the next,"
+                f" found {before:.2f} and then {after:.2f}; it wraps: publish it unwrapped, or leave it out with --joints"
+            )
 
 
-def _covered(path: Path, topic: str, at: IntArray, states: list[tuple[IntArray, FloatArray]]) -> slice:
+def _covered(path: Path, topic: str, at: IntArray, states: Sequence[Series]) -> slice:
     """The frames that are not before the first or after the last joint state; of the others none may lack one nearby."""
     away = np.max([_distance(at, stamps) for stamps, _ in states], axis=0)
     near = np.flatnonzero(away <= JOINTS_WITHIN_S * NANOSECONDS)
@@ -211,12 +283,17 @@ def _distance(at: IntArray, stamps: IntArray) -> IntArray:
     return np.minimum(np.abs(at - stamps[before]), np.abs(stamps[after] - at))
 
 
-def _require_same_clock(
-    path: Path, topic: str, at: IntArray, commands: list[tuple[IntArray, FloatArray]]
+def _require_commands(
+    path: Path, topic: str, at: IntArray, commands: Mapping[str, Series], names: Sequence[str]
 ) -> None:
-    """Commands that were recorded while the camera ran have stamps of that time."""
+    """Commands are of the model's joints; those that were recorded while the camera ran have stamps of that time."""
+    if not set(names) & set(commands):
+        raise BagError(
+            f"{path}: {topic}: name: expected some of {', '.join(names)}, found {', '.join(commands)}; give the topic of"
+            " their commands, or import without them (--joint-commands NONE)"
+        )
     margin = LATE_START_S * NANOSECONDS
-    for stamps, _ in commands:
+    for stamps, _ in (commands[name] for name in names if name in commands):
         first, last = stamps[0], stamps[-1]
         if (len(stamps) > 1 and first == last) or last < at[0] - margin or first > at[-1] + margin:
             raise BagError(
@@ -227,11 +304,13 @@ def _require_same_clock(
 
 
 def _last_before(
-    at: IntArray, commands: list[tuple[IntArray, FloatArray]], measured: FloatArray
+    at: IntArray, commands: Mapping[str, Series], names: Sequence[str], measured: FloatArray
 ) -> FloatArray:
-    """(t, a) what was in force at each time; before the first command of a joint, where it was."""
-    columns = []
-    for (stamps, positions), held in zip(commands, measured.T, strict=True):
-        index = np.searchsorted(stamps, at) - 1
-        columns.append(np.where(index < 0, held, positions[index]))
-    return np.stack(columns, axis=1)
+    """(t, a) what was in force at each time; where a joint was until its first command, which may never come."""
+    commanded = measured.copy()
+    for column, name in enumerate(names):
+        if name in commands:
+            stamps, positions = commands[name]
+            last = np.searchsorted(stamps, at) - 1
+            commanded[last >= 0, column] = positions[last[last >= 0]]
+    return commanded

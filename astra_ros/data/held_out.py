@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 _WILD = frozenset("*?[")
+_SHOWN = 5
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +47,24 @@ class HeldOut:
         for pattern in self.patterns[dataset]:
             found = {name for name in episodes if name == pattern or fnmatchcase(name, pattern)}
             if not found:
-                self._tell_useless(dataset, pattern)
+                self._tell_useless(dataset, pattern, episodes)
             aside |= found
         return Split(
             tuple(name for name in episodes if name not in aside),
             tuple(name for name in episodes if name in aside),
         )
 
-    def _tell_useless(self, dataset: str, pattern: str) -> None:
+    def _tell_useless(self, dataset: str, pattern: str, episodes: Sequence[str]) -> None:
         if not _WILD & set(pattern):
-            raise ValueError(f"{self.path}: {dataset}: expected names of its episodes, found {pattern}")
+            parts = [name for name in episodes if name.startswith(pattern)]
+            hint = (
+                f'"{pattern}*" holds out the {len(parts)} that begin like it'
+                if parts
+                else f"it has {_some(episodes)}"
+            )
+            raise ValueError(
+                f"{self.path}: {dataset}: expected names of its episodes, found {pattern}; {hint}"
+            )
         logger.warning(
             "%s: %s: expected patterns of its episodes' names, found %s, which holds none out",
             self.path,
@@ -65,7 +74,12 @@ class HeldOut:
 
 
 def held_out(path: Path) -> HeldOut:
-    """Read the file. Raises ValueError, one line, when it is not a list of names per dataset."""
+    """Read the file. Raises ValueError, one line, when there is none, or it is not a list of names per dataset."""
+    if not path.exists():
+        raise ValueError(
+            f"held_out: expected a file of held-out episodes, found none at {path}; run in the clone, or give yours "
+            "(data.held_out=FILE to train, else --held-out FILE)"
+        )
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -76,5 +90,11 @@ def held_out(path: Path) -> HeldOut:
         )
     for dataset, names in content.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path}: {dataset}: expected a list of episode names, found {names!r}")
+            quoted = '; quote names that are numbers ["003"]' if isinstance(names, list) else ""
+            raise ValueError(f"{path}: {dataset}: expected a list of episode names, found {names!r}{quoted}")
     return HeldOut(path, {dataset: tuple(names) for dataset, names in content.items()})
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

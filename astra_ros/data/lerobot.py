@@ -85,12 +85,15 @@ class Dataset:
         measured = _matrix(record, table, self._index.measured, self.schema.dim)
         action = _matrix(record, table, self._index.commanded, self.schema.dim)
         pictures = table[self._index.camera] if record.video is None else None
+        commanded = self._led(record, measured, action)
+        # One column is both: positions as they are, rates moved by one row, so that they lead to their frames.
+        is_one = self._index.commanded == self._index.measured
         return Episode(
             name=name,
             stamps_ns=_stamps_ns(record, table),
             pixels=_pixels(record, pictures, (size, size) if isinstance(size, int) else size),
-            measured=measured,
-            commanded=self._led(record, measured, action),
+            measured=commanded if is_one else measured,
+            commanded=commanded,
         )
 
     def stream(

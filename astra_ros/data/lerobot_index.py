@@ -69,6 +69,7 @@ def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
 
     Raises EpisodeError when a file is missing or says what cannot be used.
     """
+    _require_dataset(path)
     file, info = path / INFO, read_json(path / INFO)
     version = _field(file, info, "codebase_version", str)
     if version not in VERSIONS:
@@ -85,6 +86,17 @@ def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
     fps = float(_field(file, info, "fps", int | float))
     sizes = (_size(path / ASTRA, own, field) for field in ("size", "camera"))
     return DatasetIndex(name, fps, schema, key, measured, commanded, tuple(records), *sizes)
+
+
+def _require_dataset(path: Path) -> None:
+    """Raises EpisodeError where there is no folder, or one of datasets."""
+    if not path.is_dir():
+        raise EpisodeError(path, "folder", "a dataset", "no such folder")
+    inside = sorted(file.parents[1].name for file in path.glob(f"*/{INFO}"))
+    if inside and not (path / INFO).exists():
+        raise EpisodeError(
+            path, "folder", "a dataset", f"a folder of datasets: {', '.join(inside)}; name one"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -211,8 +223,9 @@ def _schema(
         return _own_schema(path / ASTRA, own["schema"])
     feature = _field(path / INFO, features, commanded, dict)
     dim = int(_field(path / INFO, feature, "shape", list)[0])
-    found = _flatten(feature.get("names"))
-    names = tuple(found) if len(found) == dim else tuple(f"{commanded}_{i}" for i in range(dim))
+    found = _joint_names(feature.get("names"))
+    is_usable = len(found) == len(set(found)) == dim
+    names = tuple(found) if is_usable else tuple(f"{commanded}_{i}" for i in range(dim))
     return ActionSchema(name, "arm", "joint_position", names, ("",) * dim)
 
 
@@ -223,6 +236,14 @@ def _own_schema(file: Path, fields: Any) -> ActionSchema:
         raise EpisodeError(
             file, "schema", "space, modality, representation, names, units", str(error)
         ) from None
+
+
+def _joint_names(names: Any) -> list[str]:
+    """Flat; where groups share a name, every one has its group's before it."""
+    flat = _flatten(names)
+    if len(set(flat)) == len(flat) or not isinstance(names, dict):
+        return flat
+    return [f"{group}_{name}" for group, members in names.items() for name in _joint_names(members)]
 
 
 def _flatten(names: Any) -> list[str]:

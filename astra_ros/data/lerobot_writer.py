@@ -73,6 +73,8 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._lines:
+            (self.path / ASTRA).unlink()  # what failed wholly must not bind what is tried next
         self._lock.close()
 
     def has(self, name: str) -> bool:
@@ -130,10 +132,11 @@ class DatasetWriter:
         file, declared = self.path / ASTRA, json.loads(json.dumps(wanted))
         if not file.exists():
             _write_json(file, declared)
-        for field, value in read_json(file).items():
-            if value != declared.get(field):
+        asked = _fields(declared)
+        for field, value in _fields(read_json(file)).items():
+            if value != asked.get(field):
                 raise ValueError(
-                    f"{file}: {field}: expected {declared.get(field)} as asked for, found {value}; "
+                    f"{file}: {field}: expected {asked.get(field)} as asked for, found {value}; "
                     f"choose another folder, or remove this one (rm -r {self.path})"
                 )
 
@@ -157,7 +160,9 @@ class DatasetWriter:
             raise EpisodeError(episode.name, "stamps_ns", "growing", f"a step of {np.diff(stamps).min()}")
         rate = NANOSECONDS / float(np.median(np.diff(stamps)))
         if abs(rate - self._fps) > _RATE_TOLERANCE * self._fps:
-            raise EpisodeError(episode.name, "stamps_ns", f"{self._fps:g} frames per second", f"{rate:.2f}")
+            remedy = "import it into a dataset of its own, or fix the exposure and record again"
+            found = f"a camera at {rate:.3g} Hz; {remedy}"
+            raise EpisodeError(episode.name, "stamps_ns", f"{self._fps:g} Hz, the dataset's rate", found)
 
     def _write_info(self) -> None:
         count = len(self._lines)
@@ -179,6 +184,12 @@ class DatasetWriter:
             "features": features(self._schema, self._fps, *self._size),
         }
         _write_json(self.path / INFO, info)
+
+
+def _fields(declared: dict[str, Any]) -> dict[str, Any]:
+    """With the schema's fields among the others, so that what differs is named alone."""
+    others = {field: value for field, value in declared.items() if field != "schema"}
+    return others | {f"schema.{field}": value for field, value in declared.get("schema", {}).items()}
 
 
 def _lock(path: Path) -> Any:

@@ -40,6 +40,8 @@ class ActionSchema:
         for field, known in (("modality", MODALITIES), ("representation", tuple(REPRESENTATIONS))):
             if (found := getattr(self, field)) not in known:
                 raise ValueError(f"schema.{field}: expected one of {', '.join(known)}, found {found!r}")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"schema.names: expected every name once, found {', '.join(self.names)}")
         if len(self.units) != len(self.names):
             raise ValueError(
                 f"schema.units: expected {len(self.names)} entries (one per name), found {len(self.units)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,15 @@ from astra_ros.denoiser.io import ModelDims
 from astra_ros.denoiser.presets import ModelConfig
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+_PRIOR = "action_encoder.router_prior"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a checkpoint by name, not held against its networks."""
+
+    codec: dict[str, Tensor]
+    denoiser: dict[str, Tensor]
 
 
 @dataclass
@@ -70,7 +80,7 @@ def new_checkpoint(config: ModelConfig, specs: Sequence[ActionSpec]) -> Checkpoi
 def save_codec(path: Path, codec: Codec) -> None:
     """The codec alone, so that a denoiser can be trained again on the same latents."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in codec.state_dict().items()}, path)
+    _replace(path, {key: value.contiguous() for key, value in codec.state_dict().items()})
 
 
 def load_codec(path: Path, config: CodecConfig) -> Codec:
@@ -81,30 +91,48 @@ def load_codec(path: Path, config: CodecConfig) -> Codec:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write config.json and weights.safetensors."""
+    """Write weights.safetensors and config.json, each at once: whoever interrupts leaves the old file or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
+    _replace(
+        folder / WEIGHTS_FILE,
+        {**_named("codec", checkpoint.codec), **_named("denoiser", checkpoint.denoiser)},
+    )
     fields = {
         "model": checkpoint.config.to_json(),
         "actions": [spec.to_json() for spec in checkpoint.actions.values()],
         "provenance": checkpoint.provenance,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
-    weights = {**_named("codec", checkpoint.codec), **_named("denoiser", checkpoint.denoiser)}
-    save_file(weights, folder / WEIGHTS_FILE)
+    partial = (folder / CONFIG_FILE).with_suffix(".partial")
+    partial.write_text(json.dumps(fields, indent=2) + "\n")
+    os.replace(partial, folder / CONFIG_FILE)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Strict: raises FileNotFoundError or ValueError when the weights are not exactly those of the config."""
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"checkpoint {folder}: expected {name}, found none; train one with `astra train`"
-            )
-    checkpoint = _from_config(folder / CONFIG_FILE)
-    weights = load_file(folder / WEIGHTS_FILE)
-    for name, module in (("codec", checkpoint.codec), ("denoiser", checkpoint.denoiser)):
-        _load_strictly(module, _below(name, weights), folder / WEIGHTS_FILE)
+    checkpoint, weights = _from_config(_found(folder, CONFIG_FILE)), load_weights(folder)
+    file = folder / WEIGHTS_FILE
+    if {*checkpoint.denoiser.state_dict()} - {*weights.denoiser} == {_PRIOR}:
+        raise ValueError(
+            f"{file}: {_PRIOR}: expected one, found none: trained before action experts began one per modality; "
+            "train again, or take it as video_model"
+        )
+    _load_strictly(checkpoint.codec, weights.codec, file)
+    _load_strictly(checkpoint.denoiser, weights.denoiser, file)
     return checkpoint
+
+
+def load_weights(folder: Path) -> Weights:
+    """What a checkpoint's file holds, of any version. Raises FileNotFoundError."""
+    weights = load_file(_found(folder, WEIGHTS_FILE))
+    return Weights(_below("codec", weights), _below("denoiser", weights))
+
+
+def _found(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"checkpoint {folder}: expected {name}, found none; train one with `astra train`"
+        )
+    return folder / name
 
 
 def _from_config(path: Path) -> Checkpoint:
@@ -129,6 +157,12 @@ def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) ->
         raise ValueError(
             f"{path}: weights do not fit the {type(module).__name__} of its config: {found}"
         ) from error
+
+
+def _replace(path: Path, weights: dict[str, Tensor]) -> None:
+    partial = path.with_suffix(".partial")
+    save_file(weights, partial)
+    os.replace(partial, path)
 
 
 def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Means with 95 % intervals. What varies independently is the episode, so episodes are resampled, not frames.
 
-What several cameras saw of one trajectory varies together and is one episode here.
+What several cameras saw of one trajectory, and the pieces that it was cut into, vary together and are one episode here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 BOOTSTRAP_RESAMPLES = 2000
 _BOUNDS = (2.5, 97.5)
-_CAMERA = re.compile(r"_cam\d+$")  # as importers name the views of a trajectory
+_PART = re.compile(r"(_cam\d+|_segment_\d+)+$")  # as importers name the views and the pieces of a trajectory
 _Z = 1.959964  # standard normal quantile of 97.5 %
 
 Values = npt.NDArray[np.floating[Any]]
@@ -38,8 +38,8 @@ class Interval:
 
 
 def by_episode(episodes: Sequence[str]) -> list[np.ndarray]:
-    """Rows of each independent episode: its name less the number of the camera, in order of first appearance."""
-    names = np.array([_CAMERA.sub("", episode) for episode in episodes])
+    """Rows of each independent episode: its name less the number of camera and piece, in order of first appearance."""
+    names = np.array([_PART.sub("", episode) for episode in episodes])
     return [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
 
 

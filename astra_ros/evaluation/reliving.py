@@ -26,10 +26,6 @@ class Moment:
     happened: ByteArray
 
 
-class TooShortError(ValueError):
-    """An episode without a moment that has a whole history behind and the horizon before it. One line."""
-
-
 def long_enough(
     episodes: Iterable[Episode], manifest: Manifest, horizon: int, on_skip: Callable[[str], None]
 ) -> Iterator[Episode]:
@@ -38,7 +34,7 @@ def long_enough(
     for episode in episodes:
         try:
             _bounds(manifest, episode, horizon)
-        except TooShortError as error:
+        except ValueError as error:
             on_skip(str(error))
         else:
             num_used += 1
@@ -53,7 +49,7 @@ def long_enough(
 def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int) -> Iterator[Moment]:
     """Moments with a whole history behind and the horizon before them, `every` so many camera frames.
 
-    Raises TooShortError for an episode without one.
+    Raises ValueError for an episode without one, or of a camera whose frames do not fit the model's step.
     """
     manifest = world_model.manifest
     first, end, stride = _bounds(manifest, episode, horizon)
@@ -73,7 +69,7 @@ def _bounds(manifest: Manifest, episode: Episode, horizon: int) -> tuple[int, in
     stride = frame_stride(episode, manifest.action.step_dt)
     first, end = (manifest.history.num_slots - 1) * stride, len(episode.pixels) - horizon * stride
     if first >= end:
-        raise TooShortError(
+        raise ValueError(
             f"{episode.name}: expected more than {first + horizon * stride} frames, a history and a horizon of"
             f" {horizon}, found {len(episode.pixels)}"
         )

@@ -57,16 +57,15 @@ def cem(
     mean = require_mean(mean, spec)
     sampler = Sampler(spec, mean[0] if anchor is None else anchor, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.initial_std) * sampler.half_range, (len(mean), 1))
-    best, best_cost, history = mean, np.float32(np.inf), []
+    best, history = mean, []
     for iteration in range(config.iterations):
         plans = sampler.around(mean, std, config.num_samples, best if iteration else None)
         found = evaluated(costs, plans)
         order = np.argsort(found, kind="stable")
-        if not iteration or found[order[0]] < best_cost:
-            best, best_cost = plans[order[0]].copy(), found[order[0]]
+        best = plans[order[0]].copy()
         elites = plans[order[: config.num_elites]]
         mean = config.momentum * mean + (1 - config.momentum) * elites.mean(axis=0)
         fitted = config.momentum * std + (1 - config.momentum) * elites.std(axis=0)
         std = np.maximum(fitted, config.min_std * sampler.half_range)
-        history.append(float(best_cost))
-    return Planned(best, float(best_cost), tuple(history))
+        history.append(float(found[order[0]]))
+    return Planned(best, history[-1], tuple(history))

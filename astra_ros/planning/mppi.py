@@ -51,18 +51,17 @@ def mppi(
     mean = require_mean(mean, spec)
     sampler = Sampler(spec, mean[0] if anchor is None else anchor, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.std) * sampler.half_range, (len(mean), 1))
-    best, best_cost, history = mean, np.float32(np.inf), []
+    best, history = mean, []
     for iteration in range(config.iterations + 1):
-        count = config.num_samples if iteration < config.iterations else 1
+        count = config.num_samples if iteration < config.iterations else 2
         plans = sampler.around(mean, std, count, best if iteration else None)
         found = evaluated(costs, plans)
         winner = int(np.argmin(found))
-        if not iteration or found[winner] < best_cost:
-            best, best_cost = plans[winner].copy(), found[winner]
+        best = plans[winner].copy()
         weights = _weights(found, config.temperature)
         mean = config.momentum * mean + (1 - config.momentum) * np.tensordot(weights, plans, axes=1)
-        history.append(float(best_cost))
-    return Planned(best, float(best_cost), tuple(history))
+        history.append(float(found[winner]))
+    return Planned(best, history[-1], tuple(history))
 
 
 def _weights(costs: FloatArray, temperature: float) -> FloatArray:

@@ -16,7 +16,10 @@ Costs = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True)
 class Planned:
-    """plan: (horizon, a), the best that was evaluated. cost: its own. history: best cost after every iteration."""
+    """plan: (horizon, a), the best of the last iteration. cost: its own. history: best cost of every iteration.
+
+    The best so far is evaluated again in every iteration: costs may change meanwhile, with the goal or the picture.
+    """
 
     plan: FloatArray
     cost: float
@@ -41,11 +44,13 @@ class Sampler:
         self.half_range = ((np.array(spec.upper) - np.array(spec.lower)) / 2).astype(np.float32)
 
     def around(self, mean: FloatArray, std: FloatArray, count: int, best: FloatArray | None) -> FloatArray:
-        """(count, horizon, a): the mean itself, the best plan so far if there is one, and samples. std: (horizon, a)."""
+        """(count, horizon, a): the best plan so far if there is one, the mean itself, and samples. std: (horizon, a).
+
+        The best comes unchanged, so that the least cost of all, the first of equal ones, is of the best from then on.
+        """
         plans = mean + std * self._noise((count, *mean.shape))
-        plans[0] = mean
-        if best is not None and count > 1:
-            plans[1] = best
+        known = [mean] if best is None else [best, mean][:count]
+        plans[: len(known)] = known
         return self._limited(self._spec.clip(plans.astype(np.float32)))
 
     def _limited(self, plans: FloatArray) -> FloatArray:
@@ -53,7 +58,7 @@ class Sampler:
         if self._spec.representation == "joint_position":
             before = np.broadcast_to(self._anchor, plans[:, 0].shape)
             for row in plans.swapaxes(0, 1):
-                row[:] = before + np.clip(row - before, -self._max_step, self._max_step)
+                row[:] = np.clip(row, before - self._max_step, before + self._max_step)
                 before = row
         return plans
 

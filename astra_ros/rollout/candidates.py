@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -27,10 +26,17 @@ class Candidates:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._rollouts: dict[int, Rollout] = {}
 
-    @cached_property
-    def _rollouts(self) -> dict[int, Rollout]:
-        return {batch: self._backend.rollout(batch) for batch in self._backend.manifest.batches}
+    def prepare(self) -> Iterator[None]:
+        """Opens the graphs of every batch and checks their golden vectors; returns control after every graph.
+
+        The first roll_out does it otherwise. Nothing is left to do the second time. Raises BundleError.
+        """
+        for batch in self._backend.manifest.batches:
+            if batch not in self._rollouts:
+                yield from self._backend.prepare(batch)
+                self._rollouts[batch] = self._backend.rollout(batch)
 
     @property
     def largest_batch(self) -> int:
@@ -47,9 +53,10 @@ class Candidates:
     ) -> Iterator[Futures | None]:
         """Futures of all plans (n, horizon, a), a batch after the other; None after every chunk that completes none.
 
-        Whoever asks may therefore stop, or do something else, after each chunk. All plans see the same noise.
-        num_steps: as for Rollout.sample.
+        Whoever asks may therefore stop, or do something else, after each chunk, and after each piece of `prepare` if that
+        was not done before. All plans see the same noise. num_steps: as for Rollout.sample.
         """
+        yield from self.prepare()
         for group, batch in _groups(len(plans), self._backend.manifest.batches):
             rows = plans[group.start : group.stop]
             # A batch has a fixed size: its last places repeat the last plan.
@@ -58,9 +65,9 @@ class Candidates:
             for chunk in roll_out(
                 self._rollouts[batch], past, padded, self._backend.manifest, seed, num_steps
             ):
-                if chunks:
+                chunks.append(chunk[: len(rows)])
+                if len(chunks) * chunk.shape[1] < plans.shape[1]:
                     yield None
-                chunks.append(chunk[: len(rows)].copy())
             yield Futures(group, np.concatenate(chunks, axis=1)[:, : plans.shape[1]])
 
 

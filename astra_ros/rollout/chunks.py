@@ -15,17 +15,18 @@ from astra_ros.types import FloatArray
 def roll_out(
     rollout: Rollout, past: Past, plan: FloatArray, manifest: Manifest, seed: int, num_steps: int = 0
 ) -> Iterator[FloatArray]:
-    """Latents (b, t, c, h, w) of one chunk after the other, overwritten by the next; plan (b, horizon, a).
+    """Latents (b, t, c, h, w) of one chunk after the other; plan (b, horizon, a).
 
     All candidates are given the same noise, so that what differs between them comes from their actions. Chunks are
     whole: the last one holds still beyond the plan's end. num_steps: as for Rollout.sample.
+    Each chunk is a copy, from which the next one follows: in between, the backend may answer somebody else.
     """
     generator, previous = np.random.default_rng(seed), None
     rollout.begin(past)
     for actions in _chunks(plan, manifest.chunk_len):
         if previous is not None:
             rollout.append(*previous)
-        latents = rollout.sample(_noise(generator, len(plan), manifest), actions, num_steps)
+        latents = rollout.sample(_noise(generator, len(plan), manifest), actions, num_steps).copy()
         yield latents
         previous = latents, actions
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.bundle import Bundle, replace_file
 from astra_ros.backends.manifest import BundleError
 from astra_ros.types import FloatArray
 
@@ -80,7 +81,9 @@ class Trust:
     def save(self, file: Path) -> None:
         lines = {"limit": np.float32(self.limit), "intercept": self.intercept, "slope": self.slope}
         arrays: dict[str, Any] = {**vars(self.familiarity), **lines}
-        np.savez_compressed(file, **arrays)
+        archive = BytesIO()
+        np.savez_compressed(archive, **arrays)
+        replace_file(file, archive.getvalue())
 
 
 def describe(latents: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from astra_ros.backends.base import Backend, Past
-from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistoryMemory
@@ -36,15 +37,21 @@ class WorldModel:
 
     @classmethod
     def load(
-        cls, bundle_dir: Path | str, backend: str = "auto", num_threads: int = 2, precision: str = "auto"
+        cls,
+        bundle_dir: Path | str,
+        backend: str = "auto",
+        num_threads: int = 2,
+        precision: str = "auto",
+        joint_prefix: str = "",
     ) -> WorldModel:
-        """Verify a bundle, open it (backends.factory.open_backend) and warm up. Raises BundleError or BackendError."""
-        bundle = load_bundle(bundle_dir)
+        """Verify a bundle and open it (backends.factory.open_backend). Raises BundleError or BackendError.
+
+        joint_prefix: put before the names in `manifest.action`, for a robot that has the model's arm under other names.
+        """
+        bundle = _with_joint_prefix(load_bundle(bundle_dir), joint_prefix)
         _require_joint_positions(bundle.manifest)
         trust = load_trust(bundle)
-        opened = open_backend(bundle, backend, num_threads, precision)
-        opened.warmup()
-        return cls(opened, trust)
+        return cls(open_backend(bundle, backend, num_threads, precision), trust)
 
     @property
     def manifest(self) -> Manifest:
@@ -80,7 +87,7 @@ class WorldModel:
         started = perf_counter()
         plan = self._checked(plan)
         chunks = roll_out(self._rollout, self.past(t0_ns), plan[None], self.manifest, seed)
-        latents = np.concatenate([chunk[0].copy() for chunk in chunks])[: len(plan)]
+        latents = np.concatenate([chunk[0] for chunk in chunks])[: len(plan)]
         frames = self._backend.decode(latents)
         return Prediction(frames, latents, seed, perf_counter() - started, self.novelty(t0_ns))
 
@@ -118,6 +125,12 @@ class WorldModel:
         if not np.isfinite(plan).all():
             raise ValueError(f"plan: expected finite positions, found {plan[~np.isfinite(plan)][0]}")
         return np.ascontiguousarray(plan, np.float32)
+
+
+def _with_joint_prefix(bundle: Bundle, prefix: str) -> Bundle:
+    action = bundle.manifest.action
+    action = replace(action, names=tuple(prefix + name for name in action.names))
+    return replace(bundle, manifest=replace(bundle.manifest, action=action))
 
 
 def _require_joint_positions(manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
@@ -34,11 +34,11 @@ def parameter(default: Any, description: str, limits: Limits = Limits(), *, is_l
     return field(default=default, metadata={"description": description, "limits": limits, "is_live": is_live})
 
 
-def require_choices(config: Any) -> None:
-    """Raises ConfigError for a text that is none of a field's choices."""
+def require_choices(config: Any, names: Container[str] | None = None) -> None:
+    """Raises ConfigError for a text that is none of a field's choices. names: of the fields; None: all."""
     for one in fields(config):
         choices, found = limits_of(one).choices, getattr(config, one.name)
-        if choices and found not in choices:
+        if choices and found not in choices and (names is None or one.name in names):
             raise ConfigError(f"{one.name}: expected one of {', '.join(choices)}, found {found!r}")
 
 

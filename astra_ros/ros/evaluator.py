@@ -24,10 +24,13 @@ from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.tickets import Progress, Reply, Ticket
 from astra_ros.ros.worker import Forecast, Match
 from astra_ros.srv import EvaluateActions
-from astra_ros.types import NANOSECONDS, Prediction
+from astra_ros.types import NANOSECONDS, FloatArray, Prediction
 
 _TOO_LATE = (
     "the deadline passed before everything was done: see `evaluated`, and send fewer candidates or rows"
+)
+_TOO_LATE_TO_DECODE = (
+    "the deadline passed before all frames were decoded: ask for fewer futures (top_k) or frames"
 )
 
 
@@ -60,7 +63,12 @@ class Evaluator:
         self._now_ns = now_ns
         self._log_error = log_error
         # What a frame of the last reply took to be decoded and packed: a deadline must leave room for that.
-        self._frame_s = 0.0
+        self._frame_s = _decoding_s(model)
+
+    def prepare(self) -> None:
+        """Spares the first question the opening and checking of the candidates' graphs. Raises BundleError."""
+        for _ in self._candidates.prepare():
+            pass
 
     def answer(self, ticket: Ticket, match: Match | None, config: NodeConfig) -> Iterator[None]:
         """Replies before it ends, unless it is closed. match: the newest observation."""
@@ -102,6 +110,10 @@ class Evaluator:
         judged = _Judged(query, match, commands, timing, novelty)
         futures = []
         for future in answer.futures:
+            if not self._is_time_for(query, len(future.latents)):
+                if status is Status.OK:
+                    status, line = Status.PARTIAL, _TOO_LATE_TO_DECODE
+                break
             futures.append(self._message(future, answer, judged, config))
             yield
         latency_s = time.monotonic() - query.received_s
@@ -133,8 +145,6 @@ class Evaluator:
 
     def _question(self, query: Query, commands: list[Commands], config: NodeConfig) -> Question:
         plans = np.stack([one.rows for one in commands])
-        num_frames = _num_frames(query, plans.shape[1]) * min(query.top_k, len(plans))
-        deadline_s = query.deadline_s and query.deadline_s - num_frames * self._frame_s
         return Question(
             plans=plans,
             goal_distance=self._distance_to(query.goal) if query.goal else self._standing_goal.distance(),
@@ -144,8 +154,21 @@ class Evaluator:
             expected_error=trust.expected_error if (trust := self._model.trust) else None,
             uncertainty_weight=config.uncertainty_weight,
             num_steps=config.ranking_steps,
-            deadline_s=deadline_s,
+            deadline_s=self._evaluate_until_s(query, plans),
         )
+
+    def _evaluate_until_s(self, query: Query, plans: FloatArray) -> float | None:
+        """Leaves room for decoding, but no more than half of the time: without an evaluation there is nothing to decode."""
+        if query.deadline_s is None:
+            return None
+        num_frames = _num_frames(query, plans.shape[1]) * min(query.top_k, len(plans))
+        left_s = query.deadline_s - time.monotonic()
+        return query.deadline_s - min(num_frames * self._frame_s, left_s / 2)
+
+    def _is_time_for(self, query: Query, horizon: int) -> bool:
+        """A future's frames, if any, will be decoded before the deadline."""
+        needed_s = _num_frames(query, horizon) * self._frame_s
+        return not needed_s or query.deadline_s is None or time.monotonic() + needed_s <= query.deadline_s
 
     def _message(
         self, future: Future, answer: Answer, judged: _Judged, config: NodeConfig
@@ -165,6 +188,13 @@ class Evaluator:
             self._frame_s = (now_s - started_s) / num_frames
         message.total_latency = to_duration(now_s - query.received_s)
         return message
+
+
+def _decoding_s(model: WorldModel) -> float:
+    """Of one frame; the model is warm."""
+    shape, started_s = model.manifest.latents, time.monotonic()
+    model.backend.decode(np.zeros((1, shape.channels, shape.height, shape.width), np.float32))
+    return time.monotonic() - started_s
 
 
 def _num_frames(query: Query, horizon: int) -> int:

@@ -28,12 +28,16 @@ _SHOWN_AHEAD_S = 1.0
 
 @dataclass(frozen=True)
 class Problem:
-    """cause: short name; the line says what to do. last_s: monotonic time when it was last met."""
+    """cause: short name; the line says what to do. last_s: monotonic time when it was last met.
+
+    is_standing: it is told once and lasts until its source is accepted, however long that takes.
+    """
 
     cause: str
     line: str
     is_error: bool
     last_s: float
+    is_standing: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Health:
         self._log = log
         self._on_change = on_change
         self._lock = Lock()
-        self._problems: dict[str, Problem] = {}
+        # By source and is_standing: what passes does not hide for ever what stands.
+        self._problems: dict[tuple[str, bool], Problem] = {}
         self._logged_s: dict[tuple[str, str], float] = {}
         self._drops: Counter[Drop] = Counter()
         self._inputs: dict[str, _Input] = {}
@@ -99,17 +104,20 @@ class Health:
         """
         with self._lock:
             self._drops[refusal.cause] += 1
-            is_consequence = consequence_of in self._problems
+        is_consequence = self.has_problem(consequence_of)
         is_stray = refusal.cause is Drop.OTHER_JOINTS and self.silence_s(source) < _RECENT_S
         if not (is_consequence or is_stray):
             self.report(source, refusal.cause, str(refusal))
 
-    def report(self, source: str, cause: str, line: str, *, is_error: bool = False) -> bool:
+    def report(
+        self, source: str, cause: str, line: str, *, is_error: bool = False, is_standing: bool = False
+    ) -> bool:
         """Show a problem until its source is accepted or resolved. Returns whether its line was logged this time."""
         now_s = time.monotonic()
         with self._lock:
-            before = self._problems.get(source)
-            problem = self._problems[source] = Problem(cause, line, is_error, now_s)
+            before = self._problems.get((source, is_standing))
+            problem = Problem(cause, line, is_error, now_s, is_standing)
+            self._problems[source, is_standing] = problem
             must_log = now_s - self._logged_s.get((source, cause), -LOG_PERIOD_S) >= LOG_PERIOD_S
             if must_log:
                 self._logged_s[source, cause] = now_s
@@ -125,7 +133,8 @@ class Health:
             stats = self._inputs.setdefault(source, _Input())
             stats.count += 1
             stats.received.append(time.monotonic())
-        self.resolve(source)
+        self._end(source, is_standing=False)
+        self._end(source, is_standing=True)
 
     def served(self, timing: Timing, *, is_hold_still: bool) -> None:
         """A prediction was published."""
@@ -150,27 +159,30 @@ class Health:
             )
 
     def resolve(self, source: str) -> None:
-        with self._lock:
-            problem = self._problems.pop(source, None)
-        if problem:
-            self._on_change()
+        """What is wrong with a source is over, unless it stands."""
+        self._end(source, is_standing=False)
 
     def expire(self, source: str, age_s: float) -> None:
         """A problem that was not met again for so long is over: its source went silent."""
         with self._lock:
-            problem = self._problems.get(source)
+            problem = self._problems.get((source, False))
         if problem and time.monotonic() - problem.last_s > age_s:
             self.resolve(source)
 
-    def resolve_all(self) -> None:
-        """Start afresh; the counters stay."""
+    def resolve_all(self, *, keep_standing: bool = False) -> None:
+        """Start afresh; the counters stay. keep_standing: what told of them goes on, and will not tell again."""
         with self._lock:
-            self._problems.clear()
+            standing = {key: one for key, one in self._problems.items() if one.is_standing}
+            self._problems = standing if keep_standing else {}
             self._logged_s.clear()
 
     def has_problem(self, source: str) -> bool:
+        return self.problem(source) is not None
+
+    def problem(self, source: str) -> Problem | None:
+        """The current one; one that stands before one that passes."""
         with self._lock:
-            return source in self._problems
+            return self._problems.get((source, True)) or self._problems.get((source, False))
 
     def silence_s(self, source: str) -> float:
         """Seconds since the source's last good input; infinite before the first."""
@@ -185,6 +197,12 @@ class Health:
             )
             values = {**self._prediction_values(), **self._hindsight_values()}
             return Snapshot(worst, {**values, **self._drop_values(), **self._input_values()})
+
+    def _end(self, source: str, *, is_standing: bool) -> None:
+        with self._lock:
+            problem = self._problems.pop((source, is_standing), None)
+        if problem:
+            self._on_change()
 
     def _prediction_values(self) -> dict[str, str]:
         values = {"predictions": str(self._num_predictions), "predicting_for": self._predicting_for}

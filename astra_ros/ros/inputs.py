@@ -20,14 +20,14 @@ from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
 from astra_ros.ros.listener import Listener
-from astra_ros.ros.parameters import NodeConfig, resolve_horizon
-from astra_ros.ros.plans import read_plan
+from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.plans import read_plan, require_overlap
 from astra_ros.ros.queries import QueryRefusal, read_goal
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns, to_time
+from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
-from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
+from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
 from astra_ros.ros.worker import Frame, Worker
 from astra_ros.types import NANOSECONDS, FloatArray
 
@@ -74,7 +74,7 @@ class Inputs:
 
     def connect(self, worker: Worker) -> None:
         """Open the gate: rclpy calls subscriptions in every lifecycle state."""
-        self._newest_image_ns = 0
+        self._newest_image_ns, self._positions = 0, None
         self._worker = worker
 
     def disconnect(self) -> None:
@@ -82,7 +82,7 @@ class Inputs:
 
     def forget(self) -> None:
         """What came so far belongs to another time."""
-        self._newest_image_ns = 0
+        self._newest_image_ns, self._positions = 0, None
         if self._worker:
             self._worker.forget()
 
@@ -104,24 +104,30 @@ class Inputs:
     def _on_joint_state(self, message: JointState, worker: Worker) -> None:
         positions = self._joint_reader.read(message)
         stamp_ns = self._recent_stamp_ns(message.header)
-        self._positions = positions
         worker.add_joint_positions(stamp_ns, positions)
+        self._positions = positions
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
-        spec = self._manifest.action
-        horizon_s = resolve_horizon(self.config, self._manifest) * spec.step_dt
-        worker.set_plan(read_plan(message, spec, horizon_s, self._now_ns()))
+        """One without rows withdraws the plan."""
+        if not message.horizon and not message.data:
+            worker.set_plan(None)
+        else:
+            worker.set_plan(read_plan(message, self._manifest.action, MAX_DURATION_S, self._now_ns()))
 
     def _on_trajectory(self, message: JointTrajectory, worker: Worker) -> None:
-        names = self._manifest.action.names
-        measured = {} if self._positions is None else dict(zip(names, self._positions, strict=True))
+        """One without points withdraws the plan."""
+        if not message.points:
+            worker.set_plan(None)
+            return
+        now_ns = self._now_ns()
+        # Where the robot will be at a later start is not known yet.
+        measured = None if to_ns(message.header.stamp) > now_ns else self._positions
         try:
-            plan = to_action_sequence(message, self._info, measured=measured)
+            plan = read_trajectory(message, self._info, measured, now_ns)
         except TrajectoryError as error:
             raise Refusal(Drop.BAD_PLAN, str(error)) from error
-        if not to_ns(plan.header.stamp):  # of a trajectory: it starts when it is received
-            plan.header.stamp = to_time(self._now_ns())
-        self._on_plan(plan, worker)
+        require_overlap(plan, MAX_DURATION_S, now_ns)
+        worker.set_plan(plan)
 
     def _on_goal(self, message: Goal) -> bool:
         try:

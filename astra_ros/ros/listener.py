@@ -50,7 +50,8 @@ class Listener:
                     self._health.accept(source)
 
         def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
-            self._health.report(source, "incompatible_qos", _mismatch(full_topic, event))
+            # DDS tells of a publisher once.
+            self._health.report(source, "incompatible_qos", _mismatch(full_topic, event), is_standing=True)
 
         return self._node.create_subscription(
             message_type,

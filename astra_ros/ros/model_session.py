@@ -37,6 +37,12 @@ class ModelSession:
         self._worker: Worker | None = None
         self._distance_to = _distance_to(_find_goal_distance(config, model.manifest.camera), model)
         self._standing_goal = StandingGoal(self._distance_to)
+        self._log_error = node.get_logger().error
+        self._evaluator = Evaluator(
+            model, self._distance_to, self._standing_goal, self._now_ns, self._log_error
+        )
+        if config.prepare_candidates:
+            self._evaluator.prepare()
         with ExitStack() as undo:
             self._inputs = Inputs(node, model.manifest, config, health, self._standing_goal)
             undo.callback(self._inputs.destroy)
@@ -60,7 +66,9 @@ class ModelSession:
         Raises BundleError, BackendError or ConfigError for what the user can fix.
         """
         bundle = config.bundle or shipped_bundle()
-        model = WorldModel.load(bundle, config.backend, config.num_threads, config.precision)
+        model = WorldModel.load(
+            bundle, config.backend, config.num_threads, config.precision, config.joint_prefix
+        )
         try:
             resolve_horizon(config, model.manifest)
             return cls(node, config, model, health)
@@ -78,16 +86,14 @@ class ModelSession:
 
     def activate(self) -> None:
         """Hand the model to a new worker and open the gates."""
-        log_error = self._node.get_logger().error
-        evaluator = Evaluator(self._model, self._distance_to, self._standing_goal, self._now_ns, log_error)
         ports = Ports(
             now_ns=self._now_ns,
             is_watched=lambda: self._outputs.is_watched(self.config),
             publish=self._outputs.publish,
             publish_comparisons=self._outputs.publish_comparisons,
-            answer=evaluator.answer,
+            answer=self._evaluator.answer,
             goal_distance=self._standing_goal.distance,
-            log_error=log_error,
+            log_error=self._log_error,
             is_up=self._node.context.ok,
         )
         worker = Worker(self._model, self.config, self._health, ports)

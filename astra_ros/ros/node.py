@@ -28,11 +28,13 @@ from astra_ros.backends.base import BackendError
 from astra_ros.backends.manifest import BundleError
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
 from astra_ros.ros.diagnostics import Diagnostics
+from astra_ros.ros.health import Problem
 from astra_ros.ros.model_session import ModelSession
-from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.package_log import PackageLog
+from astra_ros.ros.parameters import NodeConfig, require_valid
 
 # A camera that is silent for longer is reported.
-_SILENCE_S = 2.0
+_SILENCE_S, _SILENT = 2.0, "silent"
 # A refused goal may have no successor: it is shown for so long.
 _REFUSED_GOAL_S = 10.0
 
@@ -81,10 +83,13 @@ class WorldModelNode(LifecycleNode):
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
         )
         self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_time_jump)
+        self._package_log = PackageLog(self.get_logger())
 
     @_visible
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._session = ModelSession.open(self, read_config(self, NodeConfig), self._diagnostics.health)
+        config = read_config(self, NodeConfig)
+        require_valid(config)
+        self._session = ModelSession.open(self, config, self._diagnostics.health)
         self._diagnostics.health.resolve_all()
         return super().on_configure(state)
 
@@ -98,12 +103,13 @@ class WorldModelNode(LifecycleNode):
     @_visible
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._configured().deactivate()
-        self._diagnostics.health.resolve_all()
+        self._diagnostics.health.resolve_all(keep_standing=True)
         return super().on_deactivate(state)
 
     @_visible
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.release()
+        self._diagnostics.health.resolve_all()
         return super().on_cleanup(state)
 
     @_visible
@@ -137,6 +143,7 @@ class WorldModelNode(LifecycleNode):
     def destroy_node(self) -> None:
         self.release()
         self._jump_handle.unregister()
+        self._package_log.close()
         super().destroy_node()
 
     def report_failure(self, line: str) -> None:
@@ -160,13 +167,13 @@ class WorldModelNode(LifecycleNode):
         for source in ("action_sequence", "joint_trajectory"):
             health.expire(source, session.config.plan_timeout_s)
         silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
-        if silence_s > _SILENCE_S and not health.has_problem("image"):
+        if silence_s > _SILENCE_S and not _explains_silence(health.problem("image")):
             topic = session.image_topic
             line = (
                 f"{topic}: expected pictures, found none for {silence_s:.1f} s and {self.count_publishers(topic)} publishers;"
                 " start the camera, or remap image:= and set image_transport to what it publishes"
             )
-            health.report("image", "silent", line)
+            health.report("image", _SILENT, line)
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         if self._session:
@@ -175,6 +182,7 @@ class WorldModelNode(LifecycleNode):
     def _validate_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
             config = read_config(self, NodeConfig, changes)
+            require_valid(config, {change.name for change in changes})
             if self._session:
                 self._session.require_applicable(config)
         except ConfigError as error:
@@ -184,6 +192,13 @@ class WorldModelNode(LifecycleNode):
     def _apply_parameters(self, _changes: Sequence[Parameter]) -> None:
         if self._session:
             self._session.apply(read_config(self, NodeConfig))
+
+
+def _explains_silence(problem: Problem | None) -> bool:
+    """Of the camera: nothing can come, or something came just now and was refused."""
+    if problem is None or problem.cause == _SILENT:
+        return False
+    return problem.is_standing or time.monotonic() - problem.last_s < _SILENCE_S
 
 
 def main() -> None:

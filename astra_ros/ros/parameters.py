@@ -5,6 +5,7 @@ docs/ros_interface.md and config/world_model.yaml repeat this table; tests/ros/t
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, fields
 
 from astra_ros.backends.factory import PRECISIONS
@@ -35,6 +36,11 @@ class NodeConfig:
         "raw",
         "raw: subscribe to image; compressed: to image/compressed.",
         Limits(choices=("raw", "compressed")),
+        is_live=False,
+    )
+    joint_prefix: str = parameter(
+        "",
+        "Put before the names of the model's joints, in all topics: left_ of left_panda_joint1.",
         is_live=False,
     )
     horizon: int = parameter(
@@ -75,7 +81,9 @@ class NodeConfig:
         is_live=False,
     )
     goal_encoder: str = parameter(
-        "", "File of the network of goal_distance perceptual (python -m export.perceptual).", is_live=False
+        "",
+        "File of the network of goal_distance perceptual (python -m export.perceptual, in a clone).",
+        is_live=False,
     )
     uncertainty_samples: int = parameter(
         1,
@@ -90,6 +98,11 @@ class NodeConfig:
         "Denoising steps that rank candidates; futures that are returned get all. 0: all, 1: fastest.",
         Limits(0, 64),
     )
+    prepare_candidates: bool = parameter(
+        default=False,
+        description="Open and check the graphs for candidates at configure, not at the first question.",
+        is_live=False,
+    )
     preemption: str = parameter(
         "queue",
         "A question that comes while another is answered waits, ends that one, or is refused as busy.",
@@ -98,18 +111,26 @@ class NodeConfig:
     max_candidates: int = parameter(256, "Most candidates of one question.", Limits(1, 65536))
     max_futures: int = parameter(16, "Most futures that one question may have returned.", Limits(0, 1024))
 
-    def __post_init__(self) -> None:
-        require_choices(self)
-        if self.uncertainty_weight and self.uncertainty_samples == 1:
-            raise ConfigError(
-                f"uncertainty_weight: expected 0 without uncertainty, found {self.uncertainty_weight:g}; set"
-                " uncertainty_samples:=4 first"
-            )
-        if self.uncertainty_weight and self.ranking_steps:
-            raise ConfigError(
-                f"ranking_steps: expected 0 where uncertainty is part of the score, found {self.ranking_steps}; an"
-                " uncertainty is that of all steps: set ranking_steps:=0 or uncertainty_weight:=0.0"
-            )
+
+_ALL = frozenset(one.name for one in fields(NodeConfig))
+
+
+def require_valid(config: NodeConfig, names: Set[str] = _ALL) -> None:
+    """Raises ConfigError. names: only these parameters and the rules that they take part in.
+
+    So each of several wrong ones can be mended, whatever the others are.
+    """
+    require_choices(config, names)
+    weight, samples, steps = config.uncertainty_weight, config.uncertainty_samples, config.ranking_steps
+    if names & {"uncertainty_weight", "uncertainty_samples"} and weight and samples == 1:
+        raise ConfigError(
+            f"uncertainty_weight: expected 0 without uncertainty, found {weight:g}; set uncertainty_samples:=4 first"
+        )
+    if names & {"uncertainty_weight", "ranking_steps"} and weight and steps:
+        raise ConfigError(
+            f"ranking_steps: expected 0 where uncertainty is part of the score, found {steps}; an"
+            " uncertainty is that of all steps: set ranking_steps:=0 or uncertainty_weight:=0.0"
+        )
 
 
 def require_live(before: NodeConfig, after: NodeConfig) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import rclpy
 from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
@@ -66,11 +66,11 @@ class Planner(Node):
         self._reader: tuple[tuple[str, ...], JointReader] | None = None
         self._ended_s = time.monotonic()
         self._trajectory = self.create_publisher(JointTrajectory, "joint_trajectory", qos.newest())
-        aside = ReentrantCallbackGroup()
+        # Two threads of their own: joint states come while a search runs, and one after the other.
+        sensing, searching = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self.create_subscription(
-            JointState, "joint_states", self._on_joint_state, qos.sensor(), callback_group=aside
+            JointState, "joint_states", self._on_joint_state, qos.sensor(), callback_group=sensing
         )
-        searching = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/plan", self._on_plan, callback_group=searching)
         self.create_timer(0.05, self._on_timer, callback_group=searching)
         self.add_on_set_parameters_callback(self._validate)
@@ -82,12 +82,6 @@ class Planner(Node):
         then.
         """
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
-        sensed = self._sensed
-        if sensed is None or time.monotonic() - sensed.received_s > _RECENT_S:
-            raise WorldModelError(
-                f"{self.resolve_topic_name('joint_states')}: expected joint states of the last {_RECENT_S:g} s, found none;"
-                " start the robot's driver, or remap joint_states:="
-            )
         planned, begins_ns = self._search.run(spec, config)
         joints = config.published(spec)
         self._trajectory.publish(to_trajectory(planned.plan, spec, joints, to_time(begins_ns)))
@@ -107,9 +101,14 @@ class Planner(Node):
             self.get_logger().warning(f"joint_states: {refusal}", throttle_duration_sec=10.0)
 
     def _positions(self) -> FloatArray:
-        """(a,) the newest, once there are any."""
-        assert self._sensed
-        return self._sensed.positions
+        """(a,) where the robot is. Raises WorldModelError when nobody says so any more."""
+        sensed = self._sensed
+        if sensed is None or time.monotonic() - sensed.received_s > _RECENT_S:
+            raise WorldModelError(
+                f"{self.resolve_topic_name('joint_states')}: expected joint states of the last {_RECENT_S:g} s, found none;"
+                " start the robot's driver, or remap joint_states:="
+            )
+        return sensed.positions
 
     def _on_plan(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ class Plan:
     """What the robot is going to be told.
 
     plan_id: (16,) the sender's id. stamp_ns: start; 0 = the observation that a prediction starts from.
-    rows: (n, a) positions in the model's order and units. received_ns: on the node's clock.
+    rows: (n, a) positions in the model's order and units; NaN: of joints that it leaves where they are, or on their way to
+    the next row that says more. received_ns: on the node's clock.
     """
 
     plan_id: tuple[int, ...]
@@ -41,6 +43,31 @@ class Plan:
         if self.stamp_ns:
             return self.stamp_ns + len(self.rows) * self.step_ns > t0_ns
         return now_ns - self.received_ns <= timeout_s * NANOSECONDS
+
+
+class Schedule:
+    """The plan in force, and the one that follows it."""
+
+    def __init__(self) -> None:
+        self._plan: Plan | None = None
+        self._next: Plan | None = None
+
+    def set(self, plan: Plan) -> None:
+        """In force from its start on; what was to start later is replaced."""
+        if plan.stamp_ns > plan.received_ns:
+            self._next = plan
+        else:
+            self._plan, self._next = plan, None
+
+    def clear(self) -> None:
+        self._plan = self._next = None
+
+    def at(self, t0_ns: int, now_ns: int, timeout_s: float) -> Plan | None:
+        """What a prediction from t0 is made for, which rises from call to call; the next plan when none is in force."""
+        if self._next and self._next.stamp_ns <= t0_ns:
+            self._plan, self._next = self._next, None
+        plans = (plan for plan in (self._plan, self._next) if plan)
+        return next((plan for plan in plans if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
 
 
 @dataclass(frozen=True)
@@ -60,8 +87,8 @@ class Commands:
         return bool(self.flags & PredictedFuture.FLAG_HOLD_STILL)
 
 
-def read_plan(message: ActionSequence, spec: ActionSpec, horizon_s: float, now_ns: int) -> Plan:
-    """Raises Refusal. horizon_s: a plan that starts later than this after now says nothing about a prediction."""
+def read_plan(message: ActionSequence, spec: ActionSpec, latest_start_s: float, now_ns: int) -> Plan:
+    """Raises Refusal. latest_start_s: after now."""
     columns = _find_columns(message, spec)
     rows = _rows(message, len(message.names) or spec.dim)[:, columns]
     if not np.isfinite(rows).all():
@@ -77,7 +104,7 @@ def read_plan(message: ActionSequence, spec: ActionSpec, horizon_s: float, now_n
         rows=rows,
         received_ns=now_ns,
     )
-    _require_overlap(plan, horizon_s, now_ns)
+    require_overlap(plan, latest_start_s, now_ns)
     return plan
 
 
@@ -109,8 +136,15 @@ def _resample(
     knots_ns = np.concatenate([still_ns, row_ns[ahead]])
     knots = np.concatenate([np.tile(measured, (len(still_ns), 1)), plan.rows[ahead]])
     wanted_ns = step_ns * np.arange(1, horizon + 1)
-    rows = np.stack([np.interp(wanted_ns, knots_ns, joint) for joint in knots.T], axis=1).astype(np.float32)
+    joints = [_between(wanted_ns, knots_ns, joint) for joint in knots.T]
+    rows = np.stack(joints, axis=1).astype(np.float32)
     return rows, _length_flags(int(row_ns[-1]), int(wanted_ns[-1]))
+
+
+def _between(wanted_ns: Any, knots_ns: Any, joint: FloatArray) -> Any:
+    """Linear between the knots that say where the joint is."""
+    is_said = np.isfinite(joint)
+    return np.interp(wanted_ns, knots_ns[is_said], joint[is_said])
 
 
 def _length_flags(plan_end_ns: int, horizon_end_ns: int) -> int:
@@ -150,7 +184,7 @@ def _native_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
 def _rows(message: ActionSequence, width: int) -> FloatArray:
     """(horizon, width)."""
     if message.horizon < 1:
-        raise _refusal("horizon: expected at least 1 row, found 0; send nothing to hold still")
+        raise _refusal("horizon: expected at least 1 row, found 0; set the number of rows")
     if to_ns(message.step_dt) <= 0:
         raise _refusal("step_dt: expected a duration above 0, found 0; set the time between two rows")
     expected = message.horizon * width
@@ -162,7 +196,8 @@ def _rows(message: ActionSequence, width: int) -> FloatArray:
     return np.array(message.data, np.float32).reshape(message.horizon, width)
 
 
-def _require_overlap(plan: Plan, horizon_s: float, now_ns: int) -> None:
+def require_overlap(plan: Plan, latest_start_s: float, now_ns: int) -> None:
+    """Raises Refusal for a plan that is over, or starts later than this after now."""
     if not plan.stamp_ns:
         return
     end_ns = plan.stamp_ns + len(plan.rows) * plan.step_ns
@@ -174,9 +209,9 @@ def _require_overlap(plan: Plan, horizon_s: float, now_ns: int) -> None:
             f"header.stamp: expected a plan that is not over, found one that ended"
             f" {(now_ns - end_ns) / NANOSECONDS:.3f} s ago; {fix}"
         )
-    if plan.stamp_ns - now_ns > horizon_s * NANOSECONDS:
+    if plan.stamp_ns - now_ns > latest_start_s * NANOSECONDS:
         raise _refusal(
-            f"header.stamp: expected a start within the horizon of {horizon_s:g} s, found one"
+            f"header.stamp: expected a start within {latest_start_s:g} s, found one"
             f" {(plan.stamp_ns - now_ns) / NANOSECONDS:.3f} s from now; {fix}"
         )
 

@@ -61,7 +61,7 @@ class PlannerConfig:
 
 
 class Search:
-    """model: gives the scores. positions: (a,) the newest that were measured. now_ns: the node's clock."""
+    """model: gives the scores. positions: (a,) where the robot is; raises when unknown. now_ns: the node's clock."""
 
     def __init__(
         self, model: WorldModelClient, positions: Callable[[], FloatArray], now_ns: Callable[[], int]
@@ -73,7 +73,7 @@ class Search:
         self._took_ns = 0
 
     def forget(self) -> None:
-        """The last plan is another robot's."""
+        """The last plan is another robot's, or of another time."""
         self._last = None
 
     def run(self, spec: ActionSpec, config: PlannerConfig) -> tuple[Planned, int]:
@@ -87,6 +87,7 @@ class Search:
         planned = replace(found, plan=departure.whole(found.plan[None])[0])
         self._require_in_time(departure, began_ns)
         ended_ns = self._now_ns()
+        self._require_steady_clock(began_ns, ended_ns)
         positions = self._positions()
         course = departure.motion.holding(departure.held, positions)
         _require_on_course(course, positions, spec, config, ended_ns)
@@ -147,6 +148,15 @@ class Search:
                 f" none after {self._took_ns / NANOSECONDS:.2f} s; lower num_samples or iterations, or raise horizon"
             )
         return elapsed
+
+    def _require_steady_clock(self, began_ns: int, ended_ns: int) -> None:
+        """When the last plan began is told by a clock that is gone. Raises WorldModelError."""
+        if ended_ns < began_ns:
+            self.forget()
+            raise WorldModelError(
+                "clock: expected one that goes on during a search, found one that jumped back by"
+                f" {(began_ns - ended_ns) / NANOSECONDS:.2f} s or more; plan again"
+            )
 
 
 def _require_in_range(positions: FloatArray, spec: ActionSpec, config: PlannerConfig) -> None:

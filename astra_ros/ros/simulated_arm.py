@@ -42,8 +42,8 @@ from astra_ros.ros.declaration import (
     read_config,
     require_choices,
 )
-from astra_ros.ros.stamps import to_duration, to_ns, to_time
-from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, to_action_sequence
+from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 _START_NS = 1000 * NANOSECONDS
@@ -101,6 +101,8 @@ class SimulatedArm(Node):
         self.show(self._sim.execute(rows=np.tile(self.positions, (1, 1))))
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
+        if not message.points:
+            return  # to end what is carried out, which is over by now
         try:
             rows = rows_left(message, self._info, self.positions, self._end_ns)
         except TrajectoryError as error:
@@ -131,17 +133,15 @@ def rows_left(trajectory: JointTrajectory, info: ModelInfo, positions: FloatArra
 
     What is over is skipped, wherever the arm is; until a later start it stays at positions (a,). Raises TrajectoryError.
     """
-    measured = dict(zip(info.action_names, map(float, positions), strict=True))
-    plan = to_action_sequence(trajectory, info, measured=measured)
-    stamp_ns, step_ns = to_ns(plan.header.stamp), to_ns(plan.step_dt)
-    elapsed = (now_ns - stamp_ns) / step_ns if stamp_ns else 0.0
-    if not -MAX_DURATION_S * NANOSECONDS / step_ns < elapsed < plan.horizon:
+    plan = read_trajectory(trajectory, info, positions, now_ns)
+    elapsed, horizon = (now_ns - plan.stamp_ns) / plan.step_ns, len(plan.rows)
+    if not -MAX_DURATION_S * NANOSECONDS / plan.step_ns < elapsed < horizon:
         raise TrajectoryError(
             f"header.stamp: expected a trajectory that begins within {MAX_DURATION_S:g} s and is not over, found a start"
-            f" {elapsed * step_ns / NANOSECONDS:.3f} s ago; stamp it on the arm's /clock (use_sim_time:=true), or with 0"
+            f" {elapsed * plan.step_ns / NANOSECONDS:.3f} s ago; stamp it on the arm's /clock (use_sim_time:=true), or with 0"
         )
-    points = np.concatenate([[positions], np.array(plan.data, np.float32).reshape(plan.horizon, -1)])
-    wanted = elapsed + np.arange(1, 1 + np.ceil(plan.horizon - elapsed))
+    points = np.concatenate([[positions], np.where(np.isnan(plan.rows), positions, plan.rows)])
+    wanted = elapsed + np.arange(1, 1 + np.ceil(horizon - elapsed))
     columns = [np.interp(wanted, np.arange(len(points)), joint) for joint in points.T]
     return np.stack(columns, axis=1).astype(np.float32)
 

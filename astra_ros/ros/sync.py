@@ -24,21 +24,22 @@ class JointReader:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._seen_names: list[str] | None = None
-        self._columns: list[int] = []
+        # Names of the last message and where in it the model's joints are; replaced as one, also by another thread.
+        self._order: tuple[list[str] | None, list[int]] = (None, [])
 
     def read(self, message: JointState) -> FloatArray:
         """(a,) positions. Raises Refusal."""
-        if message.name != self._seen_names:
-            self._columns = self._find_columns(message.name)
-            self._seen_names = list(message.name)
+        seen_names, columns = self._order
+        if message.name != seen_names:
+            columns = self._find_columns(message.name)
+            self._order = (list(message.name), columns)
         if len(message.position) != len(message.name):
             raise Refusal(
                 Drop.BAD_JOINT_STATE,
                 f"position: expected {len(message.name)} values (one per name), found {len(message.position)};"
                 " publish the position interface of every joint (joint_state_broadcaster: interfaces: [position])",
             )
-        positions = np.asarray(message.position)[self._columns].astype(np.float32)
+        positions = np.asarray(message.position)[columns].astype(np.float32)
         if not np.isfinite(positions).all():
             joint = self._names[int(np.argmin(np.isfinite(positions)))]
             raise Refusal(
@@ -67,9 +68,13 @@ class JointReader:
 
 
 class JointBuffer:
-    """The joint positions of the last seconds."""
+    """The joint positions of the last seconds.
 
-    def __init__(self) -> None:
+    names, units: of the joints, where they are known; one in "rad" must not wrap.
+    """
+
+    def __init__(self, names: Sequence[str] = (), units: Sequence[str] = ()) -> None:
+        self._angles = [(i, names[i]) for i, unit in enumerate(units) if unit == "rad"]
         self._stamps_ns: list[int] = []
         self._positions: list[FloatArray] = []
 
@@ -114,6 +119,13 @@ class JointBuffer:
         start_ns, end_ns = self._stamps_ns[after - 1 : after + 1]
         share = np.float32((stamp_ns - start_ns) / (end_ns - start_ns))
         start, end = self._positions[after - 1 : after + 1]
+        for i, name in self._angles:
+            if abs(end[i] - start[i]) > np.pi:  # halfway between +pi and -pi is 0, on the joint's other side
+                raise Refusal(
+                    Drop.BAD_JOINT_STATE,
+                    f"position: expected {name} to turn by less than pi rad from one joint state to the next, found"
+                    f" {start[i]:.2f} and then {end[i]:.2f}; it wraps: publish it unwrapped, as in the model's recordings",
+                )
         return start + share * (end - start)
 
     def _why_no_match(self, stamp_ns: int, slop_ns: int) -> str:

@@ -1,4 +1,4 @@
-"""trajectory_msgs/JointTrajectory, which MoveIt and ros2_control speak → ActionSequence.
+"""trajectory_msgs/JointTrajectory, which MoveIt and ros2_control speak → ActionSequence of a question, or plan in force.
 
 The message type is not imported: whatever has its fields will do.
 """
@@ -15,10 +15,11 @@ from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
 from astra_ros.msg import ActionSequence, ModelInfo
-from astra_ros.ros.stamps import to_duration, to_ns
+from astra_ros.ros.plans import NO_PLAN_ID, Plan
+from astra_ros.ros.stamps import to_ns
 from astra_ros.types import NANOSECONDS, FloatArray
 
-# Far longer than any model looks ahead; more would be rows without end.
+# Far longer than any model looks ahead; more would be rows without end, and a start later than that is of another clock.
 MAX_DURATION_S = 600.0
 
 
@@ -57,40 +58,58 @@ def to_action_sequence(
     Raises TrajectoryError for joints that the model does not know, joints that are missing, and broken points.
     """
     measured = {name: at for name, at in (measured or {}).items() if name in info.action_names}
-    times_s, positions = _from_now(
-        *_points(trajectory), [measured.get(name) for name in trajectory.joint_names]
-    )
-    step_dt = to_ns(info.step_dt) / NANOSECONDS
-    # Half a nanosecond less: a point exactly at the end of a step belongs to it.
-    horizon = max(1, int(np.ceil((times_s[-1] - 0.5e-9) / step_dt)))
-    wanted_s = step_dt * np.arange(1, horizon + 1)
-    columns = {
-        name: np.interp(wanted_s, times_s, joint)
-        for name, joint in zip(trajectory.joint_names, positions.T, strict=True)
-    }
+    times_ns, positions = _points(trajectory)
+    start = [measured.get(name) for name in trajectory.joint_names]
+    known = [at for at in start if at is not None]
+    if len(known) == len(start):
+        times_ns, positions = _begun(times_ns, positions, known, at_ns=0)
+    columns = _resampled(times_ns, positions, to_ns(info.step_dt))
+    horizon = len(columns)
     held = {name: at for name, at in measured.items() if name not in trajectory.joint_names}
-    rows = _in_order(columns, info.action_names, held, horizon)
+    rows = _in_order(
+        dict(zip(trajectory.joint_names, columns.T, strict=True)), info.action_names, held, horizon
+    )
     return ActionSequence(
         header=Header(stamp=trajectory.header.stamp),
         id=UUID(uuid=np.array(plan_id, np.uint8)),
         representation=ActionSequence.REPRESENTATION_JOINT_POSITION,
-        step_dt=to_duration(step_dt),
+        step_dt=info.step_dt,
         horizon=horizon,
         names=list(info.action_names),
         data=array("f", rows.ravel()),
     )
 
 
+def read_trajectory(
+    trajectory: JointTrajectory, info: ModelInfo, measured: FloatArray | None, now_ns: int
+) -> Plan:
+    """As a controller carries it out that receives it now, at the model's step; with stamp 0 it starts now.
+
+    measured: (a,) where the robot is, or will be at a later start: from there it moves to the first point, if that is not over.
+    Joints that the trajectory leaves out are NaN, and so is, without measured, the way to the first point. Raises TrajectoryError.
+    """
+    times_ns, points = _points(trajectory)
+    names = list(info.action_names)
+    _require_known(trajectory.joint_names, names)
+    columns = [names.index(name) for name in trajectory.joint_names]
+    stamp_ns, step_ns = to_ns(trajectory.header.stamp) or now_ns, to_ns(info.step_dt)
+    start = np.full(len(columns), np.nan) if measured is None else measured[columns]
+    moved = _resampled(*_begun(times_ns, points, start, at_ns=max(0, now_ns - stamp_ns)), step_ns)
+    rows = np.full((len(moved), len(names)), np.nan, np.float32)
+    rows[:, columns] = moved
+    return Plan(NO_PLAN_ID, stamp_ns, step_ns, rows, now_ns)
+
+
 def _points(trajectory: JointTrajectory) -> tuple[Any, Any]:
-    """Times (n,) [s] and positions (n, joints)."""
+    """Times (n,) [ns] and positions (n, joints)."""
     joints, points = len(trajectory.joint_names), trajectory.points
     if not points:
         raise TrajectoryError(
             "points: expected at least 1, found none; send the plan, not only its joint names"
         )
-    if len(set(trajectory.joint_names)) != joints:
+    if not joints or len(set(trajectory.joint_names)) != joints:
         raise TrajectoryError(
-            f"joint_names: expected every joint once, found {', '.join(trajectory.joint_names)}"
+            f"joint_names: expected every joint once, found {', '.join(trajectory.joint_names) or 'none'}"
         )
     for index, point in enumerate(points):
         if len(point.positions) != joints:
@@ -98,7 +117,8 @@ def _points(trajectory: JointTrajectory) -> tuple[Any, Any]:
                 f"points[{index}].positions: expected {joints} values (one per joint name), found {len(point.positions)};"
                 " send positions, not only velocities"
             )
-    times_s = np.array([to_ns(point.time_from_start) for point in points]) / NANOSECONDS
+    times_ns = np.array([to_ns(point.time_from_start) for point in points])
+    times_s = times_ns / NANOSECONDS
     if times_s[0] < 0 or (np.diff(times_s) <= 0).any():
         raise TrajectoryError(
             "time_from_start: expected times that rise from 0 or later, found"
@@ -115,27 +135,38 @@ def _points(trajectory: JointTrajectory) -> tuple[Any, Any]:
             f"points[{index}].positions: expected finite numbers, found {positions[index, joint]} for"
             f" {trajectory.joint_names[joint]!r}"
         )
-    return times_s, positions
+    return times_ns, positions
 
 
-def _from_now(times_s: Any, positions: Any, start: Sequence[float | None]) -> tuple[Any, Any]:
-    """With the measured positions as the point at 0, where they are known and there is none."""
-    known = [at for at in start if at is not None]
-    if times_s[0] == 0 or len(known) < len(start):
-        return times_s, positions
-    return np.concatenate([[0.0], times_s]), np.concatenate([[known], positions])
+def _begun(times_ns: Any, positions: Any, start: Any, at_ns: int) -> tuple[Any, Any]:
+    """The points after where the robot is at at_ns, start (joints,); none of that once the first point is due."""
+    if at_ns >= times_ns[0]:
+        return times_ns, positions
+    return np.concatenate([[at_ns], times_ns]), np.concatenate([[start], positions])
+
+
+def _resampled(times_ns: Any, positions: Any, step_ns: int) -> FloatArray:
+    """(horizon, joints) at the end of every step, the last point held to the end of its own."""
+    horizon = max(1, -(-int(times_ns[-1]) // step_ns))
+    wanted_ns = step_ns * np.arange(1, horizon + 1)
+    columns = [np.interp(wanted_ns, times_ns, joint) for joint in positions.T]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _require_known(joints: Sequence[str], names: Sequence[str]) -> None:
+    unknown = [joint for joint in joints if joint not in names]
+    if unknown:
+        raise TrajectoryError(
+            f"joint_names: expected joints of the model ({', '.join(names)}), found {', '.join(unknown)}; plan for the group"
+            " that the model was trained on"
+        )
 
 
 def _in_order(
     columns: dict[str, Any], names: Sequence[str], held: dict[str, float], horizon: int
 ) -> FloatArray:
     """(horizon, a) in the model's order."""
-    unknown = [name for name in columns if name not in names]
-    if unknown:
-        raise TrajectoryError(
-            f"joint_names: expected joints of the model ({', '.join(names)}), found {', '.join(unknown)}; plan for the group"
-            " that the model was trained on"
-        )
+    _require_known(list(columns), names)
     missing = [name for name in names if name not in columns and name not in held]
     if missing:
         raise TrajectoryError(

@@ -20,7 +20,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Health, Timing
 from astra_ros.ros.hindsight import Comparison, Hindsight
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
-from astra_ros.ros.plans import Commands, Plan, commands_for
+from astra_ros.ros.plans import Commands, Plan, Schedule, commands_for
 from astra_ros.ros.queries import Status
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.sync import JointBuffer
@@ -105,8 +105,8 @@ class Worker:
         self._changed = Condition()
         self._config = config
         self._waiting: deque[Frame] = deque()
-        self._joints = JointBuffer()
-        self._plan: Plan | None = None
+        self._joints = JointBuffer(model.manifest.action.names, model.manifest.action.units)
+        self._plans = Schedule()
         self._newest: Match | None = None
         self._must_forget = False
         self._is_stopping = False
@@ -141,9 +141,13 @@ class Worker:
             self._joints.push(stamp_ns, positions)
             self._changed.notify_all()
 
-    def set_plan(self, plan: Plan) -> None:
+    def set_plan(self, plan: Plan | None) -> None:
+        """None: none any more."""
         with self._changed:
-            self._plan = plan
+            if plan:
+                self._plans.set(plan)
+            else:
+                self._plans.clear()
 
     def ask(self, ticket: Ticket) -> None:
         """Its reply comes from the worker's thread, or at once when it is refused."""
@@ -158,7 +162,7 @@ class Worker:
         with self._changed:
             self._waiting.clear()
             self._joints.clear()
-            self._plan = None
+            self._plans.clear()
             self._must_forget = True
         # After that: a question that begins from here on knows that the observation is gone.
         self._tickets.end_current(
@@ -285,11 +289,10 @@ class Worker:
         return Match(frame, positions, skew_ns)
 
     def _predict(self, match: Match, started_s: float) -> tuple[Forecast, NodeConfig]:
-        with self._changed:
-            plan, config = self._plan, self._config
         frame, now_ns = match.frame, self._ports.now_ns()
-        if plan and not plan.is_usable(frame.stamp_ns, now_ns, config.plan_timeout_s):
-            plan = None
+        with self._changed:
+            config = self._config
+            plan = self._plans.at(frame.stamp_ns, now_ns, config.plan_timeout_s)
         manifest = self._model.manifest
         horizon = resolve_horizon(config, manifest)
         commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)

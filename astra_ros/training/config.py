@@ -155,6 +155,10 @@ class TrainConfig:
         """Or leaves it as it is, with the rest of a codec that is given."""
         return self.codec_run is None and self.codec_weights is None
 
+    def codec_folder(self, out: Path) -> Path:
+        """Where codec and latents are of the run in the folder `out`."""
+        return Path(self.start_from or self.codec_run or out)
+
     def model(self) -> ModelConfig:
         """The preset with this run's changes."""
         fields = _as_json(PRESETS[self.preset]())
@@ -180,6 +184,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises ValueError, one line with file, key, expected and found.
     """
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    if not path.exists():
+        raise ValueError(
+            f"config: expected a YAML file, found none at {path}; run in the clone, or give the path of another"
+        )
     document = _yaml(path.read_text(), str(path))
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected keys and values, found {str(document)[:80]!r}")
@@ -190,7 +198,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
             value = {part: value}
         document = _merged(document, value)
     try:
-        return decode(TrainConfig, _with_served_levels(_with_named_noise(document)))
+        return decode(TrainConfig, _with_served_levels(_with_named_noise(_with_whole_sets(document))))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
@@ -209,6 +217,16 @@ def _yaml(text: str, source: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: expected YAML, found {' '.join(str(error).split())}") from error
+
+
+def _with_whole_sets(document: dict[str, Any]) -> dict[str, Any]:
+    """A dataset of `data.sets` may be its path alone, with the weight 1."""
+    data = document.get("data")
+    sets = data.get("sets") if isinstance(data, dict) else None
+    if not isinstance(sets, list):  # which is refused later
+        return document
+    whole = [{"path": one} if isinstance(one, str) else one for one in sets]
+    return _merged(document, {"data": {"sets": whole}})
 
 
 def _with_named_noise(document: dict[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import timedelta
 from time import perf_counter
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 Precision = Literal["bf16-mixed", "32-true"]
 
 # Of float32's time that a bfloat16 product may take: casts and slower convolutions eat the rest.
 BFLOAT16_PAYS = 0.75
+# The first process reads, evaluates and writes for all, while the others wait.
+LONGEST_WAIT = timedelta(hours=6)
 
 
 def make_fabric(precision: Precision | None = None) -> Fabric:
@@ -28,7 +32,7 @@ def make_fabric(precision: Precision | None = None) -> Fabric:
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=local,
         num_nodes=processes // local,
-        strategy="ddp" if processes > 1 else "auto",
+        strategy=DDPStrategy(timeout=LONGEST_WAIT) if processes > 1 else "auto",
         precision=precision or ("bf16-mixed" if _multiplies_bfloat16() else "32-true"),
     )
     fabric.launch()

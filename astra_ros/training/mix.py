@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
 from astra_ros.frames.preprocess import centre_crop, unenlarged
 from astra_ros.training.config import DataConfig
+from astra_ros.training.state import begun_with
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,40 @@ def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
             )
         sets.append(TrainingSet(dataset, split.training, split.held_out, source.weight))
     return sets
+
+
+def as_begun(sets: Sequence[TrainingSet], file: Path, tell: Callable[[str], None]) -> list[TrainingSet]:
+    """The episodes that a run began with, which `file` keeps; weights, normalisation and scores belong to these.
+
+    Others are left out, which is told. Raises ValueError when one is gone.
+    """
+    now = {one.dataset.name: {"training": list(one.names), "held_out": list(one.held_out)} for one in sets}
+    begun = begun_with(file, now)
+    if begun.keys() != now.keys():
+        raise ValueError(
+            f"{file}: expected the datasets {', '.join(begun)}, with which this run was started, found {', '.join(now)}; "
+            "choose another --out"
+        )
+    return [_as_begun(one, file, begun[one.dataset.name], tell) for one in sets]
+
+
+def _as_begun(
+    one: TrainingSet, file: Path, begun: dict[str, list[str]], tell: Callable[[str], None]
+) -> TrainingSet:
+    name, training, held_out_then = one.dataset.name, tuple(begun["training"]), tuple(begun["held_out"])
+    then, now = {*training, *held_out_then}, {*one.names, *one.held_out}
+    if gone := sorted(then - now):
+        raise ValueError(
+            f"{one.dataset.path}: expected the {len(then)} episodes with which the run of {file} was started, "
+            f"found {len(gone)} missing, first {gone[0]}; bring them back, or choose another --out"
+        )
+    if new := now - then:
+        tell(f"{name}: left out {len(new)} new; to use them choose another --out, start_from={file.parent}")
+    if moved := (then & {*one.held_out}) ^ {*held_out_then}:
+        tell(
+            f"{name}: held out as at the first start, {len(moved)} differ now; choose another --out to change"
+        )
+    return replace(one, names=training, held_out=held_out_then)
 
 
 def _require_own_name(dataset: Dataset, others: Sequence[Dataset]) -> None:

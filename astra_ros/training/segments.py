@@ -61,9 +61,16 @@ def segment_sampler(
 
 def _sources(one: EncodedSet, spec: ActionSpec, chunk_len: int) -> list[SegmentSource]:
     """A dataset's episodes, weighted so that together they are drawn `weight` times as often as a set of weight 1."""
+    strides = [frame_stride(episode, spec.step_dt) for episode, _ in one.episodes]
+    lengths = [len(latents) for _, latents in one.episodes]
     moments = sum(
-        max(0, len(latents) - chunk_len * frame_stride(episode, spec.step_dt))
-        for episode, latents in one.episodes
+        max(0, length - chunk_len * stride) for length, stride in zip(lengths, strides, strict=True)
     )
-    weight = one.source.weight / max(moments, 1)
+    if moments == 0:
+        steps = ((length - 1) / stride for length, stride in zip(lengths, strides, strict=True))
+        raise ValueError(
+            f"{one.source.dataset.path}: expected an episode of {chunk_len * spec.step_dt:.1f} s, a chunk, or longer, "
+            f"found {max(steps, default=0.0) * spec.step_dt:.1f} s; record longer ones, or leave it out of data.sets"
+        )
+    weight = one.source.weight / moments
     return [SegmentSource(episode, latents, spec, weight) for episode, latents in one.episodes]

@@ -74,14 +74,19 @@ def load_state(
     return counters
 
 
-def require_same_run(file: Path, fields: dict[str, Any]) -> None:
-    """A folder holds one run, which `file` describes. Raises ValueError when it was started with other fields."""
+def begun_with(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """What the first start of a run wrote to `file`: these fields, if this is the first."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{uuid4()}")  # every process of a run writes, and reads
         partial.write_text(json.dumps(fields, indent=2) + "\n")
         os.replace(partial, file)
-    started = parse(file.read_text())
+    return parse(file.read_text())
+
+
+def require_same_run(file: Path, fields: dict[str, Any]) -> None:
+    """A folder holds one run, which `file` describes. Raises ValueError when it was started with other fields."""
+    started = begun_with(file, fields)
     for key, value in fields.items():
         if started.get(key) != value:
             raise ValueError(

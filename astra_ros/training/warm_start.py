@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.denoiser.checkpoint import Checkpoint, Weights
 
 _PROJECTOR, _BIAS, _PRIOR = (
     f"action_encoder.{name}" for name in ("projector", "projector_bias", "router_prior")
@@ -35,15 +35,18 @@ def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
 
 
 @torch.no_grad()
-def start_at_video_model(checkpoint: Checkpoint, start: Checkpoint) -> None:
+def start_at_video_model(checkpoint: Checkpoint, start: Weights) -> None:
     """Give the denoiser what `start` knows of pictures; whatever reads actions begins anew, of any kind (the paper starts at Wan2.1).
 
     Raises ValueError when the codecs' latents or the networks' sizes differ.
     """
-    own, theirs = checkpoint.codec.encoder.state_dict(), start.codec.encoder.state_dict()
+    own, theirs = (
+        {k: v for k, v in codec.items() if k.startswith("encoder.")}
+        for codec in (checkpoint.codec.state_dict(), start.codec)
+    )
     if own.keys() != theirs.keys() or not all(torch.equal(own[name], theirs[name]) for name in own):
         raise ValueError("video_model: expected a model of the same codec; give its run as codec_run too")
-    pictures = {k: v for k, v in start.denoiser.state_dict().items() if not _reads_actions(k)}
+    pictures = {k: v for k, v in start.denoiser.items() if not _reads_actions(k)}
     expected = {k: v.shape for k, v in checkpoint.denoiser.state_dict().items() if not _reads_actions(k)}
     if (found := {k: v.shape for k, v in pictures.items()}) != expected:
         name = next(iter(dict(expected.items() ^ found.items())))

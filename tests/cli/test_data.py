@@ -25,7 +25,27 @@ def test_import_list_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "dataset": "my_arm", "space": "my_arm", "modality": "arm", "representation": "joint_position", "actions": "8",
         "fps": "10", "episodes": "1", "frames": "10", "minutes": "0.02", "held_out": "1",
     }  # fmt: skip
+    assert main(["data", "list", str(out), "--episodes", "--json", str(report)]) == 0
+    header, row = capsys.readouterr().out.splitlines()[-2:]
+    assert (header.split(), row.split()) == (
+        ["dataset", "episode", "frames"],
+        ["my_arm", "episode_000001", "10"],
+    )
+    assert json.loads(report.read_text())["episodes"][0]["episode"] == "episode_000001"
     assert main(["data", "check", str(out)]) == 0
+
+
+def test_the_corrected_command_follows_one_that_imported_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recording(tmp_path / "bags/monday", 0.5)
+    recordings, out = str(tmp_path / "bags"), tmp_path / "my_arm"
+    arguments = ["data", "import", "bags", recordings, "--out", str(out), "--joints"]
+    assert main([*arguments, "joint1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "missing joint1, found panda_joint1, " in line
+    assert not out.exists()
+    assert main([*arguments, "panda_joint1"]) == 0
 
 
 def test_a_size_is_one_side_or_height_and_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import re
 import subprocess
@@ -46,6 +47,17 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert exit_info.value.code == 2
 
 
+def test_what_a_subcommand_does_not_know_is_told_with_its_own_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["train", "config/train/tiny.yaml", "--out", "out", "--batch=4"])
+    assert exit_info.value.code == 2
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: astra train CONFIG")
+    assert line == "astra train: error: unrecognized arguments: --batch=4"
+
+
 def test_record_wants_to_know_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for topics in ([], ["/x", "--all"]):
         with pytest.raises(SystemExit) as exit_info:
@@ -59,6 +71,15 @@ def test_an_error_is_one_line_and_1(tmp_path: Path, capsys: pytest.CaptureFixtur
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("astra replay: ")
     assert "expected a rosbag2 folder" in line
+
+
+def test_a_model_that_is_not_there_is_missed_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(tmp_path / "mine"), "--data", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mine: expected a checkpoint or a bundle, found no such folder; " in line
+    assert f"python -m export.to_onnx CHECKPOINT --out {tmp_path}/mine" in line
 
 
 @pytest.mark.parametrize(
@@ -76,6 +97,23 @@ def test_a_result_that_could_not_be_written_is_refused_before_any_work(
     assert main([*words, "--json", str(tmp_path / "missing" / "x.json")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--json: expected a file in an existing folder, found {tmp_path}/missing/x.json; mkdir -p" in line
+
+
+def test_what_the_package_logs_is_shown_while_a_subcommand_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("astra_ros.backends.factory")
+
+    def run(_: argparse.Namespace) -> int:
+        log.info("backend %s not taken: %s", "tensorrt", "no CUDA device")
+        return 0
+
+    monkeypatch.setattr("astra_ros.cli.doctor.run", run)
+    for _ in range(2):
+        assert main(["doctor"]) == 0
+        assert capsys.readouterr().err == "backend tensorrt not taken: no CUDA device\n"
+    log.info("nobody runs")
+    assert capsys.readouterr().err == ""
 
 
 def test_impossible_options_are_refused_before_ros_starts(

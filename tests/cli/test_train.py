@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples
-from astra_ros.data.lerobot import ActionSchema, DatasetWriter
+from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
-from tests.unit.training.toy_data import ARM, FPS, SIZE, sliding_square, toy_config, write_toy_data
+from astra_ros.training.mix import TrainingSet
+from tests.unit.training.toy_data import ARM, CAR, FPS, SIZE, sliding_square, toy_config, write_toy_data
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,7 @@ def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path
         assert torch.equal(after.codec.encoder.state_dict()[name], value)
     change = after.denoiser.position - before.denoiser.position
     assert 0 < change.abs().max() < 0.2
+    assert main(["distill", str(tmp_path), "--out", str(tmp_path / "student"), "--max-steps", "1"]) == 0
     assert not (tmp_path / "latents").exists()
 
 
@@ -136,6 +139,31 @@ def test_training_episodes_have_no_held_out_score(
     assert lines == ["toy_car: found no held-out episodes; strips show training episodes, no score"]
 
 
+def test_what_is_too_short_is_not_measured_and_does_not_hide_what_is(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held out: half a second and six of the arm; what a camera of another rate saw of it; half a second of the car."""
+    checkpoint, square = load_checkpoint(trained), sliding_square(ARM, 0)
+    slow = replace(square, stamps_ns=square.stamps_ns * 3 // 2)
+    for name, schema, fps, episodes in (
+        ("toy_arm", ARM, FPS, [sliding_square(ARM, 0, 3), sliding_square(ARM, 1)]),
+        ("toy_slow", ARM, FPS / 1.5, [slow]),
+        ("toy_car", CAR, FPS, [sliding_square(CAR, 0, 3)]),
+    ):
+        with DatasetWriter(tmp_path / name, name, schema, fps, SIZE) as writer:
+            for episode in episodes:
+                writer.append(episode)
+    opened = [Dataset.open(tmp_path / name) for name in ("toy_arm", "toy_slow", "toy_car")]
+    sets = [TrainingSet(one, (), one.episode_names, 1.0) for one in opened]
+    samples = TrainingSamples(sets, (SIZE, SIZE), checkpoint.config.step_dt, tmp_path / "strips")
+    assert set(samples.evaluate(checkpoint, 1.0)) == {"toy_arm", "toy_arm_gain"}
+    why, *lines = capsys.readouterr().out.splitlines()
+    assert why.startswith("not sampled: episode_000: camera period 0.300 s does not divide")
+    assert lines == [
+        f"{name}: found none of 1 s in 1 episodes; not sampled" for name in ("toy_slow", "toy_car")
+    ]
+
+
 def test_other_joints_under_a_known_name_are_refused(
     config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +197,23 @@ def test_a_video_model_learns_to_act(config: Path, trained: Path, tmp_path: Path
     assert before.keys() != after.keys()
 
 
+def test_a_model_from_before_one_expert_per_modality_serves_as_video_model_only(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained, old)
+    stored = load_file(old / "weights.safetensors")
+    del stored["denoiser.action_encoder.router_prior"]
+    save_file(stored, old / "weights.safetensors")
+    words = [f"codec_run={old}", f"video_model={old}", "training.max_steps=1"]
+    assert train(config, tmp_path / "run", *words) == 0
+    assert train(config, tmp_path / "on", f"start_from={old}") == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        "before action experts began one per modality; train again, or take it as video_model"
+    )
+
+
 def test_a_video_model_of_another_size_or_codec_is_refused(
     config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +237,31 @@ def test_again_it_only_evaluates(config: Path, trained: Path, capsys: pytest.Cap
     assert "held out 100.0 %" in (said := capsys.readouterr().out)
     assert "codec" not in said
     assert all(torch.equal(value, before[name]) for name, value in weights(trained).items())
+
+
+def test_a_run_keeps_to_the_data_it_began_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its weights are of their normalisation, and were trained on what is listed as such."""
+    stages = ("training", "codec_training.optimisation", "decoder_training.optimisation")
+    data, out, few = tmp_path / "data", tmp_path / "run", [f"{stage}.max_steps=1" for stage in stages]
+    write_toy_data(data)
+    (tmp_path / "toy.yaml").write_text(toy_config(data))
+    assert train(tmp_path / "toy.yaml", out, *few) == 0
+    before = load_checkpoint(out)
+    capsys.readouterr()
+    write_toy_data(data, 5, first=3)  # two more; the last of the five is held out now
+    assert train(tmp_path / "toy.yaml", out, *few) == 0
+    said, after = capsys.readouterr().out, load_checkpoint(out)
+    assert after.actions == before.actions
+    assert after.provenance["data"] == before.provenance["data"]
+    assert f"toy_arm: left out 2 new; to use them choose another --out, start_from={out}" in said
+    assert "toy_arm: held out as at the first start, 1 differ now; choose another --out to change" in said
+    for name in ("toy_arm", "toy_car"):
+        shutil.rmtree(data / name)
+    write_toy_data(data, 2)
+    assert train(tmp_path / "toy.yaml", out, *few) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "toy_arm: expected the 3 episodes with which the run of " in line
+    assert "found 1 missing, first episode_002; bring them back" in line
 
 
 def test_an_interrupted_run_ends_like_one_that_was_not(

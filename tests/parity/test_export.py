@@ -17,7 +17,9 @@ import torch
 
 from astra_ros.actions.config import RouterKind
 from astra_ros.backends import golden
-from astra_ros.backends.bundle import Manifest, describe_file, load_bundle, write_manifest
+from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.bundle import Bundle, Manifest, describe_file, load_bundle, write_manifest
+from astra_ros.backends.factory import open_backend
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -203,6 +205,21 @@ def test_without_the_checkpoint_torch_runs_the_graphs(untrained_bundle: Path) ->
     parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
     assert len(parity.rows) == 9
     assert all(row.is_within and row.rounding == 0 for row in parity.rows)
+
+
+def test_every_precision_of_a_backend_is_compared_whatever_becomes_of_the_others(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_bf16(bundle: Bundle, name: str, precision: str) -> Backend:
+        if precision == "bf16":
+            raise BackendError("precision: expected bf16, found fp32")
+        return open_backend(bundle, name, precision="fp32")
+
+    monkeypatch.setattr(check_parity, "precisions", lambda _bundle, _name: ("bf16", "fp32"))
+    monkeypatch.setattr(check_parity, "open_backend", without_bf16)
+    parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
+    assert {row.backend for row in parity.rows} == {"onnxruntime fp32"}
+    assert parity.skipped == {"onnxruntime bf16": "precision: expected bf16, found fp32"}
 
 
 def test_the_parity_program_refuses_another_checkpoint(

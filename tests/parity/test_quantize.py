@@ -142,6 +142,19 @@ def test_a_bundle_that_would_be_too_coarse_stays_what_it_was(
     assert {file.name: file.read_bytes() for file in int8_copy.iterdir()} == before
 
 
+def test_an_interrupted_fit_leaves_the_bundle_as_it_was(
+    bundle_copy: Path, int8_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {file.name: file.read_bytes() for file in bundle_copy.iterdir()}
+    monkeypatch.setattr(OpenVinoBackend, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize.write_ranges(load_bundle(bundle_copy), read_ranges(int8_bundle / "int8.json").graphs, ("x",))
+    assert {file.name: file.read_bytes() for file in bundle_copy.iterdir()} == before
+
+
 def test_quantising_a_bundle_says_what_it_costs(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

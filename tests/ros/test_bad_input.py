@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -167,7 +168,7 @@ CASES = [
         representation=ActionSequence.REPRESENTATION_JOINT_VELOCITY,
     ),
     bad_plan("plan that is over", ["header.stamp", "ago"], offset_s=-100.0),
-    bad_plan("plan for later", ["header.stamp", "from now"], offset_s=100.0),
+    bad_plan("plan of another clock", ["header.stamp", "within 600 s", "from now"], offset_s=10_000.0),
 ]
 
 
@@ -315,6 +316,16 @@ def test_a_silent_camera_is_reported_until_it_speaks(rig: Rig) -> None:
     rig.status(OK)
 
 
+def test_a_silent_camera_is_told_of_as_it_is_now_and_after_a_refusal_too(rig: Rig) -> None:
+    rig.image.publish(image(rig.now_ns() - 100 * NANOSECONDS))
+    rig.status(WARN, "/image: header.stamp")
+    rig.status(WARN, "/image: expected pictures, found none")
+    assert "1 publishers" in rig.statuses[-1].message
+    rig.robot.destroy_publisher(rig.image)
+    rig.status(WARN, "0 publishers")
+    assert len([line for line in rig.warnings if "found none" in line]) <= 2
+
+
 def test_incompatible_qos_is_reported_until_it_is_mended(make_rig: MakeRig) -> None:
     rig = make_rig(**{"qos_overrides./image.subscription.reliability": "reliable"})
     rig.robot.destroy_publisher(rig.image)
@@ -333,6 +344,23 @@ def test_incompatible_qos_is_reported_until_it_is_mended(make_rig: MakeRig) -> N
     rig.spin_until(rig.image.get_subscription_count)
     rig.serve()
     rig.status(OK)
+
+
+def test_incompatible_qos_is_told_until_something_arrives(make_rig: MakeRig) -> None:
+    """DDS tells of it once; the line outlives the time of a plan, and a deactivation."""
+    rig = make_rig(plan_timeout_s=0.1)
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    rig.robot.create_publisher(ActionSequence, "action_sequence", best_effort)
+    rig.activate()
+    rig.spin_until(lambda: rig.node._diagnostics.health.has_problem("action_sequence"))
+    assert rig.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert rig.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    rig.spin_for(1.5)
+    rig.serve()
+    rig.statuses.clear()
+    rig.status(WARN, "/action_sequence: expected a publisher whose QoS matches")
+    rig.plan.publish(action_sequence())
+    rig.spin_until(lambda: not rig.node._diagnostics.health.has_problem("action_sequence"))
 
 
 def test_nothing_is_served_while_inactive(make_rig: MakeRig) -> None:

@@ -110,6 +110,22 @@ def test_a_problem_expires_when_it_is_not_met_again(recorder: Recorder) -> None:
     assert not recorder.health.has_problem("action_sequence")
 
 
+def test_a_problem_that_stands_is_over_with_a_good_input_only(recorder: Recorder) -> None:
+    health = recorder.health
+    health.report("goal", "incompatible_qos", "nothing arrives", is_standing=True)
+    health.refuse("goal", Refusal(Drop.BAD_GOAL, "no picture"))
+    assert [one.line for one in (health.snapshot().problem,) if one] == ["no picture"]
+    health.expire("goal", age_s=-1.0)
+    health.resolve("goal")
+    health.resolve_all(keep_standing=True)
+    assert [one.line for one in (health.snapshot().problem,) if one] == ["nothing arrives"]
+    health.accept("goal")
+    assert health.snapshot().problem is None
+    health.report("goal", "incompatible_qos", "nothing arrives", is_standing=True)
+    health.resolve_all()
+    assert not health.has_problem("goal")
+
+
 def test_values_tell_rates_and_percentiles(recorder: Recorder) -> None:
     health = recorder.health
     assert health.snapshot().values["latency_p50_ms"] == ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -19,7 +22,7 @@ from rclpy.parameter import Parameter
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.outputs import Outputs
 from astra_ros.ros.worker import Worker
-from tests.ros.rig import HORIZON, Rig
+from tests.ros.rig import HORIZON, JOINTS, Rig, action_sequence, image, joint_state, plan_rows
 
 MakeRig = Callable[..., Rig]
 SUCCESS, FAILURE, FAULT = (
@@ -55,6 +58,19 @@ def test_twenty_round_trips_leave_nothing_behind(make_rig: MakeRig) -> None:
     assert threading.active_count() == threads
     assert not [thread.name for thread in threading.enumerate() if thread.name == "world_model"]
     rig.spin_until(lambda: graph_of(rig) == before)
+
+
+def test_the_log_says_which_backend_was_taken(
+    untrained_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(str(untrained_bundle))
+    try:
+        assert rig.node.trigger_configure() == SUCCESS
+    finally:
+        rig.close()
+    said = "[world_model]: backend onnxruntime (asked for by name, onnxruntime "
+    assert capfd.readouterr().err.count(said) == 1
+    assert not logging.getLogger("astra_ros").handlers
 
 
 def test_deactivate_and_activate_again_starts_with_an_empty_history(
@@ -141,6 +157,20 @@ def test_a_model_of_another_representation_fails_configure_with_one_line(
     assert "\n" not in message
 
 
+def test_a_wrong_graph_for_candidates_fails_configure_if_they_are_prepared(
+    make_rig: MakeRig, bundle_copy: Path
+) -> None:
+    raw = (bundle_copy / "step_0_x8.onnx").read_bytes()
+    (bundle_copy / "append_x8.onnx").write_bytes(raw)
+    entry = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+    change_manifest(bundle_copy, lambda manifest: manifest["files"].update({"append_x8.onnx": entry}))
+    rig = make_rig(bundle=str(bundle_copy), prepare_candidates=True)
+    assert rig.node.trigger_configure() == FAILURE
+    assert "append_x8" in rig.status(DiagnosticStatus.ERROR, "configure failed: ").message
+    rig.node.set_parameters([Parameter("prepare_candidates", value=False)])
+    assert rig.node.trigger_configure() == SUCCESS
+
+
 @pytest.mark.parametrize(
     ("parameters", "line"),
     [
@@ -155,6 +185,37 @@ def test_bad_parameters_fail_configure(make_rig: MakeRig, parameters: dict[str, 
     assert rig.node.trigger_configure() == FAILURE
     assert line in rig.status(DiagnosticStatus.ERROR).message
     assert graph_of(rig) == before
+
+
+def test_two_wrong_parameters_are_mended_one_at_a_time(make_rig: MakeRig) -> None:
+    rig = make_rig(image_transport="theora", preemption="wait")
+    assert rig.node.trigger_configure() == FAILURE
+    for name, value, is_accepted in (
+        ("horizon", 3, True),
+        ("preemption", "sometimes", False),
+        ("image_transport", "raw", True),
+        ("preemption", "queue", True),
+        ("uncertainty_weight", 1.0, False),
+    ):
+        (answer,) = rig.node.set_parameters([Parameter(name, value=value)])
+        assert answer.successful is is_accepted, (name, answer.reason)
+    assert rig.node.trigger_configure() == SUCCESS
+
+
+def test_an_arm_whose_joints_have_a_prefix(make_rig: MakeRig) -> None:
+    rig, names = make_rig(joint_prefix="left_"), [f"left_{name}" for name in JOINTS]
+    rig.activate()
+    assert rig.spin_until(lambda: rig.infos)[0].action_names == names
+    rig.plan.publish(action_sequence(names=names))
+    rig.spin_until(lambda: "action_sequence.received" in rig.counters())
+    stamp_ns = rig.now_ns()
+    rig.joints.publish(joint_state(stamp_ns, names))
+    rig.image.publish(image(stamp_ns))
+    future = rig.future_at(stamp_ns)
+    assert future.actions.names == names
+    np.testing.assert_allclose(np.array(future.actions.data).reshape(HORIZON, -1), plan_rows(), atol=1e-5)
+    rig.joints.publish(joint_state(rig.now_ns()))
+    rig.spin_until(lambda: rig.drops() == {"other_joints": 1})
 
 
 def test_an_exception_in_configure_is_seen_and_everything_is_freed(

@@ -11,7 +11,7 @@ import pytest
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, PredictedFuture
-from astra_ros.ros.plans import NO_PLAN_ID, Commands, commands_for, read_plan
+from astra_ros.ros.plans import NO_PLAN_ID, Commands, Plan, Schedule, commands_for, read_plan
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import to_duration, to_time
 
@@ -117,6 +117,12 @@ def test_until_a_plan_starts_the_robot_is_still() -> None:
     np.testing.assert_allclose(found.rows[:, 0], [0.0, 0.0, 1.0, 1.0], rtol=1e-6)
 
 
+def test_where_a_plan_says_nothing_a_joint_stays_or_is_on_its_way() -> None:
+    rows = np.array([[math.nan, math.nan], [0.4, math.nan]], np.float32)
+    found = commands_for(Plan(NO_PLAN_ID, NOW, S // 5, rows, NOW), NOW, MEASURED, 3, SPEC)
+    np.testing.assert_allclose(found.rows, [[0.2, 1.0], [0.4, 1.0], [0.4, 1.0]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("num_rows", "flag"), [(3, "FLAG_PLAN_EXTENDED"), (4, None), (5, "FLAG_HORIZON_CLIPPED")]
 )
@@ -185,3 +191,30 @@ def test_a_plan_is_used_until_it_ends_or_without_a_stamp_times_out(
 ) -> None:
     plan = read_plan(sequence([[0.1, 0.2], [0.3, 0.4]], stamp_ns=stamp_ns), SPEC, 0.8, NOW)
     assert plan.is_usable(t0_ns, now_ns, timeout_s=2.0) is is_usable
+
+
+def received(now_ns: int, starts_ns: int) -> Plan:
+    return read_plan(sequence([[0.1, 0.2]] * 20, stamp_ns=starts_ns), SPEC, 10.0, now_ns)
+
+
+def test_a_plan_for_later_follows_the_one_in_force() -> None:
+    schedule, first, later = Schedule(), received(NOW, NOW), received(NOW, NOW + 3 * S)
+    schedule.set(first)
+    schedule.set(later)
+    found = [schedule.at(NOW + seconds * S, NOW + seconds * S, timeout_s=2.0) for seconds in range(8)]
+    assert found == [first, first, first, later, later, later, later, None]
+
+
+def test_a_plan_for_later_is_known_before_its_start_when_there_is_no_other() -> None:
+    schedule, later = Schedule(), received(NOW, NOW + 3 * S)
+    schedule.set(later)
+    assert schedule.at(NOW, NOW, timeout_s=2.0) is later
+
+
+def test_a_plan_that_starts_now_replaces_what_was_to_start_later() -> None:
+    schedule, now = Schedule(), received(NOW + S, NOW + S)
+    schedule.set(received(NOW, NOW + 3 * S))
+    schedule.set(now)
+    assert schedule.at(NOW + 4 * S, NOW + 4 * S, timeout_s=2.0) is now
+    schedule.clear()
+    assert schedule.at(NOW + 4 * S, NOW + 4 * S, timeout_s=2.0) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from std_srvs.srv import Trigger
 
 from astra_ros.action import PredictFutures
 from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.ort import OrtBackend
 from astra_ros.msg import ActionSequence, Goal, PredictedFuture
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.planning.goals import Goal as LatentGoal
@@ -392,6 +394,81 @@ def test_the_deadline_brings_the_best_so_far(asker: Asker) -> None:
     assert len(reply.futures) == 1
 
 
+def watch_openings(monkeypatch: pytest.MonkeyPatch, events: list[str], seconds: float = 0.0) -> None:
+    """Every graph for candidates that is opened from now on is an event, and takes so long."""
+    open_session = OrtBackend._open_session
+
+    def watched(backend: OrtBackend, path: Path) -> Any:
+        if path.stem.endswith("_x8"):
+            events.append("graph")
+            time.sleep(seconds)
+        return open_session(backend, path)
+
+    monkeypatch.setattr(OrtBackend, "_open_session", watched)
+
+
+def test_the_first_question_keeps_its_deadline_while_its_graphs_are_opened(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three graphs of two seconds each: there is time for one, and the next question goes on from there."""
+    events: list[str] = []
+    watch_openings(monkeypatch, events, 2.0)
+    reply = asker.ask(request(deadline=to_duration(2.5)))
+    assert (reply.status, events) == (Reply.STATUS_PARTIAL, ["graph"])
+    assert asker.ask(request()).status == Reply.STATUS_OK
+    assert events == ["graph"] * 3
+
+
+def test_pictures_are_served_while_the_first_question_opens_its_graphs(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    watch_openings(monkeypatch, events, 1.0)
+    monkeypatch.setattr(WorldModel, "predict", recorded(WorldModel.predict, events, "picture"))
+    question = asker.service.call_async(request())
+    asker.rig.spin_until(lambda: "graph" in events)
+    asker.rig.serve()
+    assert asker.result(question).status == Reply.STATUS_OK
+    assert events.index("picture") < 3
+
+
+def test_graphs_that_configure_has_opened_wait_for_questions(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    watch_openings(monkeypatch, events)
+    rig = make_rig(prepare_candidates=True)
+    rig.activate()
+    assert events == ["graph"] * 3
+    rig.serve()
+    assert Asker(rig).ask(request()).status == Reply.STATUS_OK
+    assert len(events) == 3
+
+
+def test_the_deadline_holds_for_the_frames_of_the_first_reply_too(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight futures of ten frames would take four seconds to decode; there is time for some."""
+    decode = OrtBackend.decode
+
+    def slowly(backend: OrtBackend, latents: Any) -> Any:
+        time.sleep(0.05 * len(latents))
+        return decode(backend, latents)
+
+    monkeypatch.setattr(OrtBackend, "decode", slowly)
+    rig = make_rig(prepare_candidates=True)
+    rig.activate()
+    assert rig.node._configured()._evaluator._frame_s >= 0.05
+    rig.serve()
+    asker, all_frames = Asker(rig), EvaluateActions.Request.FRAMES_ALL
+    reply = asker.ask(request(8, frames=all_frames, top_k=8, deadline=to_duration(2.0)))
+    assert reply.status == Reply.STATUS_PARTIAL
+    assert "before all frames were decoded" in reply.message
+    assert to_ns(reply.total_latency) / 1e9 < 2.5
+    assert all(reply.evaluated)
+    assert 0 < len(reply.futures) < 8
+
+
 def test_a_deadline_that_passes_in_the_queue_is_kept_too(asker: Asker) -> None:
     long = asker.service.call_async(long_request())
     reply = asker.ask(request(deadline=to_duration(0.3)))
@@ -594,7 +671,7 @@ def test_a_goal_distance_that_fails_costs_one_question(make_rig: MakeRig) -> Non
     rig.serve()
     asker, session = Asker(rig), rig.node._configured()
     rig.node.trigger_deactivate()
-    session._distance_to = lambda _goal: lambda futures: futures[0]
+    session._evaluator._distance_to = lambda _goal: lambda futures: futures[0]
     rig.node.trigger_activate()
     rig.serve()
     reply = asker.ask(request(goal=Goal(type=Goal.TYPE_IMAGE, image=image(1))))

@@ -42,6 +42,13 @@ def test_what_is_over_is_skipped(stamp_ns: int, expected: list[float]) -> None:
     np.testing.assert_allclose(shoulder(stamp_ns), expected, atol=1e-5)
 
 
+def test_one_that_comes_late_is_begun_where_the_arm_is() -> None:
+    """A controller moves from there to the first point that is not over, in the time that is left."""
+    message = trajectory([(1.0, [2.0])], ["shoulder"])
+    message.header.stamp = to_time(NOW - S * 6 // 10)
+    np.testing.assert_allclose(rows_left(message, INFO, POSITIONS, NOW)[:, 0], [1.0, 2.0], atol=1e-5)
+
+
 def test_what_is_wholly_over_is_refused() -> None:
     with pytest.raises(TrajectoryError, match=r"header.stamp: .* is not over, found a start 0.600 s ago"):
         shoulder(NOW - S * 3 // 5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -42,6 +44,20 @@ def test_a_publisher_may_change_its_order() -> None:
         np.testing.assert_array_equal(
             reader.read(JointState(name=["shoulder", "elbow"], position=[1.0, 2.0])), [1, 2]
         )
+
+
+def test_two_publishers_of_different_order_are_not_mixed_up() -> None:
+    reader = JointReader(NAMES)
+    orders = (["elbow", "shoulder"], [2.0, 1.0]), (["shoulder", "elbow"], [1.0, 2.0])
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            messages = [JointState(name=names, position=positions) for names, positions in orders * 2000]
+            for found in threads.map(reader.read, messages):
+                np.testing.assert_array_equal(found, [1, 2])
+    finally:
+        sys.setswitchinterval(switch_s)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +107,22 @@ def test_positions_are_interpolated_and_held_at_the_ends(
     np.testing.assert_allclose(found, [position])
     assert found.dtype == np.float32
     assert skew_ns == skew_ms * MS
+
+
+@pytest.mark.parametrize(("unit", "is_refused"), [("rad", True), ("m", False)])
+def test_between_two_sides_of_a_wrap_is_no_position(unit: str, is_refused: bool) -> None:
+    buffer = JointBuffer(("lift", "wheel"), ("m", unit))
+    buffer.push(1000 * MS, np.array([0.0, 3.13], np.float32))
+    buffer.push(1040 * MS, np.array([0.0, -3.13], np.float32))
+    np.testing.assert_allclose(buffer.at(1000 * MS, SLOP)[0], [0, 3.13])
+    if not is_refused:
+        np.testing.assert_allclose(buffer.at(1020 * MS, SLOP)[0], [0, 0])
+        return
+    with pytest.raises(
+        Refusal, match=r"expected wheel to turn .* found 3\.13 and then -3\.13; it wraps"
+    ) as caught:
+        buffer.at(1020 * MS, SLOP)
+    assert caught.value.cause is Drop.BAD_JOINT_STATE
 
 
 def test_covers_says_whether_waiting_can_help() -> None:

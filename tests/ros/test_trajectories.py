@@ -11,8 +11,9 @@ from trajectory_msgs.msg import JointTrajectory
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.stamps import to_duration, to_time
-from astra_ros.ros.trajectories import TrajectoryError, to_action_sequence
+from astra_ros.ros.trajectories import TrajectoryError, read_trajectory, to_action_sequence
 from astra_ros.srv import EvaluateActions
+from astra_ros.types import FloatArray
 from tests.ros.rig import trajectory
 
 JOINTS = ("shoulder", "elbow")
@@ -69,6 +70,41 @@ def test_a_point_later_than_now_is_reached_from_where_the_joints_are() -> None:
     )
 
 
+S = 1_000_000_000
+NOW = 100 * S
+AT_REST = np.array([0.4, 0.5], np.float32)
+
+
+def plan_rows(message: JointTrajectory, stamp_ns: int, measured: FloatArray | None = AT_REST) -> FloatArray:
+    message.header.stamp = to_time(stamp_ns)
+    plan = read_trajectory(message, INFO, measured, NOW)
+    assert (plan.stamp_ns, plan.step_ns, plan.received_ns) == (stamp_ns or NOW, S // 5, NOW)
+    return plan.rows
+
+
+def test_a_plan_leaves_the_other_joints_to_those_who_move_them() -> None:
+    rows = plan_rows(trajectory([(0.4, [1.0])], ("elbow",)), 0)
+    np.testing.assert_allclose(rows, [[np.nan, 0.75], [np.nan, 1.0]])
+
+
+def test_a_plan_that_comes_late_goes_on_from_where_the_joints_are() -> None:
+    late = plan_rows(trajectory([(5.0, [1.0, 0.5])], JOINTS), NOW - 2 * S)
+    np.testing.assert_allclose(late[9:12, 0], [0.4, 0.44, 0.48], atol=1e-6)
+    # The first point is over: the controller is on its way from there.
+    begun = plan_rows(trajectory([(1.0, [0.0, 0.5]), (3.0, [1.0, 0.5])], JOINTS), NOW - 2 * S)
+    np.testing.assert_allclose(begun[9:12, 0], [0.5, 0.6, 0.7], atol=1e-6)
+
+
+def test_the_way_of_a_plan_from_where_nobody_has_measured_is_open() -> None:
+    rows = plan_rows(trajectory([(0.5, [1.0]), (0.6, [2.0])], ("elbow",)), 0, measured=None)
+    np.testing.assert_array_equal(rows, [[np.nan, np.nan], [np.nan, np.nan], [np.nan, 2.0]])
+
+
+def test_a_plan_of_joints_that_the_model_does_not_know_is_refused() -> None:
+    with pytest.raises(TrajectoryError, match="found wrist; plan for the group"):
+        plan_rows(trajectory([(0.2, [1.0])], ("wrist",)), 0)
+
+
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
@@ -83,6 +119,7 @@ def test_a_point_later_than_now_is_reached_from_where_the_joints_are() -> None:
         (trajectory([(0.2, [1.0, 1.0])], ("shoulder", "wrist")), "found wrist"),
         (trajectory([(0.2, [1.0])], ("shoulder",)), "missing elbow; give their positions as measured="),
         (trajectory([(0.2, [1.0, 1.0])], ("elbow", "elbow")), "every joint once"),
+        (trajectory([(0.2, [])], ()), "every joint once, found none"),
     ],
 )
 def test_what_cannot_be_a_plan_is_refused(broken: JointTrajectory, line: str) -> None:

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from astra_ros.data.bag import BagError
-from astra_ros.data.episode import Contents, Episode, EpisodeTopics, read_contents, read_episode
+from astra_ros.data.bag import BagError, is_recording
+from astra_ros.data.episode import (
+    Contents,
+    Episode,
+    EpisodeTopics,
+    read_contents,
+    read_episode,
+    recording_name,
+    require_joints,
+)
 from astra_ros.data.importers.source import Source, gaps, segments
 from astra_ros.data.schema import ActionSchema
 from astra_ros.frames.preprocess import unenlarged
@@ -59,8 +67,8 @@ class Recordings:
             if len(found.joints) > 1:
                 one, other = (", ".join(names) for names in found.joints[:2])
                 raise BagError(
-                    f"{path}: {topic}: name: expected the same joints in every message, found {one} and {other}; say which:"
-                    " --joints NAME ..."
+                    f"{path}: {topic}: name: expected the same joints in every message, found {one} and {other}; say which,"
+                    " all of one message: --joints NAME ..."
                 )
         return self._first.joints[0]
 
@@ -70,18 +78,21 @@ class Recordings:
 
 
 def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
-    """folders: of recordings, or recordings themselves. The camera's rate is that of the first one that can be read.
+    """folders: of recordings, or recordings themselves. The camera's rate is that of the first one that can be used.
 
     Recordings are cut where their camera dropped pictures or paused: a model's steps are counted in frames.
+    Raises BagError when none can be used.
     """
     bags = [bag for folder in folders for bag in _recordings(folder)]
-    if doubles := [bag for bag in bags if sum(bag.name == other.name for other in bags) > 1]:
-        raise BagError(f"{doubles[0]}: expected a folder name of its own, found {doubles[-1]}; rename one")
-    found = _look_through(bags, config.topics)
+    called = [recording_name(bag) for bag in bags]
+    if doubles := [bag for bag, name in zip(bags, called, strict=True) if called.count(name) > 1]:
+        raise BagError(f"{doubles[0]}: expected a name of its own, found {doubles[-1]}; rename one")
+    found = _look_through(bags, config)
     names = config.joints or found.joints(config.topics.joint_states)
     units = config.units * len(names) if len(config.units) == 1 else config.units
     wanted = (config.size, config.size) if isinstance(config.size, int) else config.size
-    load = partial(_load, names=names, size=unenlarged(*found.picture_size, *wanted), topics=config.topics)
+    size = unenlarged(*found.picture_size, *wanted)
+    load = partial(read_episode, names=names, size=size, topics=config.topics, units=units)
     return Source(
         schema=ActionSchema(config.space, "arm", "joint_position", names, units),
         fps=found.fps,
@@ -90,38 +101,47 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     )
 
 
-def _recordings(folder: Path) -> list[Path]:
-    if (folder / "metadata.yaml").exists():
-        return [folder]
-    bags = [file.parent for file in sorted(folder.glob("*/metadata.yaml"))]
-    if not bags:
+def _recordings(path: Path) -> list[Path]:
+    """The path, or what is in it: a lone file beside folders of recordings does not make their folder one."""
+    below = [one for one in sorted(path.iterdir()) if is_recording(one)] if path.is_dir() else []
+    if is_recording(path) and not any(one.is_dir() for one in below):
+        return [path]
+    if not path.exists():
+        raise BagError(f"{path}: expected recordings, found no such folder")
+    if not below:
         raise BagError(
-            f"{folder}: expected rosbag2 folders (with metadata.yaml), found none; `astra record` makes them"
+            f"{path}: expected rosbag2 folders, .mcap or .db3 files in it, found none; recordings are looked for one level"
+            " down, `astra record` makes them"
         )
-    return bags
+    return below
 
 
-def _look_through(bags: Sequence[Path], topics: EpisodeTopics) -> Recordings:
+def _look_through(bags: Sequence[Path], config: BagsConfig) -> Recordings:
     found = Recordings({}, {})
     for bag in bags:
         try:
-            found.contents[bag] = read_contents(bag, topics)
+            contents = read_contents(bag, config.topics)
+            require_joints(bag, config.topics.joint_states, contents, config.joints)
+            found.contents[bag] = contents
         except BagError as error:
             found.bad[bag] = error
     if not found.contents:
         reason = found.bad[bags[-1]]
-        raise BagError(f"expected a readable recording, found none in {len(bags)}; the last one: {reason}")
+        raise BagError(f"expected a usable recording, found none in {len(bags)}; the last one: {reason}")
     return found
 
 
 def _episodes(bag: Path, found: Recordings, load: Callable[..., Episode]) -> dict[str, Callable[[], Episode]]:
     """A recording under its name, or its segments of a second or more; a bad one says why when it is loaded."""
+    recording = recording_name(bag)
     if bag in found.bad:
-        return {bag.name: partial(_refuse, found.bad[bag])}
-    stamps, period_ns = found.contents[bag].stamps_ns, _period_ns(found.contents[bag])
+        return {recording: partial(_refuse, found.bad[bag])}
+    contents = found.contents[bag]
+    stamps, period_ns = contents.stamps_ns, _period_ns(contents)
     parts = segments(len(stamps), gaps(stamps, _LONGEST_GAP_PERIODS * period_ns / NANOSECONDS))
+    load = partial(load, bag, contents=contents)
     if len(parts) == 1:
-        return {bag.name: partial(load, bag, bag.name, range(len(stamps)))}
+        return {recording: load}
     fewest = _SHORTEST_SEGMENT_S * NANOSECONDS / period_ns
     whole = {
         name: range(len(stamps))[part] for name, part in parts.items() if part.stop - part.start >= fewest
@@ -131,22 +151,15 @@ def _episodes(bag: Path, found: Recordings, load: Callable[..., Episode]) -> dic
             f"{bag}: header.stamp: expected {_SHORTEST_SEGMENT_S:g} s of pictures without a gap, found none in"
             f" {len(parts)} pieces; the camera drops pictures, record it again"
         )
-        return {bag.name: partial(_refuse, error)}
+        return {recording: partial(_refuse, error)}
     return {
-        f"{bag.name}_{name}": partial(load, bag, f"{bag.name}_{name}", part) for name, part in whole.items()
+        f"{recording}_{name}": partial(_renamed, f"{recording}_{name}", partial(load, frames=frames))
+        for name, frames in whole.items()
     }
 
 
-def _load(
-    bag: Path,
-    name: str,
-    frames: range,
-    *,
-    names: tuple[str, ...],
-    size: tuple[int, int],
-    topics: EpisodeTopics,
-) -> Episode:
-    return replace(read_episode(bag, names, size, topics, frames), name=name)
+def _renamed(name: str, load: Callable[[], Episode]) -> Episode:
+    return replace(load(), name=name)
 
 
 def _refuse(error: BagError) -> Episode:

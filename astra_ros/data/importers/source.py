@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from astra_ros.data.episode import Episode, IntArray
-from astra_ros.data.lerobot_writer import DatasetWriter
 from astra_ros.data.schema import ActionSchema, EpisodeError
 from astra_ros.frames.preprocess import unenlarged
 from astra_ros.types import NANOSECONDS
@@ -51,6 +50,8 @@ def import_source(
     Pictures are stored at `size`, a square's side or (height, width): cropped to its shape, but never enlarged. A bad recording
     is given to `on_bad`, in one line that names the file, and left out.
     """
+    from astra_ros.data.lerobot_writer import DatasetWriter  # needs pyarrow, which a robot does not have
+
     bad, total, camera = 0, len(source.episodes), source.picture_size
     stored = unenlarged(*camera, *((size, size) if isinstance(size, int) else size))
     with DatasetWriter(out, out.name, source.schema, source.fps, stored, camera) as writer:

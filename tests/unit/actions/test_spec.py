@@ -49,6 +49,11 @@ def test_a_list_of_another_length_is_refused_by_name(field: str) -> None:
         ActionSpec.from_json({**SPEC.to_json(), field: (1.0,)})
 
 
+def test_a_name_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"action\.names: expected every name once, found a, a"):
+        replace(SPEC, names=("a", "a"))
+
+
 def test_a_step_without_duration_is_refused() -> None:
     with pytest.raises(ValueError, match="step_dt: expected seconds > 0, found 0"):
         replace(SPEC, step_dt=0)

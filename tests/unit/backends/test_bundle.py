@@ -8,6 +8,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import onnx
 import pytest
 
 from astra_ros.backends import golden
-from astra_ros.backends.bundle import BundleError, load_bundle
+from astra_ros.backends.bundle import BundleError, load_bundle, write_manifest
 from astra_ros.backends.ort import OrtBackend
 
 
@@ -235,6 +236,58 @@ def test_another_answer_for_candidates_is_refused(
             with pytest.raises(BundleError, match="golden vectors, batch 8: expected at most"):
                 backend.rollout(8)
         assert backend.rollout().batch == 1
+
+
+def test_a_check_that_was_cut_short_is_made_again(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OrtBackend(load_bundle(untrained_bundle)) as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(OrtBackend, "run", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                backend.rollout(8)
+        compute_differently("step_1_x8", monkeypatch)
+        with pytest.raises(BundleError, match="golden vectors, batch 8: expected at most"):
+            backend.rollout(8)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_while_loading_leaves_nothing_open(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OrtBackend(load_bundle(untrained_bundle))
+    monkeypatch.setattr(OrtBackend, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backend.load()
+    assert not backend._sessions
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody who opened it before sees it change."""
+    bundle = load_bundle(bundle_copy)
+    path, names = bundle_copy / "manifest.json", set(bundle_copy.iterdir())
+    before = path.read_bytes()
+    write_bytes = Path.write_bytes
+
+    def torn(target: Path, raw: bytes) -> int:
+        write_bytes(target, raw[: len(raw) // 2])
+        raise OSError("no space left on device")
+
+    changed = replace(bundle.manifest, provenance={})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", torn)
+        patch.setattr(Path, "write_text", lambda target, text: torn(target, text.encode()))
+        with pytest.raises(OSError, match="no space left"):
+            write_manifest(bundle_copy, changed)
+    assert path.read_bytes() == before
+    with path.open("rb") as reader:
+        write_manifest(bundle_copy, changed)
+        assert reader.read() == before
+    assert path.read_bytes() != before
+    assert set(bundle_copy.iterdir()) == names
 
 
 def test_graphs_of_candidates_wait_until_they_are_needed(

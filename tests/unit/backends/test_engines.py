@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from astra_ros.backends.base import BackendError
-from astra_ros.backends.bundle import Bundle, load_bundle
+from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, write_manifest
 from astra_ros.backends.engines import (
     EngineSet,
     EngineSpec,
@@ -59,7 +59,11 @@ def write(bundle: Bundle, **changes: Any) -> Path:
     files, engines = {}, {}
     for graph, spec in bundle.manifest.graph_specs.items():
         inputs, outputs = tensors(spec.inputs), tensors(spec.outputs)
-        engines[graph] = EngineSpec(f"{graph}.engine", 1, {}, {"float16": 1}, inputs, outputs, weights={})
+        names = (bundle.manifest.graphs[graph], "weights.bin")
+        sources = {name: bundle.manifest.files[name].sha256 for name in names}
+        engines[graph] = EngineSpec(
+            f"{graph}.engine", 1, sources, {"float16": 1}, inputs, outputs, weights={}
+        )
         raw = engine_bytes(graph.encode())
         files[f"{graph}.engine"] = (FileSpec(hashlib.sha256(raw).hexdigest(), len(raw)), raw)
     fields = {
@@ -99,6 +103,8 @@ def test_it_comes_back_as_it_was_written(bundle: Bundle) -> None:
         ({}, "tensorrt_rtx-1.7.1.116-fp16-any"),
         ({"targets": (86, 120), "precision": "bf16"}, "tensorrt_rtx-1.7.1.116-bf16-sm86-sm120"),
         ({"runtime": "tensorrt", "version": "11.4.1.3", "targets": (90,)}, "tensorrt-11.4.1.3-fp16-sm90"),
+        ({"runtime": "tensorrt", "version": "10.13.3.9.post1"}, "tensorrt-10.13.3.9.post1-fp16-any"),
+        ({"version": "1.8.0.5a1.dev2"}, "tensorrt_rtx-1.8.0.5a1.dev2-fp16-any"),
     ],
 )
 def test_folders_tell_engines_apart(bundle: Bundle, changes: dict[str, Any], name: str) -> None:
@@ -136,12 +142,13 @@ ENCODE = ("engines", "encode")
     [
         (("schema_version",), 2, "schema_version: expected 1 .* found 2"),
         (("runtime",), "tensorflow", "runtime: expected one of tensorrt, tensorrt_rtx, found 'tensorflow'"),
-        (("version",), "../../etc", "version: expected numbers and points"),
-        (("version",), "1." * 4000 + "1", "version: expected numbers and points"),
+        (("version",), "../../etc", "version: expected one such as 10.13.3.9"),
+        (("version",), "1." * 4000 + "1", "version: expected one such as 10.13.3.9"),
+        (("version",), "1.7.post1/..", "version: expected one such as 10.13.3.9"),
         (("precision",), "int8", "precision: expected one of fp32, fp16, bf16"),
         (("targets",), [86, -1], "targets: expected SMs such as 86"),
         (("targets",), "86", "targets: expected a list"),
-        (("unknown",), 1, r"unknown \['unknown'\]"),
+        (("unknown",), 1, r"unknown key unknown; expected one of bundle_sha256, "),
         (("files", "encode.engine", "sha256"), "0", "expected 64 lower-case hex digits"),
         (("files", "../manifest.json"), {"sha256": "0" * 64, "bytes": 1}, "expected plain names of files"),
         (("files", "engines.json"), {"sha256": "0" * 64, "bytes": 1}, "expected plain names of files"),
@@ -251,6 +258,10 @@ def test_a_header_of_something_else_is_refused(raw: bytes, message: str) -> None
         check_header(raw, VERSION)
 
 
+def test_a_header_says_the_release_only() -> None:
+    check_header(engine_bytes(), f"{VERSION}.post1")
+
+
 def test_random_headers_are_refused() -> None:
     rng = random.Random(0)
     for _ in range(300):
@@ -312,7 +323,6 @@ def test_what_fits_is_found_the_fastest_first(bundle: Bundle) -> None:
         ({"runtime": "tensorrt"}, "runtime: expected tensorrt_rtx, found tensorrt"),
         ({"targets": (89, 120)}, r"targets: expected SM 86, which is present, found \(89, 120\)"),
         ({"precision": "fp32"}, "precision: expected fp16, found fp32"),
-        ({"bundle_sha256": "0" * 64}, "bundle_sha256: expected .* found '000000000000'"),
         ({"engines": {}, "files": {}}, "engines: expected .*missing"),
     ],
 )
@@ -326,6 +336,35 @@ def test_engines_that_do_not_fit_are_refused_with_the_command_that_makes_some(
     assert folder.name in message
     assert "\n" not in message
     assert message.endswith(f"export.build_trt {bundle.root} --runtime tensorrt_rtx --precision fp16 --sm 86")
+
+
+def test_engines_fit_a_bundle_that_was_calibrated_since(bundle: Bundle) -> None:
+    """What is added changes the manifest, and none of the files that engines are made of."""
+    write(bundle)
+    added = bundle.root / "trust.npz"
+    added.write_bytes(b"arrays")
+    files = bundle.manifest.files | {added.name: describe_file(added)}
+    later = write_manifest(bundle.root, dataclasses.replace(bundle.manifest, files=files))
+    assert later.sha256 != bundle.sha256
+    assert len(find_engines(later, "tensorrt_rtx", VERSION, 86)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({}, r"encode sources: expected [0-9a-f]{12} for encode\.onnx \(this bundle's\), found 'none'"),
+        ({"encode.onnx": "0" * 64}, r"encode sources: expected .* for encode\.onnx .*, found '000000000000'"),
+        ({"weights.bin": "0" * 64}, r"encode sources: expected .* for weights\.bin .*, found '000000000000'"),
+        ({"other.bin": "0" * 64}, r"encode sources: expected no such file for other\.bin"),
+    ],
+)
+def test_engines_of_other_files_do_not_fit(bundle: Bundle, sources: dict[str, str], found: str) -> None:
+    engines = read_sidecar(write(bundle))
+    encode = engines.engines["encode"]
+    changed = dataclasses.replace(encode, sources={**encode.sources, **sources} if sources else {})
+    other = dataclasses.replace(engines, engines={**engines.engines, "encode": changed})
+    with pytest.raises(ValueError, match=found):
+        require_fit(other, bundle)
 
 
 def test_no_engines_at_all(bundle: Bundle) -> None:

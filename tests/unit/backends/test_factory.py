@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import onnx
+import onnxruntime
 import pytest
 
-from astra_ros.backends import factory
+from astra_ros.backends import factory, ort
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle, BundleError, describe_file, load_bundle
 from astra_ros.backends.factory import open_backend
@@ -111,6 +115,33 @@ def test_auto_passes_over_what_cannot_run_here(
     )
 
 
+def test_auto_passes_over_what_fails_when_it_warms_up(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    hide: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released: list[OpenVinoBackend] = []
+    release = OpenVinoBackend._release
+
+    def watched(backend: OpenVinoBackend) -> None:
+        released.append(backend)
+        release(backend)
+
+    def out_of_memory(_: OpenVinoBackend) -> None:
+        raise RuntimeError("cudaMalloc: out of memory")
+
+    hide("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(OpenVinoBackend, "_warm_up", out_of_memory)
+    monkeypatch.setattr(OpenVinoBackend, "_release", watched)
+    with open_backend(bundle, num_threads=1, precision="fp32") as backend:
+        assert backend.name == "onnxruntime"
+    assert len(released) == 1
+    assert messages(caplog)[2] == f"backend openvino not taken: {bundle.root}: cudaMalloc: out of memory"
+    with pytest.raises(BundleError, match="cudaMalloc: out of memory"):
+        open_backend(bundle, "openvino", num_threads=1, precision="fp32")
+
+
 def test_auto_without_any_says_why_for_each(bundle: Bundle, hide: Callable[..., None]) -> None:
     hide("tensorrt", "tensorrt_rtx", "openvino", "torch")
     with pytest.raises(
@@ -174,6 +205,38 @@ def test_getting_another_provider_than_asked_for_is_an_error(bundle: Bundle, pro
         BackendError, match=f"provider: expected {provider}, found CPUExecutionProvider; install the onnxr"
     ):
         open_backend(bundle, f"onnxruntime:{provider}")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_on_a_gpu_float32_is_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's libraries read the variable; TensorRT's provider has no other way."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # so that it is as before when the test ends
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    open_backend(bundle, "onnxruntime", num_threads=1).close()
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    with pytest.raises(BackendError, match="provider: expected TensorrtExecutionProvider"):
+        open_backend(bundle, "onnxruntime:TensorrtExecutionProvider")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+def test_a_plugin_is_registered_once_and_given_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an attempt that found no GPU."""
+    provider, registered = "NvTensorRTRTXExecutionProvider", list[str]()
+    package = SimpleNamespace(get_library_path=lambda: "plugin.so")
+    gpus = [SimpleNamespace(ep_name=provider) for _ in range(2)]
+    found: list[SimpleNamespace] = []
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", package)
+    monkeypatch.setattr(
+        onnxruntime, "register_execution_provider_library", lambda *names: registered.append(names[0])
+    )
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [SimpleNamespace(ep_name="CPU"), *found])
+    ort._register.cache_clear()
+    with pytest.raises(BackendError, match=f"provider: expected a GPU that {provider} can use, found none"):
+        ort._plugin_devices(provider)
+    found += gpus
+    assert ort._plugin_devices(provider) == gpus[:1]
+    assert registered == [provider]
+    ort._register.cache_clear()
 
 
 @pytest.mark.skipif(

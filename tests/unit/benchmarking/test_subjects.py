@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnxruntime import OrtValue
 
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.ort import OrtBackend
@@ -23,17 +25,20 @@ from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import UNITS as PREDICTIONS
 from astra_ros.benchmarking.stream import stream_subject
 from astra_ros.denoiser.cost import Flops
+from astra_ros.denoiser.io import CACHE_AXES
 
 
 class CountingBackend(OrtBackend):
-    """Counts the runs of each graph."""
+    """Counts the runs of each graph. given: what the last one was run on."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, num_threads=1)
         self.runs: Counter[str] = Counter()
+        self.given: dict[str, Any] = {}
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.runs[graph] += 1
+        self.given = dict(inputs)
         return super().run(graph, inputs)
 
 
@@ -108,6 +113,18 @@ def test_every_graph_of_the_bundle_can_run_alone(backend: CountingBackend, scene
     for graph in scene.manifest.graph_specs:
         stage_subject(graph, backend, graph).run()
     assert set(backend.runs) == set(scene.manifest.graphs)
+
+
+@pytest.mark.parametrize("graph", ["append", "step_0_x8"])
+def test_a_graph_that_runs_alone_finds_the_history_where_a_rollout_has_it(
+    backend: CountingBackend, graph: str
+) -> None:
+    """A device is not given it by the host each time."""
+    stage_subject(graph, backend, graph).run()
+    shapes = backend.specs[graph].inputs
+    for name, value in backend.given.items():
+        assert isinstance(value, OrtValue if name in CACHE_AXES else np.ndarray)
+        assert tuple(value.shape() if name in CACHE_AXES else value.shape) == shapes[name]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from astra_ros.data.bag import BagError, BagWriter, message_type
-from astra_ros.data.episode import Episode, frame_stride, read_contents, read_episode
+from astra_ros.data.episode import Episode, EpisodeTopics, frame_stride, read_contents, read_episode
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.schema import ActionSchema
 from astra_ros.types import NANOSECONDS
@@ -48,7 +48,7 @@ def picture(stamp_ns: int, level: int) -> Any:
 def write(
     folder: Path,
     *,
-    with_commands: bool = True,
+    commanded: tuple[str, ...] = ("a", "b"),
     num_frames: int = 6,
     picture_stamp: Stamp = lambda now: now,
     state_stamp: Stamp = lambda now: now,
@@ -66,8 +66,9 @@ def write(
             for shifted in (now - 30_000_000, now + 20_000_000):
                 if (stamp := state_stamp(shifted)) is not None:
                     bag.write(STATES, joints(stamp, b=-1.0, a=10 * shifted / NANOSECONDS), shifted)
-            if with_commands and (stamp := command_stamp(now)) is not None:
-                bag.write(COMMANDS, joints(stamp, a=10 * now / NANOSECONDS + 1, b=0.0), now)
+            if commanded and (stamp := command_stamp(now)) is not None:
+                rows = {name: 10 * now / NANOSECONDS + 1 if name == "a" else 0.0 for name in commanded}
+                bag.write(COMMANDS, joints(stamp, **rows), now)
     return folder
 
 
@@ -85,7 +86,7 @@ def test_the_command_of_a_frame_is_the_last_one_before_it(tmp_path: Path) -> Non
 
 
 def test_without_commands_what_the_joints_did_stands_for_them(tmp_path: Path) -> None:
-    episode = read_episode(write(tmp_path / "bag", with_commands=False), ("a", "b"), 16)
+    episode = read_episode(write(tmp_path / "bag", commanded=()), ("a", "b"), 16)
     assert np.array_equal(episode.commanded, episode.measured)
 
 
@@ -94,6 +95,19 @@ def test_before_the_first_command_the_joints_are_where_they_are(tmp_path: Path) 
     episode = read_episode(late, ("a", "b"), 16)
     assert np.array_equal(episode.commanded[:4], episode.measured[:4])
     assert np.allclose(episode.commanded[4:, 0], [14, 15], atol=1e-4)
+
+
+def test_what_was_never_commanded_is_where_it_is(tmp_path: Path) -> None:
+    """A gripper often has another topic than its arm."""
+    episode = read_episode(write(tmp_path / "bag", commanded=("a",)), ("b", "a"), 16)
+    assert np.array_equal(episode.commanded[:, 0], episode.measured[:, 0])
+    assert np.allclose(episode.commanded[1:, 1], 10 + np.arange(5) + 1, atol=1e-4)
+
+
+def test_commands_of_other_joints_are_refused_with_their_topic(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bag", commanded=("finger",))
+    with pytest.raises(BagError, match=rf"{COMMANDS}: name: expected some of a, b, found finger; .*NONE"):
+        read_episode(folder, ("a", "b"), 16)
 
 
 def after(seconds: float) -> Stamp:
@@ -156,8 +170,45 @@ def test_what_is_in_a_recording_is_found_without_decoding_it(tmp_path: Path) -> 
 
 
 def test_a_joint_that_was_not_recorded_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match=r"joints \['elbow'\] not recorded; it holds \['b', 'a'\]"):
+    with pytest.raises(
+        BagError,
+        match=rf"{STATES}: name: expected a, elbow; missing elbow, found b, a; `ros2 topic echo {STATES} --field",
+    ):
         read_episode(write(tmp_path / "bag"), ("a", "elbow"), 16)
+
+
+def test_joint_states_that_end_before_the_camera_begins_are_told(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write(STATES, joints(NANOSECONDS, a=0.0), NANOSECONDS)
+        for now in (10 * NANOSECONDS, 11 * NANOSECONDS):
+            bag.write(IMAGE, picture(now, 0), now)
+    with pytest.raises(
+        BagError, match=rf"{STATES}: expected joint states while the camera ran, found none of a;"
+    ):
+        read_episode(tmp_path / "bag", ("a",), 16)
+
+
+@pytest.mark.parametrize(
+    ("topics", "message"),
+    [
+        (EpisodeTopics(image=STATES), "/joint_states: expected .*CompressedImage or .*Image, found .*JointState"),
+        (EpisodeTopics(joint_states=IMAGE), "compressed: expected .*JointState, found .*CompressedImage"),
+        (EpisodeTopics(joint_states="/gripper/position"), "position: expected .*JointState, found std_msgs/msg/Float64"),
+        (
+            EpisodeTopics(joint_commands="/gripper/position"),
+            "expected .*JointState, found std_msgs/msg/Float64; import without them: --joint-commands NONE",
+        ),
+    ],
+)  # fmt: skip
+def test_a_topic_of_another_type_is_named_with_both(
+    tmp_path: Path, topics: EpisodeTopics, message: str
+) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write(IMAGE, picture(NANOSECONDS, 0), NANOSECONDS)
+        bag.write(STATES, joints(NANOSECONDS, a=0.0), NANOSECONDS)
+        bag.write("/gripper/position", message_type("std_msgs/msg/Float64")(0.5), NANOSECONDS)
+    with pytest.raises(BagError, match=message):
+        read_episode(tmp_path / "bag", ("a",), 16, topics)
 
 
 def test_a_missing_camera_topic_is_named(tmp_path: Path) -> None:

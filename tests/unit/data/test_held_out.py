@@ -39,8 +39,30 @@ def test_what_would_train_on_held_out_episodes_is_refused(tmp_path: Path) -> Non
     file = held_out(write(tmp_path / "held_out.yaml", "arm: [episode_3]\n"))
     with pytest.raises(ValueError, match=r"held_out.yaml: leg: .* found no entry; add `leg: \[NAME, ...\]`"):
         file.split("leg", ("episode_3",))
-    with pytest.raises(ValueError, match="arm: expected names of its episodes, found episode_3"):
+    with pytest.raises(
+        ValueError, match=r"arm: expected names of its episodes, found episode_3; it has episode_4$"
+    ):
         file.split("arm", ("episode_4",))
+    with pytest.raises(
+        ValueError, match=r"; it has episode_0, episode_1, episode_2, episode_4, episode_5, …$"
+    ):
+        file.split("arm", [f"episode_{number}" for number in (0, 1, 2, 4, 5, 6)])
+
+
+def test_a_recording_that_was_cut_is_named_by_its_pattern(tmp_path: Path) -> None:
+    """An import cuts where the camera paused: 003 is then 003_segment_00 and so on."""
+    episodes = ("001", "003_segment_00", "003_segment_01")
+    with pytest.raises(ValueError, match=r'found 003; "003\*" holds out the 2 that begin like it'):
+        held_out(write(tmp_path / "held_out.yaml", 'arm: ["003"]')).split("arm", episodes)
+    file = held_out(write(tmp_path / "held_out.yaml", 'arm: ["003*"]'))
+    assert file.split("arm", episodes).training == ("001",)
+
+
+def test_a_file_that_is_not_there_is_missed_with_the_key_that_names_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"found none at .*none.yaml; run in the clone, .*data.held_out=FILE"
+    ):
+        held_out(tmp_path / "none.yaml")
 
 
 def test_a_pattern_that_holds_nothing_out_is_warned_of(
@@ -61,7 +83,7 @@ def test_a_pattern_that_holds_nothing_out_is_warned_of(
     [
         ("- episode_3", "expected `data set: .*` entries, found list"),
         ("arm: episode_3", "arm: expected a list of episode names, found 'episode_3'"),
-        ("arm: [3]", r"arm: expected a list of episode names, found \[3\]"),
+        ("arm: [3]", r"arm: expected a list of episode names, found \[3\]; quote names that are numbers"),
         ("arm: [", "expected YAML, found"),
     ],
 )

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from astra_ros.data.bag import BagError, BagWriter
+from astra_ros.data.bag import BagError, BagReader, BagWriter, RecordedMessage
 from astra_ros.data.importers import bags
 from astra_ros.data.importers.source import ImportProgress, import_source
 from astra_ros.data.lerobot import Dataset
-from tests.recordings import CAMERA, JOINT_NAMES, JOINTS, START_NS, joint_state, picture, write_recording
+from tests.recordings import (
+    CAMERA,
+    JOINT_NAMES,
+    JOINTS,
+    START_NS,
+    joint_state,
+    picture,
+    write_pictures,
+    write_recording,
+)
 from tests.recordings import jpeg as recorded_jpeg
 
+COMMANDS = "/joint_commands"
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda content: content[: len(content) // 2],
     "overwritten": lambda content: content[:1500] + bytes(200) + content[1700:],
@@ -53,7 +66,7 @@ def test_the_joints_that_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_arm_and_its_gripper_may_share_a_topic(tmp_path: Path) -> None:
-    """Only where it is said which joints are meant."""
+    """The joints that are meant must be in one message: so the node takes them."""
     arm, gripper = ("joint_1", "joint_2"), ("finger",)
     with BagWriter(tmp_path / "monday") as bag:
         for tick in range(10):
@@ -61,28 +74,47 @@ def test_an_arm_and_its_gripper_may_share_a_topic(tmp_path: Path) -> None:
             bag.write(JOINTS, joint_state(stamp_ns, arm if tick % 2 else gripper), stamp_ns)
             bag.write(CAMERA, recorded_jpeg(stamp_ns, picture(tick, 64)), stamp_ns)
     with pytest.raises(
-        BagError, match=r"joint_states: name: .* found finger and joint_1, joint_2; say which: --joints NAME"
+        BagError,
+        match=r"joint_states: name: .* found finger and joint_1, joint_2; say which, all of one message:",
     ):
         bags.open_source([tmp_path / "monday"], bags.BagsConfig("panda"))
-    source = bags.open_source(
-        [tmp_path / "monday"], bags.BagsConfig("panda", joints=(*arm, *gripper), size=32)
-    )
-    episode = source.episodes["monday"]()
+    with pytest.raises(
+        BagError,
+        match=r"expected joint_1, joint_2, finger in one message, found finger and joint_1, joint_2 in separate ones; join",
+    ):
+        bags.open_source([tmp_path / "monday"], bags.BagsConfig("panda", joints=(*arm, *gripper)))
+    source = bags.open_source([tmp_path / "monday"], bags.BagsConfig("panda", joints=arm, size=32))
     seconds = np.arange(10) * 0.05
-    assert np.allclose(episode.measured[1:-1, 1], 1 + seconds[1:-1], atol=1e-6)
-    assert np.allclose(episode.measured[:-1, 2], seconds[:-1], atol=1e-6)
+    assert np.allclose(source.episodes["monday"]().measured[1:, 1], 1 + seconds[1:], atol=1e-6)
 
 
-def write_pictures(folder: Path, ticks: Iterable[int], size_px: int = 64) -> Path:
-    """Pictures at those of 20 ticks a second, joint states at all."""
-    taken = set(ticks)
-    with BagWriter(folder) as bag:
-        for tick in range(max(taken) + 1):
-            stamp_ns = START_NS + tick * 50_000_000
-            bag.write(JOINTS, joint_state(stamp_ns), stamp_ns)
-            if tick in taken:
-                bag.write(CAMERA, recorded_jpeg(stamp_ns, picture(tick, size_px)), stamp_ns)
-    return folder
+def test_joints_that_no_recording_has_are_told_once(tmp_path: Path) -> None:
+    """One that lacks them is left out beside one that has them."""
+    write_recording(tmp_path / "bags/monday", 0.5)
+    write_recording(tmp_path / "bags/tuesday", 0.5)
+    with pytest.raises(
+        BagError, match=r"found none in 2; .*name: expected joint1; missing joint1, found panda_j"
+    ):
+        bags.open_source([tmp_path / "bags"], bags.BagsConfig("panda", joints=("joint1",)))
+    write_pictures(tmp_path / "bags/friday", range(0, 20, 2), names=("joint1",))
+    source = bags.open_source([tmp_path / "bags"], bags.BagsConfig("panda", joints=("joint1",), size=32))
+    assert source.episodes["friday"]().measured.shape == (10, 1)
+    with pytest.raises(BagError, match=r"monday: .* missing joint1"):
+        source.episodes["monday"]()
+
+
+def test_unfinished_folders_and_lone_files_are_recordings(tmp_path: Path) -> None:
+    """A recorder that was killed leaves no metadata.yaml. Both have one name, whichever way they are given."""
+    folder = tmp_path / "bags"
+    for name in ("monday", "tuesday"):
+        write_recording(folder / name, 0.5)
+        (folder / name / "metadata.yaml").unlink()
+    shutil.copy(folder / "monday/monday.mcap", folder / "friday.mcap")
+    source = bags.open_source([folder], bags.BagsConfig("panda", size=32))
+    assert list(source.episodes) == ["friday", "monday", "tuesday"]
+    for path in (folder / "friday.mcap", folder / "monday"):
+        ((name, load),) = bags.open_source([path], bags.BagsConfig("panda", size=32)).episodes.items()
+        assert load().name == name == path.stem
 
 
 def test_a_recording_is_cut_where_its_camera_dropped_pictures(tmp_path: Path) -> None:
@@ -102,6 +134,67 @@ def test_a_recording_is_cut_where_its_camera_dropped_pictures(tmp_path: Path) ->
     last = episodes["monday_segment_02"]
     assert last.stamps_ns[0] == START_NS + 120 * 50_000_000
     assert np.allclose(last.measured[:, 0], 6 + 0.1 * np.arange(20), atol=1e-6)
+
+
+def test_of_a_segment_only_its_own_messages_are_read_and_the_last_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joint states up to 5 s around it; the command that is in force may be older."""
+    ticks = [*range(0, 40, 2), *range(400, 440, 2)]
+    folder = tmp_path / "monday"
+    with BagWriter(folder) as bag:
+        bag.write(COMMANDS, joint_state(START_NS + 50_000_000), START_NS + 50_000_000)
+        for tick in range(440):
+            stamp_ns = START_NS + tick * 50_000_000
+            bag.write(JOINTS, joint_state(stamp_ns), stamp_ns)
+            if tick in ticks:
+                bag.write(CAMERA, recorded_jpeg(stamp_ns, picture(tick, 64)), stamp_ns)
+    source = bags.open_source([folder], bags.BagsConfig("panda", size=32))
+    read, deserialize = list[str](), BagReader.deserialize
+
+    def noted(bag: BagReader, message: RecordedMessage) -> Any:
+        read.append(message.topic)
+        return deserialize(bag, message)
+
+    monkeypatch.setattr(BagReader, "deserialize", noted)
+    first, second = (source.episodes[f"monday_segment_0{i}"]() for i in range(2))
+    assert (read.count(CAMERA), read.count(COMMANDS)) == (20 + 20, 2)
+    assert read.count(JOINTS) == (39 + 99) + (100 + 40)
+    assert np.allclose(first.commanded[:, 0], [0.0, *[0.05] * 19], atol=1e-6)
+    assert np.allclose(second.commanded[:, 0], 0.05, atol=1e-6)
+    assert np.allclose(second.measured[:, 0], 20 + 0.1 * np.arange(20), atol=1e-5)
+
+
+def test_joints_that_wrap_are_refused_at_import(tmp_path: Path) -> None:
+    """Halfway between +pi and -pi is 0. Only angles do, and only while they are used."""
+    folder = tmp_path / "monday"
+    with BagWriter(folder) as bag:
+        for tick in range(20):
+            stamp_ns = START_NS + tick * 50_000_000
+            turn = np.pi - 0.1 + 0.03 * tick
+            state = joint_state(stamp_ns, ("wheel", "lift"))
+            state.position = np.array([(turn + np.pi) % (2 * np.pi) - np.pi, 10.0 * (tick % 2)])
+            bag.write(JOINTS, state, stamp_ns)
+            if tick % 2:
+                bag.write(CAMERA, recorded_jpeg(stamp_ns, picture(tick, 64)), stamp_ns)
+    config = bags.BagsConfig("base", units=("rad", "m"), size=32)
+    with pytest.raises(BagError) as caught:
+        bags.open_source([folder], config).episodes["monday"]()
+    assert str(caught.value) == (
+        f"{folder}: {JOINTS}: position: expected wheel to turn by less than pi rad from one joint state to the next, found"
+        " 3.13 and then -3.12; it wraps: publish it unwrapped, or leave it out with --joints"
+    )
+    for other in (replace(config, joints=("lift",), units=("m",)), replace(config, units=("1",))):
+        assert len(bags.open_source([folder], other).episodes["monday"]().pixels) == 10
+
+
+def test_joints_are_named_once(tmp_path: Path) -> None:
+    write_recording(tmp_path / "monday", 0.5)
+    twice = bags.BagsConfig("panda", joints=(JOINT_NAMES[0], JOINT_NAMES[0]))
+    with pytest.raises(
+        ValueError, match=r"schema.names: expected every name once, found panda_joint1, panda_joint1"
+    ):
+        bags.open_source([tmp_path], twice)
 
 
 def test_bad_recordings_are_counted_and_the_others_imported(tmp_path: Path) -> None:
@@ -143,9 +236,11 @@ def test_a_bag_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_bags_that_cannot_be_told_apart_or_found(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match=r"expected rosbag2 folders"):
-        bags.open_source([tmp_path], bags.BagsConfig("panda"))
+    with pytest.raises(BagError, match=r"expected recordings, found no such folder"):
+        bags.open_source([tmp_path / "nowhere"], bags.BagsConfig("panda"))
     for folder in ("a", "b"):
         write_recording(tmp_path / folder / "monday", 0.5)
-    with pytest.raises(BagError, match=r"expected a folder name of its own"):
+    with pytest.raises(BagError, match=r"expected rosbag2 folders.* found none; .* one level down"):
+        bags.open_source([tmp_path], bags.BagsConfig("panda"))
+    with pytest.raises(BagError, match=r"expected a name of its own"):
         bags.open_source([tmp_path / "a", tmp_path / "b"], bags.BagsConfig("panda"))

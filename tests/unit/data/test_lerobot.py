@@ -131,7 +131,10 @@ def test_a_dataset_is_read_while_it_is_written(tmp_path: Path) -> None:
     ("field", "arguments"),
     [
         ("name", ("other", ARM, FPS, SIZE)),
-        ("schema", ("small", ActionSchema("small_arm", "arm", "rate", ARM.names, ARM.units), FPS, SIZE)),
+        (
+            "schema.representation",
+            ("small", ActionSchema("small_arm", "arm", "rate", ARM.names, ARM.units), FPS, SIZE),
+        ),
         ("fps", ("small", ARM, 20.0, SIZE)),
         ("size", ("small", ARM, FPS, 64)),
     ],
@@ -161,7 +164,10 @@ def broken(**changes: np.ndarray) -> Episode:
         ),
         (broken(stamps_ns=np.arange(FRAMES - 1)), "one per stamp, found 12, 11 stamps"),
         (broken(stamps_ns=np.arange(FRAMES)[::-1] * 10**8), "stamps_ns: expected growing"),
-        (broken(stamps_ns=np.arange(FRAMES) * 10**9), "expected 10 frames per second, found 1.00"),
+        (
+            broken(stamps_ns=np.arange(FRAMES) * 10**9),
+            "expected 10 Hz, the dataset's rate, found a camera at 1 Hz; import it into a",
+        ),
     ],
 )
 def test_an_unsound_episode_is_not_written(tmp_path: Path, bad: Episode, message: str) -> None:
@@ -171,6 +177,16 @@ def test_an_unsound_episode_is_not_written(tmp_path: Path, bad: Episode, message
     ):
         writer.append(bad)
     assert not (tmp_path / "meta/info.json").exists()
+
+
+def test_what_failed_wholly_does_not_bind_what_is_tried_next(tmp_path: Path) -> None:
+    with (
+        DatasetWriter(tmp_path, "small", ARM, 20.0, 64) as writer,
+        pytest.raises(EpisodeError, match="expected 20 Hz"),
+    ):
+        writer.append(episode(0))
+    write(tmp_path, (0,))
+    assert Dataset.open(tmp_path).fps == FPS
 
 
 def test_a_name_is_there_once(tmp_path: Path) -> None:
@@ -189,6 +205,8 @@ def test_what_a_schema_cannot_be() -> None:
         ActionSchema("x", "legs", "rate", (), ())
     with pytest.raises(ValueError, match=r"units: expected 2 entries \(one per name\), found 1"):
         ActionSchema("x", "arm", "rate", ("a", "b"), ("rad",))
+    with pytest.raises(ValueError, match="names: expected every name once, found a, b, a"):
+        ActionSchema("x", "arm", "rate", ("a", "b", "a"), ("rad",) * 3)
     with pytest.raises(ValueError, match="12 entries of a 3x4 camera pose, found 1"):
         ActionSchema("x", "camera", "relative_pose", ("a",), ("m",))
     assert ActionSchema.from_json(camera_schema("x").to_json()) == camera_schema("x")

@@ -195,3 +195,11 @@ def test_an_unfinished_last_line_costs_its_episode_and_a_missing_newline_none(co
 def test_an_unknown_name(copy: Path) -> None:
     with pytest.raises(EpisodeError, match="episode: expected one of the 3 it holds, found 'fourth'"):
         Dataset.open(copy).read("fourth", SIZE)
+
+
+def test_a_folder_that_is_no_dataset_says_what_it_is(copy: Path) -> None:
+    with pytest.raises(EpisodeError, match=r"none: folder: expected a dataset, found no such folder$"):
+        Dataset.open(copy / "none")
+    message = rf"folder: expected a dataset, found a folder of datasets: {copy.name}; name one$"
+    with pytest.raises(EpisodeError, match=message):
+        Dataset.open(copy.parent)

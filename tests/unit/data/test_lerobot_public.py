@@ -136,6 +136,8 @@ def test_a_film_that_ends_early_costs_only_the_episode_at_its_end(tmp_path: Path
         (["a", "b"], ("a", "b")),
         ([["a", "b"]], ("a", "b")),
         ({"left": ["a"], "right": ["b"]}, ("a", "b")),
+        ({"left": ["a"], "right": ["a"]}, ("left_a", "right_a")),
+        (["a", "a"], ("action_0", "action_1")),
         (None, ("action_0", "action_1")),
         (["motors"], ("action_0", "action_1")),
     ],
@@ -200,4 +202,7 @@ def test_a_declaration_beside_a_public_set_says_what_its_columns_mean(tmp_path: 
     assert (dataset.name, dataset.schema.space, dataset.schema.units) == ("cars", "car", ("1", "1"))
     found = dataset.read("episode_000000", 16)
     assert np.array_equal(found.commanded[0], found.commanded[1]), "a rate: what acted first"
-    assert np.array_equal(found.commanded[1:], found.measured[:-1])
+    assert np.array_equal(found.commanded[1:], episode(0).measured[:-1])
+    assert np.array_equal(found.measured, found.commanded), (
+        "a rate led to its frame, in the past as in a plan"
+    )

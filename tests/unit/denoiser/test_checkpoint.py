@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from astra_ros.denoiser.checkpoint import load_checkpoint, new_checkpoint
+from astra_ros.denoiser.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, save_codec
 from tests.bundle_fixture import action_specs, untrained_model
 
 Weights = dict[str, torch.Tensor]
@@ -36,6 +37,25 @@ def test_what_was_saved_is_loaded(untrained_checkpoint: Path) -> None:
         found = getattr(loaded, name).state_dict()
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_files_are_replaced_at_once(folder: Path, tmp_path: Path) -> None:
+    """Whoever holds the old file still reads all of it."""
+    checkpoint, old = load_checkpoint(folder), tmp_path / "old"
+    old.mkdir()
+    save_codec(folder / "codec.safetensors", checkpoint.codec)
+    kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    for name in kept:
+        os.link(folder / name, old / name)
+    checkpoint.provenance = {"seed": 1}
+    with torch.no_grad():
+        checkpoint.denoiser.position.add_(1)
+        checkpoint.codec.mean.add_(1)
+    save_checkpoint(folder, checkpoint)
+    save_codec(folder / "codec.safetensors", checkpoint.codec)
+    assert {file.name for file in folder.iterdir() if file.is_file()} == kept.keys()
+    for name, content in kept.items():
+        assert (old / name).read_bytes() == content != (folder / name).read_bytes()
 
 
 @pytest.mark.parametrize(

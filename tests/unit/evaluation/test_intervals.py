@@ -28,6 +28,13 @@ def test_the_cameras_of_a_trajectory_are_one_episode() -> None:
     assert bootstrap(views, np.random.default_rng(0)) == Interval(8.5, None, None)
 
 
+def test_the_pieces_of_a_recording_are_one_episode() -> None:
+    names = ("monday_segment_00", "monday_segment_01", "tuesday_segment_00_cam0", "tuesday_cam1_segment_10")
+    np.testing.assert_allclose(per_episode(np.array([1.0, 3.0, 10.0, 20.0]), names), [2.0, 15.0])
+    values = np.array([1.0, 3.0])  # a name alone says nothing of a common recording
+    np.testing.assert_allclose(per_episode(values, ("segment_00", "segment_01")), values)
+
+
 def test_the_bootstrap_has_the_standard_error_of_the_mean() -> None:
     rng = np.random.default_rng(0)
     interval = bootstrap(rng.normal(5.0, 2.0, 400), rng)

@@ -38,6 +38,23 @@ def test_calibrating_and_testing_a_bundle(
     assert result.with_suffix(".md").read_text().removeprefix("# ").strip() in shown
 
 
+def test_views_and_pieces_of_a_trajectory_are_on_one_side(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out_file.write_text('own: ["held_*"]\n')
+    pieces = [f"held_{i}_{part}" for i in range(3) for part in ("cam0", "cam1", "segment_00")]
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", *pieces])
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main(words) == 0
+    trust = load_bundle(bundle_copy).manifest.trust
+    assert trust is not None
+    assert trust.fitted_on == tuple(name for name in pieces if "held_1" not in name)
+    held_out_file.write_text('own: ["held_[01]_*"]\n')
+    assert calibrate.main(words) == 1
+    assert "(views and pieces of one count once)" in (error := capsys.readouterr().err)
+    assert "found 2; hold more out" in error
+
+
 def test_too_short_episodes_are_named_and_passed_over(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +90,7 @@ def test_a_bundle_is_not_judged_on_what_it_was_trained_on(
     write_manifest(bundle_copy, replace(manifest, provenance={"training": trained}))
     words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
     assert (main(["evaluate", *words]) if program == "evaluate" else calibrate.main(words)) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()  # before it: which backend was taken
     assert (
         "own: expected held-out episodes that the model was not trained on, found 1 that it was, first held_0"
         in line
@@ -90,7 +107,7 @@ def test_a_bundle_is_not_judged_on_another_robot(
             writer.append(episode(name, seed), "task")
     words = [str(bundle_copy), "--data", str(tmp_path / "own"), "--held-out", str(held_out_file)]
     assert (main(["evaluate", *words]) if program == "evaluate" else calibrate.main(words)) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()  # before it: which backend was taken
     assert "own: actions: expected arm, joint_position of panda_joint1, " in line
     assert "found arm, joint_position of panda_finger_joint1, panda_joint7, " in line
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,22 @@ def test_plans_without_a_cost_are_avoided(optimise: Optimise) -> None:
     assert nothing.cost == np.inf
 
 
+@pytest.mark.parametrize("optimise", OPTIMISERS)
+@pytest.mark.parametrize("replaced_after", [1, 10])
+def test_a_plan_for_a_goal_that_was_replaced_is_not_the_best_any_more(
+    optimise: Optimise, replaced_after: int
+) -> None:
+    """However cheap it was: it is compared by what it costs now."""
+    iteration = count()
+
+    def costs(plans: FloatArray) -> FloatArray:
+        return to_target(plans) if next(iteration) >= replaced_after else to_target(-plans) - 100
+
+    found = optimise(costs, REST, SPEC)
+    assert found.cost == to_target(found.plan[None])[0]
+    assert replaced_after > 1 or found.cost < 0.05 * to_target(REST[None])[0]
+
+
 def test_a_colder_mppi_follows_the_best_more_closely() -> None:
     def last_mean(temperature: float) -> Any:
         seen: list[FloatArray] = []
@@ -115,7 +132,7 @@ def test_a_colder_mppi_follows_the_best_more_closely() -> None:
             return to_target(plans)
 
         mppi(costs, REST, SPEC, MppiConfig(iterations=1, temperature=temperature))
-        return to_target(seen[-1])[0]
+        return to_target(seen[-1])[1]  # beside the best
 
     assert last_mean(0.1) < last_mean(10.0)
 

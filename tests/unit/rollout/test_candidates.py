@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,8 +67,32 @@ def test_equal_plans_have_equal_futures_whatever_runs_beside_them(backend: OrtBa
     assert np.abs(found[1] - found[0]).max() > 1e-2
 
 
+def test_whoever_asks_first_may_stop_after_every_graph_that_is_opened(
+    untrained_bundle: Path, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_session = OrtBackend._open_session
+
+    def watched(backend: OrtBackend, path: Path) -> Any:
+        opened.append(path.stem)
+        return open_session(backend, path)
+
+    monkeypatch.setattr(OrtBackend, "_open_session", watched)
+    with OrtBackend(load_bundle(untrained_bundle)) as backend:
+        opened.clear()
+        candidates = Candidates(backend)
+        past = backend.remember(past.slots)
+        counts = [len(opened) for _ in candidates.roll_out(past, plans(8), seed=0)]
+        assert counts[:4] == [1, 2, 3, 3]
+        assert opened == ["append_x8", "step_0_x8", "step_1_x8"]
+        assert not list(candidates.prepare())
+        assert not list(Candidates(backend).prepare())
+
+
 def test_whoever_asks_may_stop_after_every_chunk(backend: OrtBackend, past: Past) -> None:
     candidates = Candidates(backend)
+    for _ in candidates.prepare():
+        pass
     kinds = [type(one) for one in candidates.roll_out(past, plans(9), seed=0)]
     assert kinds == [type(None), type(None), Futures] * 2
     next(candidates.roll_out(past, plans(9), seed=0))  # left half-way
@@ -102,6 +127,22 @@ class ReusingBackend(OrtBackend):
         landing = self.__dict__.setdefault("_landing", {}).setdefault(found.shape, np.empty_like(found))
         landing[:] = found
         return landing
+
+
+def test_futures_are_their_own_whatever_the_backend_answers_in_between(untrained_bundle: Path) -> None:
+    """A node predicts for the camera after each chunk of a question: graphs of the same size, so the same memory."""
+    latents = np.random.default_rng(0).standard_normal((2, NUM_SLOTS, *LATENT), np.float32)
+    blank = np.zeros((NUM_SLOTS, 8), np.float32), np.ones(NUM_SLOTS, np.float32)
+    with ReusingBackend(load_bundle(untrained_bundle)) as backend:
+        past, other = (backend.remember(HistorySlots(one, *blank)) for one in latents)
+        candidates = Candidates(backend)
+        for count in (1, 8):
+            (expected,) = (one for one in candidates.roll_out(past, plans(count), seed=4) if one)
+            found = []
+            for one in candidates.roll_out(past, plans(count), seed=4):
+                list(roll_out(backend.rollout(count), other, -plans(count), backend.manifest, seed=5))
+                found += [one] if one else []
+            np.testing.assert_array_equal(found[0].latents, expected.latents)
 
 
 def test_the_last_of_fewer_steps_needs_the_one_before_it(untrained_checkpoint: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from astra_ros.denoiser.presets import PRESETS
 from astra_ros.flow.objective import SigmaSamplerConfig
 from astra_ros.history.noise import HISTORY_NOISE
 from astra_ros.training.budget import Budget
-from astra_ros.training.config import TrainConfig, load_config
+from astra_ros.training.config import DataSource, TrainConfig, load_config
 from astra_ros.training.draw import Draw
 
 FOLDER = Path(__file__).parents[3] / "config" / "train"
@@ -71,9 +71,15 @@ def test_segments_are_as_long_as_the_networks_chunks() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("schooling.batch=3", "unknown ['schooling']"),
-        ("denoiser.breadth=3", "denoiser: expected ['actions', "),
-        ("denoiser.actions.x=3", "denoiser.actions: expected ['modality_of', "),
+        (
+            "schooling.batch=3",
+            "tiny.yaml with schooling.batch=3: unknown key schooling; expected one of budget, ",
+        ),
+        ("trainning.batch=3", ": unknown key trainning; did you mean training?"),
+        ("Training.batch=3", ": unknown key Training; did you mean training?"),
+        ("denoiser.breadth=3", "denoiser: unknown key breadth; expected one of actions, "),
+        ("denoiser.widht=3", "denoiser: unknown key widht; did you mean width?"),
+        ("denoiser.actions.x=3", "denoiser.actions: unknown key x; expected one of "),
         ("denoiser=3", "denoiser: expected an object, found '3'"),
         ("training.batch=2.5", "training.batch: expected an integer, found '2.5'"),
         ("training.batch=0", "training: batch: expected 1 or more, found 0"),
@@ -106,6 +112,20 @@ def test_what_is_wrong_is_named_in_one_line(word: str, expected: str) -> None:
     assert expected in line
     assert "\n" not in line
     assert str(TINY) in line or word in line
+
+
+def test_a_dataset_may_be_its_path_alone() -> None:
+    assert load_config(TINY, ["data.sets=[a, {path: b, weight: 2}]"]).data.sets == (
+        DataSource("a"),
+        DataSource("b", 2.0),
+    )
+
+
+def test_a_configuration_that_is_not_there_is_missed_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"config: expected a YAML file, found none at .*none.yaml; run in the clone"
+    ):
+        load_config(tmp_path / "none.yaml")
 
 
 def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path) -> None:

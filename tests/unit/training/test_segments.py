@@ -1,14 +1,20 @@
-"""Action spaces of a training that goes on from another one."""
+"""Action spaces of a training that goes on from another one, and datasets as sources of segments."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from astra_ros.data.lerobot import Dataset
 from astra_ros.data.normalisation import fit_action_spec
-from astra_ros.training.segments import kept_specs
-from tests.unit.training.toy_data import ARM, CAR, sliding_square
+from astra_ros.data.segments import SegmentConfig
+from astra_ros.training.latents import EncodedSet
+from astra_ros.training.mix import TrainingSet
+from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
+from tests.unit.training.toy_data import ARM, CAR, sliding_square, write_toy_data
 
 
 def test_a_known_space_keeps_its_normalisation_and_its_range_covers_the_new_data() -> None:
@@ -25,3 +31,18 @@ def test_a_known_space_keeps_its_normalisation_and_its_range_covers_the_new_data
     np.testing.assert_array_equal(arm.clip(rows), rows)
     assert kept[CAR.space] == car
     assert list(kept) == [ARM.space, CAR.space]
+
+
+def test_a_dataset_too_short_for_a_chunk_is_refused(tmp_path: Path) -> None:
+    """It would never be drawn, whatever its weight."""
+    write_toy_data(tmp_path)
+
+    def encoded(space: str, num_frames: int) -> EncodedSet:
+        schema = ARM if space == "toy_arm" else CAR
+        source = TrainingSet(Dataset.open(tmp_path / space), ("episode_000",), (), 1.0)
+        latents = np.zeros((num_frames, 1, 2, 2), np.float16)
+        return EncodedSet(source, [(sliding_square(schema, 0, num_frames), latents)], [])
+
+    sets = [encoded("toy_arm", 30), encoded("toy_car", 7)]
+    with pytest.raises(ValueError, match=r"toy_car: expected an episode of 1\.6 s, .*found 1\.2 s; record"):
+        segment_sampler(sets, fit_specs(sets, 0.2), SegmentConfig(chunk_len=8))

@@ -29,11 +29,14 @@ def sliding_square(schema: ActionSchema, seed: int, num_frames: int = 30) -> Epi
     return Episode(f"episode_{seed:03d}", stamps, pixels, rows, rows)
 
 
-def write_toy_data(folder: Path, num_episodes: int = 3) -> Path:
-    """Datasets toy_arm and toy_car below `folder`, and held_out.yaml with the last episode of each."""
+def write_toy_data(folder: Path, num_episodes: int = 3, first: int = 0) -> Path:
+    """Datasets toy_arm and toy_car below `folder`, and held_out.yaml with the last episode of each.
+
+    first: how many episodes are there already.
+    """
     for schema in (ARM, CAR):
         with DatasetWriter(folder / schema.space, schema.space, schema, FPS, SIZE) as writer:
-            for seed in range(num_episodes):
+            for seed in range(first, num_episodes):
                 writer.append(sliding_square(schema, seed))
     last = f"[episode_{num_episodes - 1:03d}]"
     (folder / "held_out.yaml").write_text(f"toy_arm: {last}\ntoy_car: {last}\n")

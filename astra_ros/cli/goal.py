@@ -1,0 +1,38 @@
+"""`astra goal`: what shall be reached, given to a running world model as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = """Set what a running world model shall reach, until another goal is set.
+
+Plans are then scored by how near their futures end to the picture, which may be of any size, like the camera's."""
+EXAMPLE = "example: astra goal cup_on_shelf.jpg --node /robot1/world_model"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `astra goal`."""
+    parser = subparsers.add_parser(
+        "goal",
+        help="set the goal picture of a running node",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("picture", type=Path, help="JPEG or PNG file")
+    parser.add_argument("--node", default="/world_model", help="full name of the node (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send it, and wait for the answer."""
+    if not arguments.picture.is_file():
+        raise ValueError(f"picture: expected a JPEG or PNG file, found none at {arguments.picture}")
+
+    from astra_ros.ros.goal_picture import picture_goal, set_goal
+
+    node = "/" + arguments.node.strip("/")
+    set_goal(node, picture_goal(arguments.picture))
+    print(f"{node}: the goal is {arguments.picture}")
+    return 0
