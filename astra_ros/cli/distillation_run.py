@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.cli.training_samples import TrainingSamples
-from astra_ros.data.suitability import trained_data, unseen
+from astra_ros.data.suitability import trained_data
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, TrainConfig
@@ -105,13 +106,23 @@ class DistillationRun:
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
 
     def _open_sets(self) -> list[TrainingSet]:
-        """Those of the student's action spaces; what the teacher was trained on is not held out."""
+        """Those of the student's action spaces, split as they were for the teacher, whose provenance the student has."""
         trained = trained_data(self._teacher.provenance)
         return [
-            replace(one, held_out=unseen(one.dataset.name, one.held_out, trained))
+            _split(one, trained.get(one.dataset.name, {}).get("held_out", one.held_out))
             for one in open_sets(self._train_config.data, self._size)
             if one.dataset.schema.space in self._student.actions
         ]
+
+
+def _split(one: TrainingSet, held_out: Sequence[str]) -> TrainingSet:
+    """With these episodes held out, as far as they are there, and no others."""
+    episodes = (*one.names, *one.held_out)
+    return replace(
+        one,
+        names=tuple(name for name in episodes if name not in held_out),
+        held_out=tuple(name for name in episodes if name in held_out),
+    )
 
 
 def _train_config(folder: Path, teacher: Checkpoint) -> TrainConfig:

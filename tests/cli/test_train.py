@@ -101,6 +101,16 @@ def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path
     assert not (tmp_path / "latents").exists()
 
 
+def test_a_student_holds_out_what_its_teacher_did(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Whatever the file says by now."""
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    words = [f"codec_run={trained}", car_and(config, tmp_path), "training.max_steps=1"]
+    assert train(config, teacher, *words) == 0
+    (tmp_path / "held_out.yaml").write_text("toy_car: []\n")
+    assert main(["distill", str(teacher), "--out", str(student), "--max-steps", "1"]) == 0
+    assert "toy_car" in load_checkpoint(student).provenance["held_out_db_at_1s"]
+
+
 def car_and(config: Path, folder: Path) -> str:
     """The word for a run on toy_car alone, of which episode_001 is held out, and not the last one as before."""
     (folder / "held_out.yaml").write_text("toy_car: [episode_001, episode_002]\n")
