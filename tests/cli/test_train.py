@@ -355,7 +355,7 @@ def test_bad_episodes_are_counted_and_survived(
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("denoiser.breadth=3", "denoiser: expected [.*'width'.*unknown ['breadth']"),
+        ("denoiser.breadth=3", "denoiser: unknown key breadth; expected one of .*width"),
         ("training.batch=2.5", "training.batch: expected an integer, found '2.5'"),
         ("data.held_out=nowhere.yaml", "nowhere.yaml"),
         ("data.sets=[{path: nowhere}]", "nowhere"),
