@@ -33,8 +33,7 @@ _MAX_SIDECAR_BYTES = 4 << 20
 _MAX_COUNT = 1 << 40
 _MAX_AXES = 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_RELEASE = re.compile(r"\d{1,6}(\.\d{1,6}){1,5}")
-_VERSION = re.compile(rf"{_RELEASE.pattern}(\.?(post|dev|a|b|rc)\d{{1,6}}){{0,4}}")
+_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){1,5}(\.?(post|dev|a|b|rc)\d{1,6}){0,4}")
 # Engines that name no GPU run on these, and on SM 120 and later (TensorRT-RTX documentation, "compute capabilities").
 _DEFAULT_TARGETS = (80, 86, 89)
 _FIRST_OPEN_TARGET = 120
@@ -268,10 +267,9 @@ def check_header(raw: bytes, version: str) -> None:
     size = int.from_bytes(raw[16:24], "little")
     if size != len(raw):
         raise ValueError(f"expected {size} bytes (its header says), found {len(raw)}")
-    release = _RELEASE.match(version)
-    expected = release[0].split(".")[:4] if release else []
+    expected = [int(number) % 256 for number in re.findall(r"\d+", version)[:4]]
     found = [str(number) for number in raw[24:28]]
-    if found != [str(int(number) % 256) for number in expected]:
+    if found != [str(number) for number in expected]:
         raise ValueError(f"expected an engine of TensorRT-RTX {version}, found one of {'.'.join(found)}")
 
 
@@ -289,11 +287,12 @@ def _require_machine(engines: EngineSet, runtime: Runtime, version: str, sm: int
 def _require_sources(graph: str, engine: EngineSpec, bundle: Bundle) -> None:
     manifest = bundle.manifest
     for name in sorted({manifest.graphs[graph], *engine.sources}):
-        expected = manifest.files[name].sha256[:12] if name in manifest.files else "no such file"
-        found = engine.sources.get(name, "none")[:12]
-        if found != expected:
+        expected = manifest.files[name].sha256 if name in manifest.files else None
+        found = engine.sources.get(name)
+        if expected is None or found != expected:
             raise ValueError(
-                f"{graph} sources: expected {expected} for {name[:80]} (this bundle's), found {found!r}"
+                f"{graph} sources: expected {expected[:12] if expected else 'none'} for {name[:80]} (this bundle's), found"
+                f" {found[:12] if found else 'none'!r}"
             )
 
 

@@ -170,12 +170,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     for dataset in map(Dataset.open, _paths(arguments.folders)):
         split = aside.split(dataset.name, dataset.episode_names) if aside else None
         rows.append({**_summary(dataset), **({"held_out": len(split.held_out)} if split else {})})
-        episodes += [
-            {"dataset": dataset.name, "episode": name, "frames": dataset.num_frames(name)}
-            for name in dataset.episode_names
-        ]
+        if arguments.episodes:
+            episodes += [
+                {"dataset": dataset.name, "episode": name, "frames": dataset.num_frames(name)}
+                for name in dataset.episode_names
+            ]
     _print_table(rows)
-    if arguments.episodes:
+    if episodes:
         print()
         _print_table(episodes)
     write_json(arguments.json, {"datasets": rows, **({"episodes": episodes} if arguments.episodes else {})})

@@ -106,22 +106,21 @@ class DistillationRun:
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
 
     def _open_sets(self) -> list[TrainingSet]:
-        """Those of the student's action spaces, split as they were for the teacher, whose provenance the student has."""
+        """Those of the student's action spaces. Held out is what was from the teacher, whose provenance the student has."""
         trained = trained_data(self._teacher.provenance)
         return [
-            _split(one, trained.get(one.dataset.name, {}).get("held_out", one.held_out))
+            _without(one, trained.get(one.dataset.name, {}).get("held_out", one.held_out))
             for one in open_sets(self._train_config.data, self._size)
             if one.dataset.schema.space in self._student.actions
         ]
 
 
-def _split(one: TrainingSet, held_out: Sequence[str]) -> TrainingSet:
-    """With these episodes held out, as far as they are there, and no others."""
-    episodes = (*one.names, *one.held_out)
+def _without(one: TrainingSet, held_out: Sequence[str]) -> TrainingSet:
+    """With these episodes held out, as far as they are there; others that are now held out are left out."""
     return replace(
         one,
-        names=tuple(name for name in episodes if name not in held_out),
-        held_out=tuple(name for name in episodes if name in held_out),
+        names=tuple(name for name in one.names if name not in held_out),
+        held_out=tuple(name for name in (*one.names, *one.held_out) if name in held_out),
     )
 
 

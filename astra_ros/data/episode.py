@@ -60,13 +60,14 @@ class Episode:
 class Contents:
     """What is in a recording. stamps_ns, received_ns (t,) of its pictures; picture_size: height and width of the first.
 
-    joints: the names of its JointStates as they first came, one tuple per set of joints.
+    joints: the names of its JointStates as they first came, one tuple per set of joints. commanded: those of its commands.
     """
 
     stamps_ns: IntArray
     received_ns: IntArray
     picture_size: tuple[int, int]
     joints: tuple[tuple[str, ...], ...]
+    commanded: tuple[str, ...] = ()
 
 
 def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
@@ -76,14 +77,16 @@ def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
     """
     topics = topics or EpisodeTopics()
     stamps, received = list[int](), list[int]()
-    joints: dict[frozenset[str], tuple[str, ...]] = {}
+    joints, commanded = dict[frozenset[str], tuple[str, ...]](), dict[frozenset[str], tuple[str, ...]]()
     with BagReader(path) as bag:
         _require_topics(bag, topics)
-        for recorded in bag.messages((topics.image, topics.joint_states)):
+        commands = {topics.joint_commands} & {*bag.topics}  # which may be missing
+        for recorded in bag.messages((topics.image, topics.joint_states, *commands)):
             message = bag.deserialize(recorded)
-            if recorded.topic == topics.joint_states:
+            if recorded.topic != topics.image:
                 names = tuple(message.name[: len(message.position)])
-                joints.setdefault(frozenset(names), names)
+                found = joints if recorded.topic == topics.joint_states else commanded
+                found.setdefault(frozenset(names), names)
                 continue
             if not stamps:
                 height, width = _rgb(path, message).shape[:2]
@@ -92,7 +95,13 @@ def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
     if not joints:
         raise BagError(f"{path}: {topics.joint_states}: expected messages, found none")
     at = _growing(path, topics.image, stamps)
-    return Contents(at, np.array(received, np.int64), (height, width), tuple(joints.values()))
+    return Contents(
+        at,
+        np.array(received, np.int64),
+        (height, width),
+        tuple(joints.values()),
+        tuple(dict.fromkeys(name for message in commanded.values() for name in message)),
+    )
 
 
 def require_joints(path: Path, topic: str, contents: Contents, names: Sequence[str]) -> None:
@@ -144,7 +153,7 @@ def read_episode(
         pixels = _pixels(bag, topics.image, used, received[kept], size)
     measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
     if commands:
-        _require_commands(path, topics.joint_commands, contents.stamps_ns, commands, names)
+        _require_commands(path, topics.joint_commands, contents, commands, names)
     return Episode(
         recording_name(path), used, pixels, measured, _last_before(used, commands, names, measured)
     )
@@ -257,7 +266,8 @@ def _require_unwrapped(path: Path, topic: str, at: IntArray, angles: Mapping[str
             before, after = used[jumps[0] : jumps[0] + 2]
             raise BagError(
                 f"{path}: {topic}: position: expected {name} to turn by less than pi rad from one joint state to the next,"
-                f" found {before:.2f} and then {after:.2f}; it wraps: publish it unwrapped, or leave it out with --joints"
+                f" found {before:.2f} and then {after:.2f}; it wraps: publish it unwrapped, or leave it out with"
+                " --joints; if it is no angle in rad, say so with --units"
             )
 
 
@@ -284,14 +294,15 @@ def _distance(at: IntArray, stamps: IntArray) -> IntArray:
 
 
 def _require_commands(
-    path: Path, topic: str, at: IntArray, commands: Mapping[str, Series], names: Sequence[str]
+    path: Path, topic: str, contents: Contents, commands: Mapping[str, Series], names: Sequence[str]
 ) -> None:
     """Commands are of the model's joints; those that were recorded while the camera ran have stamps of that time."""
-    if not set(names) & set(commands):
+    if not set(names) & set(contents.commanded):
         raise BagError(
-            f"{path}: {topic}: name: expected some of {', '.join(names)}, found {', '.join(commands)}; give the topic of"
-            " their commands, or import without them (--joint-commands NONE)"
+            f"{path}: {topic}: name: expected some of {', '.join(names)}, found {', '.join(contents.commanded)}; give the"
+            " topic of their commands, or import without them (--joint-commands NONE)"
         )
+    at = contents.stamps_ns
     margin = LATE_START_S * NANOSECONDS
     for stamps, _ in (commands[name] for name in names if name in commands):
         first, last = stamps[0], stamps[-1]

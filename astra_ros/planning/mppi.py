@@ -52,16 +52,17 @@ def mppi(
     sampler = Sampler(spec, mean[0] if anchor is None else anchor, config.noise_beta, config.max_step, seed)
     std = np.tile(np.float32(config.std) * sampler.half_range, (len(mean), 1))
     best, history = mean, []
-    for iteration in range(config.iterations + 1):
-        count = config.num_samples if iteration < config.iterations else 2
-        plans = sampler.around(mean, std, count, best if iteration else None)
+    for iteration in range(config.iterations):
+        plans = sampler.around(mean, std, config.num_samples, best if iteration else None)
         found = evaluated(costs, plans)
-        winner = int(np.argmin(found))
-        best = plans[winner].copy()
+        best = plans[int(np.argmin(found))].copy()
+        history.append(float(found.min()))
         weights = _weights(found, config.temperature)
         mean = config.momentum * mean + (1 - config.momentum) * np.tensordot(weights, plans, axes=1)
-        history.append(float(found[winner]))
-    return Planned(best, history[-1], tuple(history))
+    plans = sampler.around(mean, std, 2, best)
+    found = evaluated(costs, plans)
+    history.append(float(found.min()))
+    return Planned(plans[int(np.argmin(found))].copy(), history[-1], tuple(history))
 
 
 def _weights(costs: FloatArray, temperature: float) -> FloatArray:

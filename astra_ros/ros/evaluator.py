@@ -113,6 +113,7 @@ class Evaluator:
             if not self._is_time_for(query, len(future.latents)):
                 if status is Status.OK:
                     status, line = Status.PARTIAL, _TOO_LATE_TO_DECODE
+                self._frame_s /= 2  # or one that took long once would keep all later ones from being decoded
                 break
             futures.append(self._message(future, answer, judged, config))
             yield

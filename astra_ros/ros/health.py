@@ -16,6 +16,8 @@ import numpy as np
 from astra_ros.ros.hindsight import Comparison, psnr
 from astra_ros.ros.refusal import Drop, Refusal
 
+# The cause of a problem that stands: of each publisher it is told once.
+INCOMPATIBLE_QOS = "incompatible_qos"
 # A problem that stays is logged again after this long.
 LOG_PERIOD_S = 10.0
 # Predictions that the latencies shown are taken over, and messages that rates are.
@@ -28,16 +30,12 @@ _SHOWN_AHEAD_S = 1.0
 
 @dataclass(frozen=True)
 class Problem:
-    """cause: short name; the line says what to do. last_s: monotonic time when it was last met.
-
-    is_standing: it is told once and lasts until its source is accepted, however long that takes.
-    """
+    """cause: short name; the line says what to do. last_s: monotonic time when it was last met."""
 
     cause: str
     line: str
     is_error: bool
     last_s: float
-    is_standing: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Health:
         self._log = log
         self._on_change = on_change
         self._lock = Lock()
-        # By source and is_standing: what passes does not hide for ever what stands.
+        # By source and whether it stands: what passes does not hide for ever what stands.
         self._problems: dict[tuple[str, bool], Problem] = {}
         self._logged_s: dict[tuple[str, str], float] = {}
         self._drops: Counter[Drop] = Counter()
@@ -116,7 +114,7 @@ class Health:
         now_s = time.monotonic()
         with self._lock:
             before = self._problems.get((source, is_standing))
-            problem = Problem(cause, line, is_error, now_s, is_standing)
+            problem = Problem(cause, line, is_error, now_s)
             self._problems[source, is_standing] = problem
             must_log = now_s - self._logged_s.get((source, cause), -LOG_PERIOD_S) >= LOG_PERIOD_S
             if must_log:
@@ -172,7 +170,7 @@ class Health:
     def resolve_all(self, *, keep_standing: bool = False) -> None:
         """Start afresh; the counters stay. keep_standing: what told of them goes on, and will not tell again."""
         with self._lock:
-            standing = {key: one for key, one in self._problems.items() if one.is_standing}
+            standing = {key: one for key, one in self._problems.items() if key[1]}
             self._problems = standing if keep_standing else {}
             self._logged_s.clear()
 

@@ -11,7 +11,7 @@ from rclpy.qos import QoSPolicyKind, QoSProfile, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
-from astra_ros.ros.health import Health
+from astra_ros.ros.health import INCOMPATIBLE_QOS, Health
 from astra_ros.ros.refusal import Refusal
 
 # rclpy's default, and what a latched topic may have to give up.
@@ -51,7 +51,7 @@ class Listener:
 
         def on_incompatible_qos(event: QoSRequestedIncompatibleQoSInfo) -> None:
             # DDS tells of a publisher once.
-            self._health.report(source, "incompatible_qos", _mismatch(full_topic, event), is_standing=True)
+            self._health.report(source, INCOMPATIBLE_QOS, _mismatch(full_topic, event), is_standing=True)
 
         return self._node.create_subscription(
             message_type,

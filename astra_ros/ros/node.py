@@ -28,7 +28,7 @@ from astra_ros.backends.base import BackendError
 from astra_ros.backends.manifest import BundleError
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
 from astra_ros.ros.diagnostics import Diagnostics
-from astra_ros.ros.health import Problem
+from astra_ros.ros.health import INCOMPATIBLE_QOS, Problem
 from astra_ros.ros.model_session import ModelSession
 from astra_ros.ros.package_log import PackageLog
 from astra_ros.ros.parameters import NodeConfig, require_valid
@@ -167,10 +167,11 @@ class WorldModelNode(LifecycleNode):
         for source in ("action_sequence", "joint_trajectory"):
             health.expire(source, session.config.plan_timeout_s)
         silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
-        if silence_s > _SILENCE_S and not _explains_silence(health.problem("image")):
-            topic = session.image_topic
+        topic = session.image_topic
+        publishers = self.count_publishers(topic)
+        if silence_s > _SILENCE_S and not _explains_silence(health.problem("image"), publishers):
             line = (
-                f"{topic}: expected pictures, found none for {silence_s:.1f} s and {self.count_publishers(topic)} publishers;"
+                f"{topic}: expected pictures, found none for {silence_s:.1f} s and {publishers} publishers;"
                 " start the camera, or remap image:= and set image_transport to what it publishes"
             )
             health.report("image", _SILENT, line)
@@ -194,11 +195,13 @@ class WorldModelNode(LifecycleNode):
             self._session.apply(read_config(self, NodeConfig))
 
 
-def _explains_silence(problem: Problem | None) -> bool:
-    """Of the camera: nothing can come, or something came just now and was refused."""
+def _explains_silence(problem: Problem | None, publishers: int) -> bool:
+    """Of the camera: what is there cannot be received, or something came just now and was refused."""
     if problem is None or problem.cause == _SILENT:
         return False
-    return problem.is_standing or time.monotonic() - problem.last_s < _SILENCE_S
+    if problem.cause == INCOMPATIBLE_QOS:
+        return publishers > 0
+    return time.monotonic() - problem.last_s < _SILENCE_S
 
 
 def main() -> None:

@@ -20,6 +20,10 @@ from astra_ros.ros.stamps import to_ns
 from astra_ros.types import NANOSECONDS, FloatArray
 
 NO_PLAN_ID = (0,) * 16
+# Plans that follow each other, as somebody sends who plans anew many times a second.
+_MOST_PLANS = 256
+# Predictions begin at pictures that are younger than that.
+_OLDEST_T0_NS = NANOSECONDS
 REPRESENTATIONS = {"joint_position": ActionSequence.REPRESENTATION_JOINT_POSITION}
 
 
@@ -46,28 +50,28 @@ class Plan:
 
 
 class Schedule:
-    """The plan in force, and the one that follows it."""
+    """The plan in force, and those that follow it, in the order of their starts."""
 
     def __init__(self) -> None:
-        self._plan: Plan | None = None
-        self._next: Plan | None = None
+        self._plans: list[Plan] = []
 
     def set(self, plan: Plan) -> None:
         """In force from its start on; what was to start later is replaced."""
-        if plan.stamp_ns > plan.received_ns:
-            self._next = plan
-        else:
-            self._plan, self._next = plan, None
+        self._drop_superseded(plan.received_ns - _OLDEST_T0_NS)
+        earlier = [one for one in self._plans if one.stamp_ns < plan.stamp_ns]
+        self._plans = [*earlier, plan][-_MOST_PLANS:]
 
     def clear(self) -> None:
-        self._plan = self._next = None
+        self._plans = []
 
     def at(self, t0_ns: int, now_ns: int, timeout_s: float) -> Plan | None:
         """What a prediction from t0 is made for, which rises from call to call; the next plan when none is in force."""
-        if self._next and self._next.stamp_ns <= t0_ns:
-            self._plan, self._next = self._next, None
-        plans = (plan for plan in (self._plan, self._next) if plan)
-        return next((plan for plan in plans if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
+        self._drop_superseded(t0_ns)
+        return next((plan for plan in self._plans if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
+
+    def _drop_superseded(self, t0_ns: int) -> None:
+        num_begun = sum(plan.stamp_ns <= t0_ns for plan in self._plans)
+        self._plans = self._plans[max(num_begun - 1, 0) :]
 
 
 @dataclass(frozen=True)

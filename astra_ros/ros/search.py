@@ -70,7 +70,7 @@ class Search:
         self._num_searches = 0
         self._last: Motion | None = None
         # What the last search took, and so will the next.
-        self._took_ns = 0
+        self._took_ns = self._clock_ns = 0
 
     def forget(self) -> None:
         """The last plan is another robot's, or of another time."""
@@ -78,7 +78,8 @@ class Search:
 
     def run(self, spec: ActionSpec, config: PlannerConfig) -> tuple[Planned, int]:
         """The best plan (horizon, a), and when it begins [ns]. Raises WorldModelError, ConfigError, ValueError."""
-        began_ns, positions = self._now_ns(), self._positions()
+        began_ns = self._clock_ns = self._now_ns()
+        positions = self._positions()
         _require_in_range(positions, spec, config)
         departure = self._departure(positions, spec, config, began_ns)
         costs = self._costs(departure, began_ns, config)
@@ -86,8 +87,7 @@ class Search:
         self._num_searches += 1
         planned = replace(found, plan=departure.whole(found.plan[None])[0])
         self._require_in_time(departure, began_ns)
-        ended_ns = self._now_ns()
-        self._require_steady_clock(began_ns, ended_ns)
+        ended_ns = self._steady_ns()
         positions = self._positions()
         course = departure.motion.holding(departure.held, positions)
         _require_on_course(course, positions, spec, config, ended_ns)
@@ -137,9 +137,9 @@ class Search:
 
     def _require_in_time(self, departure: Departure, began_ns: int) -> int:
         """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""
+        now_ns = self._steady_ns()
         if not departure.committed:
             return 0
-        now_ns = self._now_ns()
         elapsed = max(int(departure.motion.elapsed(now_ns)), 0)
         if elapsed >= departure.committed:
             self._took_ns = now_ns - began_ns
@@ -149,14 +149,16 @@ class Search:
             )
         return elapsed
 
-    def _require_steady_clock(self, began_ns: int, ended_ns: int) -> None:
-        """When the last plan began is told by a clock that is gone. Raises WorldModelError."""
-        if ended_ns < began_ns:
+    def _steady_ns(self) -> int:
+        """Now. Raises WorldModelError where the clock by which the last plan and this one begin is gone."""
+        before_ns, self._clock_ns = self._clock_ns, self._now_ns()
+        if self._clock_ns < before_ns:
             self.forget()
             raise WorldModelError(
                 "clock: expected one that goes on during a search, found one that jumped back by"
-                f" {(began_ns - ended_ns) / NANOSECONDS:.2f} s or more; plan again"
+                f" {(before_ns - self._clock_ns) / NANOSECONDS:.2f} s or more; plan again"
             )
+        return self._clock_ns
 
 
 def _require_in_range(positions: FloatArray, spec: ActionSpec, config: PlannerConfig) -> None:

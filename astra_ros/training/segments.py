@@ -70,7 +70,7 @@ def _sources(one: EncodedSet, spec: ActionSpec, chunk_len: int) -> list[SegmentS
         steps = ((length - 1) / stride for length, stride in zip(lengths, strides, strict=True))
         raise ValueError(
             f"{one.source.dataset.path}: expected an episode of {chunk_len * spec.step_dt:.1f} s, a chunk, or longer, "
-            f"found {max(steps, default=0.0) * spec.step_dt:.1f} s; record longer ones, or leave it out of data.sets"
+            f"found {max(steps, default=0.0) * spec.step_dt:.1f} s; leave it out of data.sets, or record longer ones and choose another --out"
         )
     weight = one.source.weight / moments
     return [SegmentSource(episode, latents, spec, weight) for episode, latents in one.episodes]

@@ -205,6 +205,26 @@ def test_a_plan_for_later_follows_the_one_in_force() -> None:
     assert found == [first, first, first, later, later, later, later, None]
 
 
+def test_plans_that_are_sent_often_and_ahead_follow_each_other() -> None:
+    schedule, step = Schedule(), S // 20
+    schedule.set(received(NOW, NOW - step))
+    for now in range(NOW, NOW + 60 * S, step):
+        schedule.set(received(now, now + 2 * step))
+        found = schedule.at(now - step, now, timeout_s=2.0)
+        assert found is not None
+        assert found.stamp_ns == (now - step if now > NOW + 2 * step else NOW - step)
+
+
+def test_plans_of_which_nobody_asks_do_not_pile_up() -> None:
+    schedule = Schedule()
+    for now in range(NOW, NOW + 60 * S, S // 20):
+        schedule.set(received(now, now + S))
+    assert len(schedule._plans) < 50
+    for ahead in range(5000):
+        schedule.set(received(NOW, NOW + ahead))
+    assert len(schedule._plans) <= 256
+
+
 def test_a_plan_for_later_is_known_before_its_start_when_there_is_no_other() -> None:
     schedule, later = Schedule(), received(NOW, NOW + 3 * S)
     schedule.set(later)

@@ -102,9 +102,11 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
 
 
 def _recordings(path: Path) -> list[Path]:
-    """The path, or what is in it: a lone file beside folders of recordings does not make their folder one."""
+    """The path, or what is in it. A recorder that never finished left a file that is named after its folder."""
+    if is_recording(path) and (path.is_file() or (path / "metadata.yaml").is_file()):
+        return [path]
     below = [one for one in sorted(path.iterdir()) if is_recording(one)] if path.is_dir() else []
-    if is_recording(path) and not any(one.is_dir() for one in below):
+    if len(below) == 1 and below[0].is_file() and below[0].stem.startswith(path.name):
         return [path]
     if not path.exists():
         raise BagError(f"{path}: expected recordings, found no such folder")

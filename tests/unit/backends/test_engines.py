@@ -355,7 +355,7 @@ def test_engines_fit_a_bundle_that_was_calibrated_since(bundle: Bundle) -> None:
         ({}, r"encode sources: expected [0-9a-f]{12} for encode\.onnx \(this bundle's\), found 'none'"),
         ({"encode.onnx": "0" * 64}, r"encode sources: expected .* for encode\.onnx .*, found '000000000000'"),
         ({"weights.bin": "0" * 64}, r"encode sources: expected .* for weights\.bin .*, found '000000000000'"),
-        ({"other.bin": "0" * 64}, r"encode sources: expected no such file for other\.bin"),
+        ({"other.bin": "0" * 64}, r"encode sources: expected none for other\.bin"),
     ],
 )
 def test_engines_of_other_files_do_not_fit(bundle: Bundle, sources: dict[str, str], found: str) -> None:

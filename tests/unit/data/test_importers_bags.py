@@ -117,6 +117,22 @@ def test_unfinished_folders_and_lone_files_are_recordings(tmp_path: Path) -> Non
         assert load().name == name == path.stem
 
 
+def test_a_lone_file_keeps_its_name_when_another_one_comes(tmp_path: Path) -> None:
+    write_recording(tmp_path / "bag", 0.5)
+    (folder := tmp_path / "bags").mkdir()
+    for known in (["take1"], ["take1", "take2"]):
+        shutil.copy(tmp_path / "bag/bag.mcap", folder / f"{known[-1]}.mcap")
+        assert list(bags.open_source([folder], bags.BagsConfig("panda", size=32)).episodes) == known
+
+
+def test_a_whole_recording_is_one_whatever_lies_beside_its_files(tmp_path: Path) -> None:
+    write_recording(tmp_path / "monday", 0.5)
+    shutil.copytree(tmp_path / "monday", tmp_path / "monday/backup")
+    assert list(bags.open_source([tmp_path / "monday"], bags.BagsConfig("panda", size=32)).episodes) == [
+        "monday"
+    ]
+
+
 def test_a_recording_is_cut_where_its_camera_dropped_pictures(tmp_path: Path) -> None:
     """One picture is missing, then a pause of 3 s, then a scrap; a picture that came late is no gap."""
     late = [*range(0, 10, 2), 11, *range(12, 30, 2)]
@@ -182,7 +198,8 @@ def test_joints_that_wrap_are_refused_at_import(tmp_path: Path) -> None:
         bags.open_source([folder], config).episodes["monday"]()
     assert str(caught.value) == (
         f"{folder}: {JOINTS}: position: expected wheel to turn by less than pi rad from one joint state to the next, found"
-        " 3.13 and then -3.12; it wraps: publish it unwrapped, or leave it out with --joints"
+        " 3.13 and then -3.12; it wraps: publish it unwrapped, or leave it out with --joints; if it is no angle in rad, say so with"
+        " --units"
     )
     for other in (replace(config, joints=("lift",), units=("m",)), replace(config, units=("1",))):
         assert len(bags.open_source([folder], other).episodes["monday"]().pixels) == 10

@@ -44,5 +44,7 @@ def test_a_dataset_too_short_for_a_chunk_is_refused(tmp_path: Path) -> None:
         return EncodedSet(source, [(sliding_square(schema, 0, num_frames), latents)], [])
 
     sets = [encoded("toy_arm", 30), encoded("toy_car", 7)]
-    with pytest.raises(ValueError, match=r"toy_car: expected an episode of 1\.6 s, .*found 1\.2 s; record"):
+    with pytest.raises(
+        ValueError, match=r"toy_car: expected an episode of 1\.6 s, .*found 1\.2 s; leave it out"
+    ):
         segment_sampler(sets, fit_specs(sets, 0.2), SegmentConfig(chunk_len=8))
