@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.backends.ort import OrtBackend
 from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from astra_ros.denoiser.config import DenoiserConfig
@@ -99,3 +100,17 @@ def untrained_bundle(untrained_checkpoint: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture
 def bundle_copy(untrained_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that ONNX Runtime opens from now on, in their order."""
+    names: list[str] = []
+    open_session = OrtBackend._open_session
+
+    def watched(backend: OrtBackend, path: Path) -> Any:
+        names.append(path.stem)
+        return open_session(backend, path)
+
+    monkeypatch.setattr(OrtBackend, "_open_session", watched)
+    return names

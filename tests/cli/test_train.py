@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from astra_ros.cli.distillation_run import _without
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
@@ -109,6 +110,12 @@ def test_a_student_holds_out_what_its_teacher_did(config: Path, trained: Path, t
     (tmp_path / "held_out.yaml").write_text("toy_car: []\n")
     assert main(["distill", str(teacher), "--out", str(student), "--max-steps", "1"]) == 0
     assert "toy_car" in load_checkpoint(student).provenance["held_out_db_at_1s"]
+
+
+def test_a_student_leaves_out_what_is_held_out_by_now(config: Path) -> None:
+    now = TrainingSet(Dataset.open(config.parent / "toy_car"), ("first",), ("second", "third"), 1.0)
+    student = _without(now, ["second", "gone"])
+    assert (student.names, student.held_out) == (("first",), ("second",))
 
 
 def car_and(config: Path, folder: Path) -> str:

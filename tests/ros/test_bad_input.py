@@ -338,6 +338,7 @@ def test_incompatible_qos_is_reported_until_it_is_mended(make_rig: MakeRig) -> N
     assert "start the node with qos_overrides./image.subscription.reliability in its params_file" in line
     assert rig.spin_until(lambda: [warning for warning in rig.warnings if "RELIABILITY" in warning])
     rig.robot.destroy_publisher(rig.image)
+    rig.status(WARN, "0 publishers; start the camera")
     rig.image = rig.robot.create_publisher(
         Image, "image", QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
     )

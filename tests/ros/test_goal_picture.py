@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,19 @@ def test_without_a_node_or_a_file_it_says_so(
     code, _, errors = astra_goal(rig, tmp_path / "none.jpg")
     assert code == 1
     assert "picture: expected a JPEG or PNG file, found none at " in errors
+
+
+def test_ctrl_c_ends_the_waiting_for_a_node(make_rig: Callable[..., Rig], picture: Path) -> None:
+    rig = make_rig()
+    words = [sys.executable, "-m", "astra_ros.cli.main", "goal", str(picture), "--node", "nobody"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        rig.spin_until(lambda: "astra_goal" in rig.robot.get_node_names(), TIMEOUT_S)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5.0) == 130
+        assert process.communicate()[1] == ""
+    finally:
+        process.kill()
 
 
 def test_the_example_of_a_planner_ranks_its_plans(rig: Rig, picture: Path) -> None:

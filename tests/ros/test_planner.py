@@ -366,6 +366,20 @@ def test_joint_states_that_stop_during_the_search_leave_no_plan(
     assert not planner.trajectories
 
 
+def test_a_clock_that_jumps_back_by_less_than_the_search_takes_is_noticed(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is ten seconds after the one before, but for one, which is five seconds earlier."""
+    planner = make_planner(horizon=10, num_samples=2, iterations=3)
+    set_goal(planner.rig, PICTURE)
+    search, looks = planner.planner._search, count()
+    began_ns, seconds = search._now_ns(), [0, 10, 20, 15, 25, 35]
+    monkeypatch.setattr(search, "_now_ns", lambda: began_ns + seconds[next(looks)] * NANOSECONDS)
+    with pytest.raises(WorldModelError, match=r"clock: .* found one that jumped back by 5\.00 s or more"):
+        planner.plan()
+    assert not planner.trajectories
+
+
 @pytest.mark.parametrize("is_moving", [False, True], ids=["from rest", "amid a plan"])
 def test_a_clock_that_jumps_back_during_the_search_leaves_no_plan_and_the_next_one_is_sound(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch, is_moving: bool

@@ -469,6 +469,14 @@ def test_the_deadline_holds_for_the_frames_of_the_first_reply_too(
     assert 0 < len(reply.futures) < 8
 
 
+def test_a_decoding_that_took_long_once_is_forgotten(asker: Asker) -> None:
+    asker.rig.node._configured()._evaluator._frame_s = 10.0
+    last = EvaluateActions.Request.FRAMES_LAST
+    replies = [asker.ask(request(frames=last, top_k=1, deadline=to_duration(3.0))) for _ in range(4)]
+    assert (replies[0].status, len(replies[0].futures)) == (Reply.STATUS_PARTIAL, 0)
+    assert (replies[-1].status, len(replies[-1].futures)) == (Reply.STATUS_OK, 1)
+
+
 def test_a_deadline_that_passes_in_the_queue_is_kept_too(asker: Asker) -> None:
     long = asker.service.call_async(long_request())
     reply = asker.ask(request(deadline=to_duration(0.3)))

@@ -290,17 +290,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(bundle_copy: Path, monkeypatch: 
     assert set(bundle_copy.iterdir()) == names
 
 
-def test_graphs_of_candidates_wait_until_they_are_needed(
-    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    open_session = OrtBackend._open_session
-
-    def watch(backend: OrtBackend, path: Path) -> Any:
-        opened.append(path.stem)
-        return open_session(backend, path)
-
-    monkeypatch.setattr(OrtBackend, "_open_session", watch)
+def test_graphs_of_candidates_wait_until_they_are_needed(untrained_bundle: Path, opened: list[str]) -> None:
     with OrtBackend(load_bundle(untrained_bundle)) as backend:
         backend.warmup()
         assert sorted(opened) == ["append", "decode", "encode", "remember", "step_0", "step_1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -68,16 +67,8 @@ def test_equal_plans_have_equal_futures_whatever_runs_beside_them(backend: OrtBa
 
 
 def test_whoever_asks_first_may_stop_after_every_graph_that_is_opened(
-    untrained_bundle: Path, past: Past, monkeypatch: pytest.MonkeyPatch
+    untrained_bundle: Path, past: Past, opened: list[str]
 ) -> None:
-    opened: list[str] = []
-    open_session = OrtBackend._open_session
-
-    def watched(backend: OrtBackend, path: Path) -> Any:
-        opened.append(path.stem)
-        return open_session(backend, path)
-
-    monkeypatch.setattr(OrtBackend, "_open_session", watched)
     with OrtBackend(load_bundle(untrained_bundle)) as backend:
         opened.clear()
         candidates = Candidates(backend)
