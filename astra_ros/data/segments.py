@@ -14,6 +14,9 @@ from astra_ros.denoiser.features import chunk_features, history_features
 from astra_ros.history.layout import slot_ages
 from astra_ros.types import FloatArray
 
+# Of `varied`: how far a camera is moved, in latents of 8 pixels, and the spread of the light. Latents have unit variance.
+_MOUNT, _GAIN, _LEVEL = 2, 0.15, 0.2
+
 
 @dataclass(frozen=True)
 class Window:
@@ -62,7 +65,7 @@ class SegmentConfig:
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
     elsewhere: share of an arm's segments that are set before another background, so that what stands still is copied
-    whatever it shows.
+    whatever it shows. varied: share of segments seen from a camera that is mounted a little differently, in another light.
     """
 
     chunk_len: int = 8
@@ -71,6 +74,7 @@ class SegmentConfig:
     hindsight: float = 0.3
     imagined: float = 0.3
     elsewhere: float = 0.0
+    varied: float = 0.0
 
 
 def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:
@@ -129,11 +133,15 @@ class SegmentSampler:
         target = now + stride * np.arange(1, config.chunk_len + 1)
         actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
         shift = self._elsewhere(index, rng)
+        latents = np.concatenate([window.latents, source.latents[target].astype(np.float32)]) + shift
+        if config.varied and rng.random() < config.varied:
+            latents = _varied(latents, rng)
+        past_latents, latents = np.split(latents, [len(window.mask)])
         return (
-            window.latents + shift * window.mask[:, None, None, None],
+            past_latents * window.mask[:, None, None, None],
             self._padded(history_features(spec, window.actions)),
             window.mask,
-            source.latents[target].astype(np.float32) + shift,
+            latents,
             self._padded(actions),
             np.array(self._space[spec.space]),
         )
@@ -165,6 +173,17 @@ def _background(source: SegmentSource) -> FloatArray:
     few = source.latents[:: max(1, len(source.latents) // 32)]
     median: FloatArray = np.median(few.astype(np.float32), axis=0)
     return median
+
+
+def _varied(latents: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Frames (t, c, h, w), all moved by the same few latents, with the same change of every channel's gain and level."""
+    c, h, w = latents.shape[1:]
+    top, left = rng.integers(2 * _MOUNT + 1, size=2)
+    gain = np.exp(_GAIN * rng.standard_normal((c, 1, 1), np.float32))
+    level = _LEVEL * rng.standard_normal((c, 1, 1), np.float32)
+    wide = np.pad(latents, ((0, 0), (0, 0), (_MOUNT, _MOUNT), (_MOUNT, _MOUNT)), "edge")
+    moved: FloatArray = gain * wide[:, :, top : top + h, left : left + w] + level
+    return moved
 
 
 def _window(

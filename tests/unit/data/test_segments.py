@@ -210,3 +210,25 @@ def test_a_camera_that_moves_stays_where_it_is() -> None:
         for share in (0.0, 1.0)
     )
     assert torch.equal(plain.latents, elsewhere.latents)
+
+
+def test_varied_all_frames_of_a_segment_are_moved_and_lit_alike() -> None:
+    latents = np.random.default_rng(1).standard_normal((40, 2, 8, 8), dtype=np.float32)
+    latents[:] = latents[:1]  # a picture that stands still
+    one = SegmentSource(numbered_episode(), latents, source().spec)
+    config = SegmentConfig(chunk_len=4, **{**NO_CHANCE, "just_started": 0.5}, varied=1.0)
+    batch = SegmentSampler([one], [one.spec.space], config).draw(32, np.random.default_rng(0))
+    filled = batch.history_mask.bool()
+    assert (batch.latents == batch.latents[:, :1]).all()
+    for index in range(32):
+        assert (batch.history_latents[index, filled[index]] == batch.latents[index, :1]).all()
+        assert (batch.history_latents[index, ~filled[index]] == 0).all()
+    assert len({tuple(frame.flatten().tolist()) for frame in batch.latents[:, 0]}) == 32
+
+
+def test_varied_a_share_of_the_segments() -> None:
+    one = source()
+    config = SegmentConfig(chunk_len=4, **NO_CHANCE, varied=0.5)
+    batch = SegmentSampler([one], [one.spec.space], config).draw(200, np.random.default_rng(0))
+    same = (batch.latents[:, :, 0, 0, 0] % 1 == 0).all(dim=1).float().mean().item()
+    assert 0.4 < same < 0.6
