@@ -69,11 +69,12 @@ define simulate
 endef
 
 .PHONY: worlds
-worlds: .venv-sim/stamps/sim  ## Simulate driving, rooms, rooms by keys and mouse, and MetaWorld, into runs/data/
+worlds: .venv-sim/stamps/sim  ## Simulate driving, rooms, rooms by keys and mouse, MetaWorld and PushT, into runs/data/
 	$(call simulate,driving,runs/data/driving_sim,120,12)
 	$(call simulate,rooms,runs/data/rooms_sim,120,12)
 	$(call simulate,command,runs/data/command_sim,120,12)
 	$(call simulate,metaworld,runs/data/metaworld,60,8)
+	$(call simulate,pusht,runs/data/pusht,300,24)
 
 .PHONY: data
 data: .venv/stamps/package .venv/stamps/test  ## What `make record` left, and real recordings in REAL=folder, to runs/data/

@@ -2,7 +2,7 @@
 
     python -m benchmarks.closed_loop --task reach --episodes 100 --out runs/closed_loop
 
-A MuJoCo Panda is a ROS node (camera, joint states, /clock, joint trajectories), the world model another one in a process of its
+A simulated robot is a ROS node (camera, joint states, /clock, joint trajectories), the world model another one in a process of its
 own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the arm carries its choice
 out. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
 
@@ -44,7 +44,7 @@ from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
 from astra_ros.ros.planner import to_trajectory
-from astra_ros.ros.simulated_arm import SimulatedArm
+from astra_ros.ros.simulated_arm import ROBOT_OF, SimulatedArm
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import SetGoal
 from astra_ros.types import ByteArray, FloatArray
@@ -53,10 +53,12 @@ from benchmarks.closed_loop_summary import report, summary
 
 COUNTS = (1, 4, 16, 64)
 PROBED = 16  # candidates that the simulator itself tries, for the oracle and for the ranking
-# Priors from nearly sure to nearly blind; the world model must tell their success apart.
-POLICIES = tuple(round(0.01 * 1.32**k, 4) for k in range(12))
 PLANS_PER_POLICY = 4
-NOISE_M = {"reach": 0.06, "lift": 0.03}
+NOISE_M = {"reach": 0.06, "lift": 0.03, "push": 0.015}
+# Of the surest of the policies, whose success the world model must tell apart.
+SUREST_M = {"reach": 0.01, "lift": 0.01, "push": 0.003}
+# Whose last picture tells all that counts. A grasp has more to it.
+SEARCHED = ("reach", "push")
 REFINED = 16  # plans of the prior, the best of which CEM starts at
 CEM = CemConfig(num_samples=32, iterations=5, num_elites=4, initial_std=0.05)
 _WAIT_S = 60.0
@@ -208,7 +210,7 @@ def true_scores(episode: Episode, pictures: ByteArray) -> FloatArray:
 def methods(task: str) -> dict[str, Choice]:
     """By name, in the order of the table."""
     found: dict[str, Choice] = {f"best_of_{count}": best_of(count) for count in COUNTS}
-    if task == "reach":  # a grasp has more to it than its last picture
+    if task in SEARCHED:
         found[f"cem_from_best_of_{REFINED}"] = searched
     return {**found, "oracle": foreseen}
 
@@ -226,7 +228,7 @@ def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[
         result["methods"][name] = _try(episode, choose, publisher.publish)
     result["ranking"] = _ranking(episode)
     if with_policies:
-        result["policies"] = _policies(episode)
+        result["policies"] = _policies(episode, policies(task))
     result["drops"] = {name: int(count) for name, count in lab.drops.items() if int(count)}
     lab.node.destroy_publisher(publisher)
     return result
@@ -257,14 +259,19 @@ def _ranking(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _policies(episode: Episode) -> list[dict[str, Any]]:
+def policies(task: str) -> list[float]:
+    """Noise (m) of twelve priors, from nearly sure to nearly blind."""
+    return [round(SUREST_M[task] * 1.32**k, 4) for k in range(12)]
+
+
+def _policies(episode: Episode, noises_m: Sequence[float]) -> list[dict[str, Any]]:
     """Predicted distances and true success of a few plans of each policy, at the start."""
-    plans = np.concatenate([episode.propose(1000 + k, PLANS_PER_POLICY, n) for k, n in enumerate(POLICIES)])
-    predicted = -np.array(episode.ask(plans).scores).reshape(len(POLICIES), -1)
-    succeeded = episode.lab.sim.probe(plans=plans)["is_success"].reshape(len(POLICIES), -1)
+    plans = np.concatenate([episode.propose(1000 + k, PLANS_PER_POLICY, n) for k, n in enumerate(noises_m)])
+    predicted = -np.array(episode.ask(plans).scores).reshape(len(noises_m), -1)
+    succeeded = episode.lab.sim.probe(plans=plans)["is_success"].reshape(len(noises_m), -1)
     return [
         {"noise_m": noise, "predicted_distance": np.round(p, 6).tolist(), "is_success": s.tolist()}
-        for noise, p, s in zip(POLICIES, predicted, succeeded, strict=True)
+        for noise, p, s in zip(noises_m, predicted, succeeded, strict=True)
     ]
 
 
@@ -278,7 +285,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def laboratory(
-    out: Path, bundle: Path, python: Path, noise_m: float, threads: int, ranking_steps: int
+    out: Path, bundle: Path, python: Path, task: str, noise_m: float, threads: int, ranking_steps: int
 ) -> Iterator[Lab]:
     """Starts everything on a ROS domain of its own."""
     parameters = {
@@ -294,7 +301,7 @@ def laboratory(
     }
     with ExitStack() as last:
         last.enter_context(active_node(out, parameters))
-        sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log"))
+        sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log", ROBOT_OF[task]))
         model = open_backend(load_bundle(bundle), "onnxruntime", 1, "fp32")
         last.callback(model.close)
         done: Queue[dict[str, Any]] = Queue()
@@ -340,7 +347,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--policy-episodes", type=int, default=24, help="that also compare policies (default: %(default)s)"
     )
     parser.add_argument(
-        "--noise", type=float, help="of the prior's aim, m (default: 0.06 for reach, 0.03 for lift)"
+        "--noise",
+        type=float,
+        help="of the prior's aim, m (default: " + ", ".join(f"{n} for {t}" for t, n in NOISE_M.items()) + ")",
     )
     parser.add_argument("--threads", type=int, default=2, help="of the world model (default: %(default)s)")
     parser.add_argument(
@@ -359,7 +368,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         progress = ProgressLine()
         with laboratory(
-            options.out, options.bundle, options.python, noise_m, options.threads, options.ranking_steps
+            options.out,
+            options.bundle,
+            options.python,
+            options.task,
+            noise_m,
+            options.threads,
+            options.ranking_steps,
         ) as lab:
             for number, seed in enumerate(missing, 1):
                 with_policies = seed - options.first_seed < options.policy_episodes

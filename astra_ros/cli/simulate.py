@@ -16,7 +16,8 @@ EPILOG = """worlds:
   rooms      a free camera in furnished rooms: camera poses
   command    the same rooms, walked with keys and mouse
   metaworld  a Sawyer arm at eight tasks: joints and gripper
-The last four write one dataset (LeRobot layout). The same seed gives the same episode. Run the same command again to
+  pusht      a disc that pushes a T over a table: two joints
+All but the first write one dataset (LeRobot layout). The same seed gives the same episode. Run the same command again to
 continue where it stopped.
 example: astra simulate --world driving --out runs/data/driving_sim --episodes 120 --first-seed 0"""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from astra_ros.data.sim_robot import CONTROL_HZ
 from astra_ros.types import ByteArray
 
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -25,7 +26,6 @@ FINGER_JOINT = "panda_finger_joint1"
 JOINT_NAMES = (*ARM_JOINTS, FINGER_JOINT)
 JOINT_UNITS = ("rad",) * 7 + ("m",)
 FINGER_OPEN_M, FINGER_CLOSED_M = 0.04, 0.0
-CONTROL_HZ = 20
 CAMERA_FRAME = "camera_color_optical_frame"
 TABLE_HEIGHT_M = 0.80
 HOME = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.785])
@@ -118,6 +118,11 @@ class PandaSim:
         for sensor in self._env._observables.values():  # noqa: SLF001 - its clock would run on otherwise
             sensor.reset()
         self.state = self._read(self._env._get_observations(force_update=True))  # noqa: SLF001
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(8,) measured joints."""
+        return self.state.positions
 
     @property
     def is_lifted(self) -> bool:

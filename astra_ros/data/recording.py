@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from astra_ros.data.bag import BagWriter, message_type
-from astra_ros.data.panda_sim import CAMERA_FRAME, CONTROL_HZ, JOINT_NAMES, PandaSim
+from astra_ros.data.panda_sim import CAMERA_FRAME, JOINT_NAMES, PandaSim
 from astra_ros.data.scripted import ScriptedPilot
+from astra_ros.data.sim_robot import CONTROL_HZ
 from astra_ros.types import NANOSECONDS, ByteArray
 
 CAMERA_TOPIC = "/camera/image_raw/compressed"

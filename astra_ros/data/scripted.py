@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from astra_ros.data.panda_sim import (
-    CONTROL_HZ,
     FINGER_CLOSED_M,
     FINGER_OPEN_M,
     JOINT_LOWER,
@@ -20,6 +19,7 @@ from astra_ros.data.panda_sim import (
     PandaSim,
     limited,
 )
+from astra_ros.data.sim_robot import CONTROL_HZ
 
 WORKSPACE = np.array([[-0.20, 0.16], [-0.24, 0.24], [TABLE_HEIGHT_M + 0.025, TABLE_HEIGHT_M + 0.33]])
 MAX_LEAD_RAD = 0.15

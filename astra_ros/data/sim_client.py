@@ -1,4 +1,4 @@
-"""The simulated arm, run in the simulator's environment and driven from this one."""
+"""A simulated robot, run in the simulator's environment and driven from this one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SimError(RuntimeError):
 class SimClient:
     """Requests are methods: sim.reset(task="reach", seed=3); see SimServer for them. Used as a context."""
 
-    def __init__(self, python: Path, log: Path) -> None:
-        """python: of the simulator's environment. log: takes what it prints."""
+    def __init__(self, python: Path, log: Path, robot: str = "panda") -> None:
+        """python: of the simulator's environment. log: takes what it prints. robot: panda or pusht."""
         if not python.is_file():
             raise SimError(f"{python}: expected the simulator's Python, found none; make it: make sim")
         with ExitStack() as undo:
@@ -37,7 +37,7 @@ class SimClient:
             packages.mkdir()
             (packages / "astra_ros").symlink_to(Path(__file__).resolve().parents[1])
             self._process = subprocess.Popen(
-                [str(python), "-m", "astra_ros.data.sim_server", self._path],
+                [str(python), "-m", "astra_ros.data.sim_server", self._path, robot],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # an interrupted terminal ends this program, which ends that one

@@ -1,12 +1,13 @@
-"""The simulated arm behind a socket, for programs of another environment; data/sim_client.py is the other side.
+"""A simulated robot behind a socket, for programs of another environment; data/sim_client.py is the other side.
 
-    python -m astra_ros.data.sim_server SOCKET
+    python -m astra_ros.data.sim_server SOCKET ROBOT
 
 Runs in the simulator's environment (requirements/sim.txt), without ROS. A message is one npz of plain arrays.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Listener
@@ -14,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.data.arm_tasks import STEP_S, TASKS, Outcome, Task, commands_of
 from astra_ros.data.arrays import pack, unpack
-from astra_ros.data.panda_sim import CAMERA_FRAME, CONTROL_HZ, JOINT_NAMES, PandaSim
+from astra_ros.data.sim_robot import CONTROL_HZ, STEP_S, Outcome, Robot, Simulation, Task, commands_of
 from astra_ros.types import ByteArray
 
+# A robot's module, and the simulator it needs, is loaded when it is asked for.
+ROBOTS = {"panda": "astra_ros.data.arm_tasks", "pusht": "astra_ros.data.pusht_task"}
 # One picture per step of the world model.
 CAMERA_HZ = round(1 / STEP_S)
 
@@ -26,18 +28,19 @@ CAMERA_HZ = round(1 / STEP_S)
 class SimServer:
     """One simulated episode at a time. Every public method is a request; arguments and results are arrays and numbers."""
 
-    def __init__(self) -> None:
-        self._sim: PandaSim | None = None
-        self._task: Task = TASKS["reach"]()
-        self._rng = np.random.default_rng(0)
-        self._command = np.zeros(8)
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+        self._sim: Simulation | None = None
+        self._command = np.zeros(len(robot.joint_names))
         self._start: Any = None
+
+    _task: Task
 
     def describe(self) -> dict[str, Any]:
         """joint_names; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
         return {
-            "joint_names": np.array(JOINT_NAMES),
-            "camera_frame": CAMERA_FRAME,
+            "joint_names": np.array(self._robot.joint_names),
+            "camera_frame": self._robot.camera_frame,
             "step_s": STEP_S,
             "control_hz": CONTROL_HZ,
             "camera_hz": CAMERA_HZ,
@@ -45,13 +48,15 @@ class SimServer:
 
     def reset(self, task: str, seed: int) -> dict[str, Any]:
         """A new episode: at its start after some movement, which is returned for a history. goal: its picture."""
-        if self._sim is not None:
-            self._sim.close()
-        self._sim, self._task, self._rng = PandaSim(seed), TASKS[task](), np.random.default_rng(seed)
-        self._command = self._sim.state.positions.copy()
-        lived = self._live(self._task.start(self._sim, self._rng))
+        make_task = self._robot.tasks[task]
+        self.close()
+        self._sim = self._robot.simulate(seed)
+        self._task = make_task(self._sim)
+        commands = self._task.start(np.random.default_rng(seed))
+        self._command = self._sim.positions.copy()
+        lived = self._live(commands)
         self._start = self._sim.save(), self._command
-        goal = self._outcome(self._task.goal_plan(self._sim))
+        goal = self._outcome(self._task.goal_plan())
         facts = {"decisions": self._task.decisions, "rows": self._task.rows}
         return {**lived, **facts, "goal": goal.picture, "is_possible": goal.is_success}
 
@@ -62,33 +67,30 @@ class SimServer:
         return {}
 
     def execute(self, rows: np.ndarray) -> dict[str, Any]:
-        """Carry out a plan (rows, 8). positions (n, 8) and pictures (m, h, w, 3) at CONTROL_HZ and CAMERA_HZ."""
+        """Carry out a plan (rows, a). positions (n, a) and pictures (m, h, w, 3) at CONTROL_HZ and CAMERA_HZ."""
         lived = self._live(list(commands_of(rows, self._command)))
-        return {**lived, "is_success": self._task.is_success(self._simulated)}
+        return {**lived, "is_success": self._task.is_success()}
 
     def propose(self, count: int, noise_m: float, seed: int) -> dict[str, Any]:
-        """plans (count, rows, 8) of the prior; equal seeds propose the same, and fewer are the first of more."""
-        plans = [
-            self._task.propose(self._simulated, np.random.default_rng([seed, index]), noise_m)
-            for index in range(count)
-        ]
+        """plans (count, rows, a) of the prior; equal seeds propose the same, and fewer are the first of more."""
+        plans = [self._task.propose(np.random.default_rng([seed, index]), noise_m) for index in range(count)]
         return {"plans": np.stack(plans)}
 
     def probe(self, plans: np.ndarray) -> dict[str, Any]:
-        """What would come of plans (n, rows, 8): the simulator as its own oracle. The episode stays where it is."""
+        """What would come of plans (n, rows, a): the simulator as its own oracle. The episode stays where it is."""
         outcomes = [self._outcome(rows) for rows in plans]
         return {
             "pictures": np.stack([one.picture for one in outcomes]),
-            "grippers": np.stack([one.gripper for one in outcomes]),
             "is_success": np.array([one.is_success for one in outcomes]),
         }
 
     def close(self) -> None:
         if self._sim is not None:
             self._sim.close()
+        self._sim = None
 
     @property
-    def _simulated(self) -> PandaSim:
+    def _simulated(self) -> Simulation:
         assert self._sim is not None, "reset comes first"
         return self._sim
 
@@ -102,26 +104,26 @@ class SimServer:
         for tick, command in enumerate(commands):
             if tick % (CONTROL_HZ // CAMERA_HZ) == 0:
                 pictures.append(self._simulated.render())
-            positions.append(self._simulated.state.positions)
+            positions.append(self._simulated.positions)
             self._simulated.step(command)
             self._command = command
         sim = self._simulated
         sensed = {"positions": np.array(positions), "pictures": np.array(pictures)}
-        return {**sensed, "now": sim.render(), "last": sim.state.positions}
+        return {**sensed, "now": sim.render(), "last": sim.positions}
 
     def _outcome(self, rows: np.ndarray) -> Outcome:
         sim = self._simulated
         before = sim.save()
         for command in commands_of(rows, self._command):
             sim.step(command)
-        outcome = Outcome(sim.render(), sim.state.gripper.copy(), self._task.is_success(sim))
+        outcome = Outcome(sim.render(), self._task.is_success())
         sim.restore(before)
         return outcome
 
 
-def serve(path: str) -> None:
+def serve(path: str, robot: str) -> None:
     """Answer one client until it goes. A request that fails is answered with its error."""
-    server = SimServer()
+    server = SimServer(importlib.import_module(ROBOTS[robot]).ROBOT)
     with Listener(path, "AF_UNIX") as listener, listener.accept() as connection:
         while True:
             try:
@@ -137,4 +139,4 @@ def serve(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The node `simulated_arm`: a Panda in MuJoCo that looks like a robot: camera, joint states, /clock, joint trajectories.
+"""The node `simulated_arm`: a Panda in MuJoCo, or PushT's disc, as a robot: camera, joint states, /clock, joint trajectories.
 
 The program holds the arm still between two trajectories, in real time. Whoever makes the node himself lets simulated time pass
 only while the arm carries out a trajectory, as fast as the machine can.
@@ -46,6 +46,7 @@ from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
+ROBOT_OF = {"reach": "panda", "lift": "panda", "push": "pusht"}
 _START_NS = 1000 * NANOSECONDS
 # A camera's driver sends its pictures one by one; so many at once would overrun a subscriber of depth 1.
 _PICTURE_S = 0.015
@@ -152,7 +153,10 @@ class ArmConfig:
 
     python: str = parameter("", "Python of the simulator's environment (make sim).", is_live=False)
     task: str = parameter(
-        "reach", "What the episode starts with.", Limits(choices=("reach", "lift")), is_live=False
+        "reach",
+        "What the episode starts with; push is of a disc and a T, the others of a Panda.",
+        Limits(choices=tuple(ROBOT_OF)),
+        is_live=False,
     )
     seed: int = parameter(0, "Of the episode.", Limits(0, 2**31 - 1), is_live=False)
 
@@ -182,7 +186,7 @@ def main() -> None:
 
 def _live(config: ArmConfig, log: Path) -> None:
     """Until the context ends."""
-    with SimClient(Path(config.python), log) as sim:
+    with SimClient(Path(config.python), log, ROBOT_OF[config.task]) as sim:
         arm, executor = SimulatedArm(sim), SingleThreadedExecutor()
         arm.show(sim.reset(task=config.task, seed=config.seed))
         executor.add_node(arm)

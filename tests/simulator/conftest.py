@@ -65,3 +65,11 @@ def sim(start_in_simulator: Start, tmp_path_factory: pytest.TempPathFactory) -> 
     del start_in_simulator  # skips
     with SimClient(PYTHON, tmp_path_factory.mktemp("simulator") / "log") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def disc(start_in_simulator: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimClient]:
+    """PushT's disc, likewise."""
+    del start_in_simulator  # skips
+    with SimClient(PYTHON, tmp_path_factory.mktemp("simulator") / "log", "pusht") as client:
+        yield client

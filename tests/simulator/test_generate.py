@@ -103,7 +103,7 @@ def test_an_unknown_world_or_seed_is_refused(tmp_path: Path, capsys: pytest.Capt
         main(["simulate", "--world", "moon", "--out", str(tmp_path)])
     assert "choose from" in capsys.readouterr().err
     with pytest.raises(
-        ValueError, match="world: expected one of driving, rooms, command, metaworld, found 'moon'"
+        ValueError, match="world: expected one of driving, rooms, command, metaworld, pusht, found 'moon'"
     ):
         catalog.open_world("moon")
     with pytest.raises(ValueError, match="seed: expected 0 or more, found -3"):

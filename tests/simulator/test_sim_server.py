@@ -39,6 +39,31 @@ def test_an_exact_prior_succeeds_and_a_blind_one_does_not(sim: SimClient) -> Non
     assert not sim.probe(plans=blind)["is_success"].all()
 
 
+def test_the_disc_pushes_the_tee_as_was_probed(disc: SimClient) -> None:
+    assert disc.describe()["joint_names"].tolist() == ["pusht_x", "pusht_y"]
+    lived = disc.reset(task="push", seed=SEED)
+    assert lived["is_possible"]
+    assert (lived["now"] != lived["goal"]).any(axis=2).mean() > 0.01  # the T is elsewhere
+    plans = disc.propose(count=16, noise_m=0.015, seed=1)["plans"]
+    assert plans.shape == (16, lived["rows"], 2)
+    probed = disc.probe(plans=plans)
+    assert 0 < probed["is_success"].mean() < 1
+    for index in (int(np.argmax(probed["is_success"])), int(np.argmin(probed["is_success"]))):
+        disc.restart()
+        happened = disc.execute(rows=plans[index])
+        assert happened["is_success"] == probed["is_success"][index]
+        np.testing.assert_array_equal(happened["now"], probed["pictures"][index])
+        np.testing.assert_allclose(happened["last"], plans[index, -1], atol=0.02)
+
+
+def test_a_push_that_is_exact_succeeds_whatever_the_seed(disc: SimClient) -> None:
+    for seed in range(SEED, SEED + 5):
+        assert disc.reset(task="push", seed=seed)["is_possible"]
+        exact, blind = (disc.propose(count=4, noise_m=noise, seed=2)["plans"] for noise in (0.0, 0.1))
+        assert disc.probe(plans=exact)["is_success"].all()
+        assert not disc.probe(plans=blind)["is_success"].all()
+
+
 def test_equal_seeds_are_equal_episodes(sim: SimClient) -> None:
     first, second = (sim.reset(task="reach", seed=SEED + 1) for _ in range(2))
     np.testing.assert_array_equal(first["goal"], second["goal"])

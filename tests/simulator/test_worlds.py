@@ -22,6 +22,7 @@ DECLARED = {
     "rooms": ("rooms_camera", "camera", "relative_pose", 12),
     "command": ("rooms_command", "command", "rate", 6),
     "metaworld": ("metaworld", "arm", "joint_position", 8),
+    "pusht": ("pusht", "arm", "joint_position", 2),
 }
 FOCAL_PX = {"driving": 64 / np.tan(np.radians(62 / 2)), "rooms": 64 / np.tan(np.radians(70 / 2))}
 HORIZON_ROWS = slice(30, 66)
@@ -158,6 +159,18 @@ def test_the_picture_grows_on_the_way_forward_and_moves_against_the_way_aside(
     assert _shift(still.transpose(1, 0, 2), probe["view_up"].transpose(1, 0, 2), slice(0, 128)) > 0
 
 
+@pytest.mark.parametrize("name", [ABRUPT, SMOOTH])
+def test_the_disc_is_seen_where_its_joints_say_and_follows_its_command(
+    episodes: dict[tuple[str, str], Episode], name: str
+) -> None:
+    episode = episodes["pusht", name]
+    red, _, blue = np.moveaxis(episode.pixels.astype(int), 3, 0)
+    seen = np.array([np.argwhere(frame)[:, ::-1].mean(axis=0) + 0.5 for frame in blue - red > 90])
+    assert np.allclose(seen / 128 * 0.512, episode.measured, atol=0.004)
+    ahead, moved = (episode.commanded[1:] - episode.measured[:-1]), np.diff(episode.measured, axis=0)
+    assert np.corrcoef(ahead.ravel(), moved.ravel())[0, 1] > 0.8
+
+
 def test_keys_and_mouse_do_what_their_names_say(probe: dict[str, np.ndarray]) -> None:
     forward, back, left, right, mouse_right, mouse_down = probe["command_velocities"]
     assert np.allclose(forward, [1, 0, 0, 0, 0, 0])
@@ -202,7 +215,7 @@ def test_smooth_actions_never_jump(episodes: dict[tuple[str, str], Episode]) -> 
     assert mouse.max() < 0.5
 
 
-@pytest.mark.parametrize("world", ["rooms", "metaworld"])
+@pytest.mark.parametrize("world", ["rooms", "metaworld", "pusht"])
 def test_abrupt_motion_changes_faster_than_smooth_motion(
     episodes: dict[tuple[str, str], Episode], world: str
 ) -> None:

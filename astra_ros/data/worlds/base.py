@@ -40,8 +40,9 @@ class World:
             raise ValueError(f"seed: expected 0 or more, found {seed}")
         recording = self.simulate(seed, style)
         stamps = np.arange(len(recording.pixels), dtype=np.int64) * (NANOSECONDS // FRAME_HZ)
-        rows = np.asarray(recording.rows, np.float32)
-        return Episode(episode_name(seed), stamps, np.stack(recording.pixels), rows, rows)
+        measured = np.asarray(recording.rows, np.float32)
+        commanded = np.asarray(recording.commanded or recording.rows, np.float32)
+        return Episode(episode_name(seed), stamps, np.stack(recording.pixels), measured, commanded)
 
     def task(self, seed: int, style: Style) -> str:
         """What the data set says about an episode: evaluation selects a style by the end of it."""
@@ -50,13 +51,14 @@ class World:
 
 @dataclass(frozen=True)
 class Recording:
-    """pixels: one (h, w, 3) uint8 picture per frame; rows: one row per frame in the recorded form of `Episode`.
+    """pixels: one (h, w, 3) uint8 picture per frame; rows: one row per frame in the recorded form of `Episode`, as measured.
 
-    None of the worlds tells measured from commanded: what is recorded is what acted.
+    commanded: likewise, where it is another thing than what was measured.
     """
 
     pixels: list[ByteArray]
     rows: list[np.ndarray]
+    commanded: list[np.ndarray] | None = None
 
 
 def episode_name(seed: int) -> str:

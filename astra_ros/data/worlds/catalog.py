@@ -6,7 +6,7 @@ import importlib
 
 from astra_ros.data.worlds.base import World
 
-NAMES = ("driving", "rooms", "command", "metaworld")
+NAMES = ("driving", "rooms", "command", "metaworld", "pusht")
 
 
 def open_world(name: str) -> World:
