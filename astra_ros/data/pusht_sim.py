@@ -34,9 +34,9 @@ _DRAWN_PX = 512
 
 @dataclass(frozen=True)
 class TableState:
-    """disc: (2,) m; tee: (3,) m, m, rad: a corner-stone of the T and its angle; zone: (3,) where it should be, likewise.
+    """disc: (2,) m. tee: (3,) m, m, rad: the middle of the bar's outer edge, and the angle. zone: (3,) where it should be.
 
-    velocities: (5,) m/s and rad/s, of disc and T. Pictures begin at the upper left, as x and y do.
+    velocities: (5,) m/s and rad/s, of disc and T. x goes right and y down in the picture.
     """
 
     disc: np.ndarray

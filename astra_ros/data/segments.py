@@ -65,7 +65,8 @@ class SegmentConfig:
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
     elsewhere: share of an arm's segments that are set before another background, so that what stands still is copied
-    whatever it shows. varied: share of segments seen from a camera that is mounted a little differently, in another light.
+    whatever it shows. varied: share of segments seen in another light and, but for arms, whose joints say where in the
+    picture they are, from a camera that is mounted a little differently.
     """
 
     chunk_len: int = 8
@@ -135,7 +136,7 @@ class SegmentSampler:
         shift = self._elsewhere(index, rng)
         latents = np.concatenate([window.latents, source.latents[target].astype(np.float32)]) + shift
         if config.varied and rng.random() < config.varied:
-            latents = _varied(latents, rng)
+            latents = _varied(latents, rng, 0 if spec.modality == "arm" else _MOUNT)
         past_latents, latents = np.split(latents, [len(window.mask)])
         return (
             past_latents * window.mask[:, None, None, None],
@@ -175,13 +176,13 @@ def _background(source: SegmentSource) -> FloatArray:
     return median
 
 
-def _varied(latents: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Frames (t, c, h, w), all moved by the same few latents, with the same change of every channel's gain and level."""
+def _varied(latents: FloatArray, rng: np.random.Generator, most: int) -> FloatArray:
+    """Frames (t, c, h, w), all moved by the same few latents, `most` at most, with one change of every channel's gain and level."""
     c, h, w = latents.shape[1:]
-    top, left = rng.integers(2 * _MOUNT + 1, size=2)
+    top, left = rng.integers(2 * most + 1, size=2)
     gain = np.exp(_GAIN * rng.standard_normal((c, 1, 1), np.float32))
     level = _LEVEL * rng.standard_normal((c, 1, 1), np.float32)
-    wide = np.pad(latents, ((0, 0), (0, 0), (_MOUNT, _MOUNT), (_MOUNT, _MOUNT)), "edge")
+    wide = np.pad(latents, ((0, 0), (0, 0), (most, most), (most, most)), "edge")
     moved: FloatArray = gain * wide[:, :, top : top + h, left : left + w] + level
     return moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -212,18 +213,33 @@ def test_a_camera_that_moves_stays_where_it_is() -> None:
     assert torch.equal(plain.latents, elsewhere.latents)
 
 
-def test_varied_all_frames_of_a_segment_are_moved_and_lit_alike() -> None:
-    latents = np.random.default_rng(1).standard_normal((40, 2, 8, 8), dtype=np.float32)
-    latents[:] = latents[:1]  # a picture that stands still
-    one = SegmentSource(numbered_episode(), latents, source().spec)
+def varied(one: SegmentSource) -> SegmentBatch:
     config = SegmentConfig(chunk_len=4, **{**NO_CHANCE, "just_started": 0.5}, varied=1.0)
-    batch = SegmentSampler([one], [one.spec.space], config).draw(32, np.random.default_rng(0))
+    return SegmentSampler([one], [one.spec.space], config).draw(32, np.random.default_rng(0))
+
+
+def standing_still() -> np.ndarray:
+    picture = np.random.default_rng(1).standard_normal((1, 2, 8, 8), dtype=np.float32)
+    return np.repeat(picture, 120, axis=0)
+
+
+def test_varied_all_frames_of_a_segment_are_changed_alike() -> None:
+    batch = varied(replace(numbered_camera(120), latents=standing_still()))
     filled = batch.history_mask.bool()
     assert (batch.latents == batch.latents[:, :1]).all()
     for index in range(32):
         assert (batch.history_latents[index, filled[index]] == batch.latents[index, :1]).all()
         assert (batch.history_latents[index, ~filled[index]] == 0).all()
     assert len({tuple(frame.flatten().tolist()) for frame in batch.latents[:, 0]}) == 32
+
+
+def test_varied_moves_what_a_camera_sees_but_an_arm_stays_where_its_joints_say() -> None:
+    latents = standing_still()
+    for one, is_moved in ((numbered_camera(120), True), (source(), False)):
+        found = varied(replace(one, latents=latents)).latents[:, 0, 0].flatten(1).numpy()
+        likeness = np.corrcoef(np.concatenate([latents[:1, 0].reshape(1, -1), found]))[0, 1:]
+        assert (likeness.min() < 0.9) == is_moved
+        assert is_moved or (likeness > 0.999).all()
 
 
 def test_varied_a_share_of_the_segments() -> None:
