@@ -101,7 +101,7 @@ lock: .venv/stamps/test  ## Resolve requirements/*.txt again (ARGS=--upgrade for
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")')"; \
 	lock() { $(RUN)uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	  --annotation-style line --custom-compile-command 'make lock' $(ARGS) "$$@"; }; \
-	lock pyproject.toml - -o requirements/demo.txt <<< "$$build"; \
+	lock pyproject.toml --extra openvino - -o requirements/demo.txt <<< "$$build"; \
 	lock pyproject.toml --extra train --extra openvino --extra trt - requirements/test.in -c requirements/demo.txt -o requirements/test.txt <<< "$$build"; \
 	lock requirements/sim.in -o requirements/sim.txt
 

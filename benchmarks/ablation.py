@@ -4,7 +4,7 @@
 
 As in the paper, every variant goes on from one video model that has never acted: trained here first, with a clean memory
 and without plans (OUT/video_model). Every variant and seed leaves OUT/<variant>_<seed>.json; started again, the command
-does only what is missing. At the end: OUT/ablation.json, .md and .png.
+does only what is missing, and refuses what other settings left. At the end: OUT/ablation.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -79,9 +82,41 @@ class Runs:
     variants: tuple[str, ...] = tuple(VARIANTS)
     overrides: tuple[str, ...] = ()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every result depends on, whatever its variant and seed. config: digest of the file."""
+        names = ("video_steps", "steps", "guidance", "windows", "judge_steps")
+        return {
+            "config": sha256(self.config.read_bytes()).hexdigest()[:16],
+            "codec_run": str(self.codec_run),
+            **{name: getattr(self, name) for name in names},
+            "overrides": list(self.overrides),
+        }
+
+    def require_same(self) -> None:
+        """Raises ValueError for a result of other settings. An older one, which does not say, is told and taken as it is."""
+        for name, seed in product(self.variants, range(self.seeds)):
+            if not (file := self.result(name, seed)).is_file():
+                continue
+            found = json.loads(file.read_text()).get("settings")
+            if found is None:
+                print(f"{file}: does not say with which settings it was made; taken as it is", flush=True)
+            elif wrong := [key for key, value in self.settings.items() if found.get(key) != value]:
+                key = wrong[0]
+                raise ValueError(
+                    f"{file}: {key}: expected {self.settings[key]}, found {found.get(key)}; take another --out"
+                )
+
     def train(self, folder: Path, words: Sequence[str], jobs: int = 1) -> None:
-        """`astra train` in a process of its own, unless it was; raises CalledProcessError when it fails."""
-        if (folder / "done").is_file():
+        """`astra train` in a process of its own, unless it was.
+
+        Raises CalledProcessError when it fails, and ValueError for a folder that was trained otherwise.
+        """
+        shared = [f"codec_run={self.codec_run}", *self.overrides]
+        given, done = shlex.join([*shared, *words]), folder / "done"
+        if done.is_file():
+            if (found := done.read_text()) not in (given, ""):  # "": as older versions left it
+                raise ValueError(f"{done}: expected {given}, found {found}; take another --out")
             return
         command = [
             sys.executable,
@@ -92,10 +127,9 @@ class Runs:
             "--out",
             str(folder),
         ]
-        shared = [f"codec_run={self.codec_run}", *self.overrides]
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
         subprocess.run([*command, *shared, *words], check=True, env={**os.environ, **threads})
-        (folder / "done").touch()
+        done.write_text(given)
 
     def video_model(self) -> Path:
         """Folder of what every variant goes on from; trained here if it is not."""
@@ -158,7 +192,8 @@ def run_all(
             for name in missing:
                 print(f"seed {seed}: {name}", flush=True)
                 with measuring:
-                    found = {"variant": name, "seed": seed, "datasets": measure(name, folder)}
+                    found = {"variant": name, "seed": seed, "settings": runs.settings}
+                    found["datasets"] = measure(name, folder)
                 runs.result(name, seed).write_text(json.dumps(found, indent=1) + "\n")
 
     trainings = dict.fromkeys(VARIANTS[name].trained_as or name for name in runs.variants)
@@ -213,8 +248,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"variants: expected {FULL} among them, found {' '.join(parsed['variants'])}")
     runs = Runs(**{**parsed, **{name: tuple(parsed[name]) for name in ("variants", "overrides")}})
     runs.out.mkdir(parents=True, exist_ok=True)
-    runs.video_model()
-    results = run_all(runs, runs.checkpoint, runs.measure)
+    try:
+        runs.require_same()
+        runs.video_model()
+        results = run_all(runs, runs.checkpoint, runs.measure)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     summarised, curves = summary(results), inertia_curves(results)
     how = (
         f"{runs.seeds} seeds, {runs.steps} steps each after {runs.video_steps} of the common video model, "

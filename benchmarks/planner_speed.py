@@ -39,24 +39,25 @@ from astra_ros.ros.conversions import to_image
 from astra_ros.ros.stamps import to_time
 from benchmarks.active_node import active_node
 
-NUM_PLANS, CHUNKS, SAMPLES = 64, 4, 4
+NUM_PLANS, CHUNKS, SAMPLES, NUM_THREADS = 64, 4, 4, 2
 CEM = CemConfig(num_samples=32, iterations=5, num_elites=4)
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of repeated runs: seconds."""
+    """Of repeated runs: seconds. backend: what computed them."""
 
     what: str
     goal_s: float
     median_s: float
     p95_s: float
     runs: int
+    backend: str
 
     @classmethod
-    def of(cls, what: str, goal_s: float, seconds: Sequence[float]) -> Times:
+    def of(cls, what: str, goal_s: float, seconds: Sequence[float], backend: str) -> Times:
         median, p95 = np.percentile(seconds, (50, 95))
-        return cls(what, goal_s, round(float(median), 4), round(float(p95), 4), len(seconds))
+        return cls(what, goal_s, round(float(median), 4), round(float(p95), 4), len(seconds), backend)
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,13 @@ class Share:
     low: float
     high: float
     runs: int
+    backend: str
 
 
 def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
     """In this process: ranking and search, encoding of the newest picture included."""
     scene = Scene(load_bundle(bundle))
-    with WorldModel.load(bundle, backend) as model:
+    with WorldModel.load(bundle, backend, NUM_THREADS) as model:
         for observation in islice(scene.observations(), 24):
             model.observe(observation)
         newest = model.memory.newest_stamp_ns
@@ -95,7 +97,9 @@ def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
         ranked = f"{NUM_PLANS} plans of {plans.shape[1]} frames ranked"
         searched = f"CEM, {CEM.num_samples} plans of {scene.plan.shape[1]} frames x {CEM.iterations}"
         return [
-            Times.of(f"{what}, {label}", goal_s, _repeat(partial(work, num_steps), runs))
+            Times.of(
+                f"{what}, {label}", goal_s, _repeat(partial(work, num_steps), runs), model.backend.description
+            )
             for what, goal_s, work in ((ranked, 1.0, rank), (searched, 2.0, search))
             for num_steps, label in ((0, "all steps"), (1, "ranking_steps 1"))
         ]
@@ -104,7 +108,7 @@ def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
 def uncertainty_share(bundle: Path, backend: str, runs: int) -> Share:
     """What the uncertainty of the best plan adds to ranking all of one chunk, in turns."""
     scene = Scene(load_bundle(bundle))
-    with WorldModel.load(bundle, backend) as model:
+    with WorldModel.load(bundle, backend, NUM_THREADS) as model:
         (observation,) = islice(scene.observations(), 1)
         model.observe(observation)
         distance = codec_distance(model.backend, Goal(model.backend.encode(scene.goal)))
@@ -123,14 +127,19 @@ def uncertainty_share(bundle: Path, backend: str, runs: int) -> Share:
     added = with_uncertainty / plain - 1
     low, median, high = np.percentile(added, (2.5, 50, 97.5)).round(4).tolist()
     what = f"uncertainty of the best of {NUM_PLANS} plans of {plans.shape[1]} frames, {SAMPLES} samples"
-    return Share(what, 0.15, median, low, high, runs)
+    return Share(what, 0.15, median, low, high, runs, model.backend.description)
 
 
 def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     """What a client waits beyond the median of the same call in this process, for the scores of eight plans of one chunk."""
-    bare_s = float(np.median(_bare_calls(bundle, backend, calls)))
+    seconds, own = _bare_calls(bundle, backend, calls)
     scene = Scene(load_bundle(bundle))
-    parameters = {"bundle": bundle, "backend": backend, "max_observation_age_s": 3600.0}
+    parameters = {
+        "bundle": bundle,
+        "backend": backend,
+        "num_threads": NUM_THREADS,
+        "max_observation_age_s": 3600.0,
+    }
     with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters):
         node = Node("planner_speed")
         client, executor = WorldModelClient(node, "/world_model"), MultiThreadedExecutor(2)
@@ -138,18 +147,21 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
         with ThreadPoolExecutor(1) as spinning:
             spinning.submit(executor.spin)
             try:
-                client.info()
+                info = client.info()
                 _observe(node, scene, client)
                 plans = scene.plans(8)
                 waits = np.array(_repeat(lambda: client.ask(plans, top_k=0, seed=0), calls))
             finally:
                 executor.shutdown()
-    return Times.of("service beyond the bare call", 0.005, (waits - bare_s).tolist())
+    served = f"{info.backend_version}, {info.precision}, {info.device}"
+    both = served if served == own else f"{served}; the bare call: {own}"
+    return Times.of("service beyond the bare call", 0.005, (waits - np.median(seconds)).tolist(), both)
 
 
-def _bare_calls(bundle: Path, backend: str, calls: int) -> list[float]:
+def _bare_calls(bundle: Path, backend: str, calls: int) -> tuple[list[float], str]:
+    """Their seconds, and what computed them."""
     scene = Scene(load_bundle(bundle))
-    with WorldModel.load(bundle, backend) as model:
+    with WorldModel.load(bundle, backend, NUM_THREADS) as model:
         (observation,) = islice(scene.observations(), 1)
         model.observe(observation)
         candidates, plans = Candidates(model.backend), scene.plans(8)
@@ -159,7 +171,7 @@ def _bare_calls(bundle: Path, backend: str, calls: int) -> list[float]:
             for _ in evaluation.run():
                 pass
 
-        return _repeat(rank, calls)
+        return _repeat(rank, calls), model.backend.description
 
 
 def _observe(node: Node, scene: Scene, client: WorldModelClient) -> None:
@@ -205,20 +217,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_json_folder(options)
     found = library_times(options.bundle, options.backend, options.runs)
     found.append(service_overhead(options.bundle, options.backend, options.calls))
-    lines = ["| | goal | median | p95 | runs |", "|---|---|---|---|---|"]
+    lines = ["| | goal | median | p95 | runs | computed by |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} |"
+        f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} | {t.backend} |"
         for t in found
     ]
     share = uncertainty_share(options.bundle, options.backend, options.runs)
     lines += [
         "",
         f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
-        f" {share.goal:.0%}).",
+        f" {share.goal:.0%}; {share.backend}). With {NUM_THREADS} threads.",
     ]
     print("\n".join(lines))
     result = {
         "backend": options.backend,
+        "threads": NUM_THREADS,
         "times": [asdict(t) for t in found],
         "uncertainty": asdict(share),
         "machine": describe_machine(),

@@ -1,4 +1,4 @@
-"""Do all backends give torch's answers? Stage by stage and over a rollout, every backend and precision that runs here.
+"""Do all backends and precisions that run here give torch's answers: by stage, over a rollout, and for candidates side by side?
 
     python -m export.check_parity BUNDLE                  torch runs the bundle's own graphs
     python -m export.check_parity BUNDLE CHECKPOINT       torch runs the network as it was trained
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +65,31 @@ class Row:
 
 
 @dataclass(frozen=True)
+class _Candidates:
+    """No two are alike. noise: (2, b, t, c, h, w) of two chunks. plan: (2, b, t, a)."""
+
+    noise: FloatArray
+    plan: FloatArray
+
+    @classmethod
+    def of(cls, inputs: RolloutInputs, batch: int) -> Self:
+        rng = np.random.default_rng(batch)
+        noise = rng.standard_normal((2, batch, *inputs.noise.shape[1:]), np.float32)
+        scale = np.linspace(0.5, 1.5, batch, dtype=np.float32)[:, None, None]
+        return cls(noise, inputs.plan[:, None] * scale)
+
+    def each(self) -> list[_Candidates]:
+        """One by one."""
+        rows = range(self.noise.shape[1])
+        return [_Candidates(self.noise[:, k : k + 1], self.plan[:, k : k + 1]) for k in rows]
+
+
+@dataclass(frozen=True)
 class _Scene:
     """What every backend is given, as torch made it.
 
     slots: the history; moved: after one chunk. chunks: (2, K + 1, t, c, h, w), every sample of two chunks, noise first.
+    candidates: by batch of the graphs.
     """
 
     inputs: RolloutInputs
@@ -76,6 +97,7 @@ class _Scene:
     slots: HistorySlots
     moved: HistorySlots
     chunks: FloatArray
+    candidates: dict[int, _Candidates]
 
     @property
     def plans(self) -> list[FloatArray]:
@@ -110,6 +132,7 @@ class Reference:
                 self.scene = _prepare(backend, inputs)
                 self.stages = self.unrounded = _stages(backend, self.scene)
                 self.rollout = self.unrounded_rollout = _rollout(backend, self.scene)
+                self.candidates = self.unrounded_candidates = _one_by_one(backend, self.scene)
                 self.outputs = golden.run_rollout(backend, inputs)
             return
         checkpoint = _require_origin(load_checkpoint(checkpoint_dir), manifest)
@@ -121,6 +144,9 @@ class Reference:
         with TorchReference(unrounded, manifest) as trained, TorchReference(stored, manifest) as backend:
             self.scene = _prepare(backend, inputs)
             self.stages, self.unrounded = (_stages(each, self.scene) for each in (backend, trained))
+            self.candidates, self.unrounded_candidates = (
+                _one_by_one(each, self.scene) for each in (backend, trained)
+            )
             self.outputs = golden.run_rollout(backend, inputs)
         self.rollout, self.unrounded_rollout = (
             _torch_rollout(one, self.scene) for one in (stored, checkpoint)
@@ -130,11 +156,10 @@ class Reference:
         """Every stage gets torch's input; the rollout runs on its own outputs."""
         name, manifest = f"{backend.name} {backend.precision}", backend.manifest
         if backend.precision != manifest.precision:
-            found = golden.run_rollout(backend, self.scene.inputs)
-            errors = golden.relative_errors(found, self.outputs, self.scene.inputs)
             return [
                 Row(name, stage, error, manifest.tolerance(backend.precision))
-                for stage, error in errors.items()
+                for batch in manifest.batches
+                for stage, error in self._relative_errors(backend, batch).items()
             ]
         stages = _stages(backend, self.scene)
         rows = [
@@ -146,7 +171,22 @@ class Reference:
             *rows,
             _row(name, "append - remember", appended, again, again),
             _row(name, "rollout", rollout, self.rollout, self.unrounded_rollout),
+            *(
+                _row(
+                    name,
+                    f"batch {batch}",
+                    _side_by_side(backend, self.scene, asked),
+                    self.candidates[batch],
+                    self.unrounded_candidates[batch],
+                )
+                for batch, asked in self.scene.candidates.items()
+            ),
         ]
+
+    def _relative_errors(self, backend: Backend, batch: int) -> dict[str, float]:
+        found = golden.run_rollout(backend, self.scene.inputs, batch)
+        errors = golden.relative_errors(found, self.outputs, self.scene.inputs)
+        return errors if batch == 1 else {f"{stage}, x{batch}": error for stage, error in errors.items()}
 
 
 def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Sequence[str] = NAMES) -> Parity:
@@ -191,7 +231,8 @@ def _prepare(reference: Backend, inputs: RolloutInputs) -> _Scene:
     moved = slots.append(first[-1], inputs.plan[0])
     second = golden.denoise(rollout, inputs.noise[1:], inputs.plan[1:])[:, 0]
     chunks = np.concatenate([inputs.noise[:, None], np.stack([first, second])], axis=1)
-    return _Scene(inputs, reference.manifest, slots, moved, chunks)
+    candidates = {batch: _Candidates.of(inputs, batch) for batch in reference.manifest.batches if batch > 1}
+    return _Scene(inputs, reference.manifest, slots, moved, chunks, candidates)
 
 
 def _stages(backend: Backend, scene: _Scene) -> dict[str, Array]:
@@ -207,6 +248,23 @@ def _stages(backend: Backend, scene: _Scene) -> dict[str, Array]:
     results["remember, step_0"] = rollout.denoise(0, scene.chunks[1:, 0], plan[1:]).copy()
     results["decode"] = backend.decode(scene.chunks[1, -1])
     return results
+
+
+def _side_by_side(backend: Backend, scene: _Scene, asked: _Candidates) -> FloatArray:
+    """(2, K, b, t, c, h, w): every sample of two chunks. Raises BundleError when golden vectors refuse the batch."""
+    rollout = backend.rollout(asked.noise.shape[1])
+    rollout.begin(backend.remember(scene.slots))
+    first = golden.denoise(rollout, asked.noise[0], asked.plan[0])
+    rollout.append(first[-1], asked.plan[0])
+    return np.stack([first, golden.denoise(rollout, asked.noise[1], asked.plan[1])])
+
+
+def _one_by_one(backend: Backend, scene: _Scene) -> dict[int, FloatArray]:
+    """The same of candidates that are each alone, by batch."""
+    return {
+        batch: np.concatenate([_side_by_side(backend, scene, one) for one in asked.each()], axis=2)
+        for batch, asked in scene.candidates.items()
+    }
 
 
 def _rollout(backend: Backend, scene: _Scene) -> FloatArray:

@@ -65,6 +65,11 @@ class Backend(ABC):
     precision: str
     device: str
 
+    @property
+    def description(self) -> str:
+        """What a result was computed by, for example "onnxruntime 1.32.0, fp32, cpu"."""
+        return f"{self.version}, {self.precision}, {self.device}"
+
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
         """What this machine's arithmetic can run the bundle in, the graphs' own first.

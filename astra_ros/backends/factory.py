@@ -38,7 +38,7 @@ _KINDS = {
     "tensorrt_rtx": _Kind("trt", "TensorRtRtxBackend", "tensorrt_rtx", "tensorrt-rtx-cu12"),
     "openvino": _Kind("openvino", "OpenVinoBackend", "openvino", "openvino"),
     "onnxruntime": _Kind("ort", "OrtBackend", "onnxruntime", "onnxruntime", choice="provider"),
-    "torch": _Kind("eager", "EagerBackend", "torch", "torch", choice="device"),
+    "torch": _Kind("eager", "EagerBackend", "torch", "torch onnx", choice="device"),
 }
 
 
@@ -120,8 +120,16 @@ def _find(name: str) -> tuple[Any, dict[str, str]]:
     try:
         module = import_module(f"astra_ros.backends.{kind.module}")
     except (ImportError, OSError) as error:  # OSError: a library of the package that does not load
-        raise BackendError(
-            f"backend {stem!r}: expected a package {kind.package} that loads, found {error};"
-            f" pip install --force-reinstall {kind.install}"
-        ) from error
+        raise BackendError(f"backend {stem!r}: {_why_not(kind, error)}") from error
     return getattr(module, kind.class_name), {kind.choice: choice} if choice else {}
+
+
+def _why_not(kind: _Kind, error: ImportError | OSError) -> str:
+    """Another package is missing, or the backend's own is broken."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing not in ("", kind.package):
+        return f"expected the package {missing}, found none; pip install {missing}"
+    return (
+        f"expected a package {kind.package} that loads, found {error};"
+        f" pip install --force-reinstall {kind.install}"
+    )

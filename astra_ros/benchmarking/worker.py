@@ -74,8 +74,7 @@ def _opened(job: Job) -> Iterator[tuple[dict[str, Any], Commands]]:
         own = [entry for entry in known if entry.runtime == job.runtime and entry.name in job.names]
         commands: Commands = {entry.name: entry.build(entry.name, backend).seconds for entry in own}
         commands[AGREEMENT] = lambda: asdict(Ranking(backend, scene, job.candidates).agreement())
-        runs = f"{backend.version}, {backend.precision}, {backend.device}"
-        yield {"runs": runs, "peak": gemm_peak(backend.device, backend.precision)}, commands
+        yield {"runs": backend.description, "peak": gemm_peak(backend.device, backend.precision)}, commands
 
 
 if __name__ == "__main__":

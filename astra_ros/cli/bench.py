@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.benchmarking.interleaving import InterleavingConfig
     from astra_ros.benchmarking.report import markdown
     from astra_ros.benchmarking.suite import BenchConfig, Suite
+    from astra_ros.benchmarking.workers import WorkerError
     from astra_ros.cli.progress import ProgressLine
 
     interleaving = InterleavingConfig(arguments.rounds, arguments.seed)
@@ -79,7 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     bundle = load_bundle(arguments.bundle or shipped_bundle())
     progress = ProgressLine()
-    result = Suite(bundle, config, progress.update).run()
+    try:
+        result = Suite(bundle, config, progress.update).run()
+    except WorkerError as error:
+        raise ValueError(str(error)) from error
     progress.done("done: bench")
     tables = markdown(result)
     print(tables)

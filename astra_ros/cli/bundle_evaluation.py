@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +21,13 @@ from astra_ros.rollout.world_model import WorldModel
 
 # Episodes of each other camera.
 _OTHERS = 20
+_NUM_THREADS = 2
 
 
 def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
     """Prints a table per horizon step; with --json also writes it, and the table beside it."""
-    with WorldModel.load(path) as world_model:
-        episodes = [
-            e for folder in arguments.data for e in _episodes(folder, world_model.manifest, arguments)
-        ]
+    with WorldModel.load(path, num_threads=_NUM_THREADS) as world_model:
+        episodes = _all_episodes(world_model.manifest, arguments)
         config = EvaluationConfig(arguments.horizon, arguments.every)
         quality = evaluate(world_model, episodes, config, _tell, _tell_skipped)
     print(f"{quality.predictions} predictions in {len(quality.episodes)} recordings")
@@ -36,18 +35,13 @@ def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
 
 
 def run_trust(path: Path, arguments: argparse.Namespace) -> int:
-    """The same for what the bundle says about itself, on episodes that it was not fitted on."""
-    with WorldModel.load(path) as world_model:
+    """The same for what the bundle says about itself, on episodes that it was not fitted on, in whichever dataset."""
+    with WorldModel.load(path, num_threads=_NUM_THREADS) as world_model:
         manifest = world_model.manifest
         fitted_on, num_samples = (
             (manifest.trust.fitted_on, manifest.trust.num_samples) if manifest.trust else ((), 2)
         )
-        episodes = [
-            episode
-            for folder in arguments.data
-            for episode in _episodes(folder, manifest, arguments)
-            if episode.name not in fitted_on
-        ]
+        episodes = _all_episodes(manifest, arguments, fitted_on)
         others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
         config = TrustConfig(num_samples, every=arguments.every)
         quality = evaluate_trust(world_model, episodes, others, config, _tell, _tell_skipped)
@@ -63,10 +57,11 @@ def _tell_skipped(why: object) -> None:
 
 
 def _deliver(quality: HeldOutQuality | TrustQuality, file: Path | None) -> int:
-    print(f"{quality.model_id}\n\n{quality.table()}")
-    write_json(file, quality.to_json())
+    text = f"{quality.model_id}\n\n{quality.backend}, {_NUM_THREADS} threads\n\n{quality.table()}"
+    print(text)
+    write_json(file, {**quality.to_json(), "threads": _NUM_THREADS})
     if file is not None:
-        file.with_suffix(".md").write_text(f"# {quality.model_id}\n\n{quality.table()}\n")
+        file.with_suffix(".md").write_text(f"# {text}\n")
     return 0
 
 
@@ -77,6 +72,19 @@ def _first_episodes(folder: Path, manifest: Manifest) -> list[Episode]:
     dataset, size = Dataset.open(folder), (manifest.camera.height, manifest.camera.width)
     names = dataset.episode_names[:_OTHERS]
     return list(dataset.stream(names, size, _tell_skipped))
+
+
+def _all_episodes(
+    manifest: Manifest, arguments: argparse.Namespace, fitted_on: Sequence[str] = ()
+) -> list[Episode]:
+    """Of every folder those of other names; of several folders as FOLDER/EPISODE, for equal names are then not one episode."""
+    folders: list[Path] = arguments.data
+    return [
+        episode if len(folders) == 1 else replace(episode, name=f"{folder}/{episode.name}")
+        for folder in folders
+        for episode in _episodes(folder, manifest, arguments)
+        if episode.name not in fitted_on
+    ]
 
 
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:

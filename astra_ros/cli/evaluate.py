@@ -19,19 +19,31 @@ TESTS = {
     "trust": "bundle: whether real errors are as expected, and unusual pictures noticed",
 }
 _OF_BUNDLES = ("held_out", "trust")
+_SERVED = ("steps", "guidance", "history_sigma")
 # Options that not all read: by what is judged, of all its tests ("") and of single ones.
 _READ: dict[str, dict[str, tuple[str, ...]]] = {
     "checkpoint": {
-        "": ("space", "seeds", "windows", "steps", "guidance", "history_sigma"),
-        "steps": ("teacher", "teacher_guidance"),
-        "actions": ("judge_steps",),
-        "drift": ("free_run_minutes",),
+        "": ("space", "windows"),
+        "held_out": (*_SERVED, "seeds"),
+        "actions": (*_SERVED, "seeds", "judge_steps"),
+        "inertia": _SERVED,
+        "drift": (*_SERVED, "free_run_minutes"),
+        "steps": ("guidance", "history_sigma", "teacher", "teacher_guidance"),
     },
     "bundle": {
         "": ("every", *(field.name for field in fields(EpisodeTopics))),
         "held_out": ("horizon",),
         "trust": ("others",),
     },
+}
+_LEAST = {
+    "seeds": 1,
+    "windows": 1,
+    "steps": 1,
+    "judge_steps": 1,
+    "free_run_minutes": 0,
+    "horizon": 1,
+    "every": 1,
 }
 DESCRIPTION = "Measure predictions of held-out recordings.\n\n" + "\n".join(
     f"{k:9} {v}" for k, v in TESTS.items()
@@ -65,7 +77,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_held_out(parser)
     parser.add_argument("--space", help="only datasets of this action space (default: all)")
-    parser.add_argument("--seeds", type=int, default=3, help="of the model's noise (default: %(default)s)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="held_out, actions: of the model's noise (default: %(default)s)",
+    )
     parser.add_argument(
         "--windows",
         type=int,
@@ -94,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     kind = "bundle" if (model / MANIFEST_FILE).is_file() else "checkpoint"
     _require_test(model, kind, arguments.test)
     _require_read(kind, arguments)
+    _require_range(arguments)
     if kind == "checkpoint":
         from astra_ros.cli.evaluation_run import run_checkpoint
 
@@ -119,12 +138,25 @@ def _require_test(model: Path, kind: str, test: str) -> None:
 def _require_read(kind: str, arguments: argparse.Namespace) -> None:
     """Raises ValueError for an option that would have no effect."""
     known = {name for by_test in _READ.values() for names in by_test.values() for name in names}
-    for name in sorted(known - {*_READ[kind][""], *_READ[kind].get(arguments.test, ())}):
+    for name in sorted(known - read(kind, arguments.test)):
         if getattr(arguments, name) != arguments.default_of(name):
             raise ValueError(
                 f"--{name.replace('_', '-')}: expected options that --test {arguments.test} of a {kind} reads, found one that it "
                 "does not; leave it out, or see --help"
             )
+
+
+def read(kind: str, test: str) -> set[str]:
+    """Those options, of the ones that not all read, that have an effect."""
+    return {*_READ[kind][""], *_READ[kind].get(test, ())}
+
+
+def _require_range(arguments: argparse.Namespace) -> None:
+    """Raises ValueError, before any work."""
+    for name, least in _LEAST.items():
+        found = getattr(arguments, name)
+        if found is not None and found < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected {least} or more, found {found}")
 
 
 def _add_tests(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +210,7 @@ def _add_bundles(parser: argparse.ArgumentParser) -> None:
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
     """How a checkpoint is sampled."""
-    parser.add_argument("--steps", type=int, metavar="K", help="denoising steps (default: the checkpoint's)")
+    parser.add_argument("--steps", type=int, metavar="K", help="of denoising (default: the checkpoint's)")
     parser.add_argument(
         "--guidance",
         type=float,

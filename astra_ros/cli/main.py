@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import astra_ros
+from astra_ros.backends.base import BackendError
 from astra_ros.cli.options import require_json_folder
 from astra_ros.cli.overrides import OverridableParser
 
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.subcommand,
             f"needs the Python module {error.name}, which is not installed here; see README.md",
         )
-    except (ValueError, OSError) as error:
+    # FloatingPointError: weights that answer NaN.
+    except (ValueError, OSError, BackendError, FloatingPointError) as error:
         return _fail(parsed.subcommand, str(error))
     except KeyboardInterrupt:
         return 130

@@ -75,16 +75,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, write, and print a table."""
-    from astra_ros.backends.base import BackendError
     from astra_ros.backends.bundle import shipped_bundle
     from astra_ros.rollout.world_model import WorldModel
 
     optimise, config = _planner(arguments)
-    try:
-        world_model = WorldModel.load(arguments.bundle or shipped_bundle(), arguments.backend)
-    except BackendError as error:
-        raise ValueError(str(error)) from error
-    with world_model:
+    with WorldModel.load(arguments.bundle or shipped_bundle(), arguments.backend) as world_model:
         return _plan(world_model, optimise, config, arguments)
 
 
@@ -108,7 +103,7 @@ def _plan(
     result = {
         "command": arguments.command_line,
         "model_id": world_model.manifest.model_id,
-        "backend": f"{backend.version}, {backend.precision}, {backend.device}",
+        "backend": backend.description,
         "planner": {
             "name": arguments.planner,
             **config,

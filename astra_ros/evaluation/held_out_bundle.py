@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from astra_ros.data.episode import Episode
 from astra_ros.evaluation.intervals import Interval, bootstrap_columns, per_episode
@@ -32,11 +33,13 @@ class EvaluationConfig:
 class HeldOutQuality:
     """PSNR per horizon step against what really happened, dB; 95 % intervals over episodes.
 
-    other_actions: predicted for the actions of another moment; the further below `predicted`, the more the actions
-    are obeyed. ceiling: what happened, after the codec alone.
+    other_actions: predicted for the actions of another moment of the recording, of those that have two (none: empty); the
+    further below `predicted`, the more the actions are obeyed. ceiling: what happened, after the codec alone.
+    backend: what computed it.
     """
 
     model_id: str
+    backend: str
     step_dt: float
     episodes: tuple[str, ...]
     predictions: int
@@ -56,12 +59,12 @@ class HeldOutQuality:
             "| horizon | predicted | copy last | gain | other actions | codec ceiling |",
             "|---|---|---|---|---|---|",
         ]
-        rows = zip(self.predicted, self.copy_last, self.gain, self.other_actions, self.ceiling, strict=True)
+        others = [f"{other.mean:.2f} dB" for other in self.other_actions] or [""] * len(self.predicted)
+        rows = zip(self.predicted, self.copy_last, self.gain, others, self.ceiling, strict=True)
         for k, (predicted, copy, gain, other, ceiling) in enumerate(rows, 1):
             lines.append(
                 f"| +{k * self.step_dt:.1f} s | {predicted.mean:.2f} dB | {copy.mean:.2f} dB "
-                f"| {gain.text('+.2f')} dB | {other.mean:.2f} dB "
-                f"| {ceiling.mean:.2f} dB |"
+                f"| {gain.text('+.2f')} dB | {other} | {ceiling.mean:.2f} dB |"
             )
         return "\n".join(lines)
 
@@ -79,13 +82,12 @@ def evaluate(
         names.append(episode.name)
         tables.append(_evaluate_episode(world_model, episode, config))
         on_episode(episode.name)
-    means = {
-        name: per_episode(np.array([table[name].mean(axis=0) for table in tables]), names) for name in SERIES
-    }
+    means = {series: _means(series, tables, names) for series in SERIES}
     means["gain"] = means["predicted"] - means["copy_last"]
     rng = np.random.default_rng(config.seed)
     return HeldOutQuality(
         model_id=world_model.manifest.model_id,
+        backend=world_model.backend.description,
         step_dt=world_model.manifest.action.step_dt,
         episodes=tuple(names),
         predictions=sum(len(table["predicted"]) for table in tables),
@@ -96,7 +98,7 @@ def evaluate(
 def _evaluate_episode(
     world_model: WorldModel, episode: Episode, config: EvaluationConfig
 ) -> dict[str, FloatArray]:
-    """(predictions, horizon) PSNR of each series."""
+    """(predictions, horizon) PSNR of each series; of one prediction alone no other actions are known."""
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
     plans = np.array([moment.plan for moment in relived(world_model, episode, config.horizon, config.every)])
     plans = np.roll(plans, -(len(plans) // 2), axis=0)
@@ -109,4 +111,16 @@ def _evaluate_episode(
         }
         for name, frames in pictures.items():
             rows[name].append(psnr(frames, moment.happened))
+    if len(plans) < 2:
+        del rows["other_actions"]
     return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _means(
+    series: str, tables: Sequence[Mapping[str, FloatArray]], names: Sequence[str]
+) -> npt.NDArray[np.floating[Any]]:
+    """(independent episodes that have the series, horizon)."""
+    found = {row: table[series].mean(axis=0) for row, table in enumerate(tables) if series in table}
+    if not found:
+        return np.empty((0, 0))
+    return per_episode(np.stack([*found.values()]), [names[row] for row in found])

@@ -50,7 +50,8 @@ class CheckpointPredictor:
         for chunk in self._chunks(part, plan[rows], sampling, start):
             if not bool(torch.isfinite(chunk).all()):
                 raise FloatingPointError(
-                    f"{self._space}: latents after frame {first}: expected finite numbers, found NaN"
+                    f"{self._space}: latents after frame {first}: expected finite numbers, found NaN;"
+                    " take another checkpoint, or train this one again"
                 )
             inside = [frame - first for frame in wanted if first <= frame < first + chunk.shape[1]]
             if inside:

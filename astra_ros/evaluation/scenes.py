@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
@@ -95,7 +96,7 @@ class HeldOutData:
     def longest_horizon(self, share: float = 0.5) -> int:
         """Steps that at least that share of the episodes reaches after MEMORY_S."""
         lengths = sorted((len(episode.pixels) for episode in self.episodes), reverse=True)
-        reached = lengths[max(0, round(share * len(lengths)) - 1)]
+        reached = lengths[max(0, math.ceil(share * len(lengths)) - 1)]
         return max(0, reached - 1 - round(MEMORY_S * self.second))
 
     def scenes(

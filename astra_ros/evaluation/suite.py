@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,11 @@ class SuiteConfig:
     teacher_guidance: float = 1.0
     free_run_s: float = 600.0
 
+    @property
+    def router_windows(self) -> int:
+        """Moments per dataset whose actions are routed, which costs little."""
+        return 4 * self.windows
+
 
 class Suite:
     """skipped: datasets that a test could not use, and why. pictures: frames of the free runs, by dataset."""
@@ -101,7 +108,9 @@ class Suite:
         rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         spaces: dict[str, Load] = {}
         for source, data in self._loaded():
-            found = routed(self._checkpoint, source.space, data.scenes(data.second, 4 * self._config.windows))
+            found = routed(
+                self._checkpoint, source.space, data.scenes(data.second, self._config.router_windows)
+            )
             rows.setdefault(data.spec.modality, []).append(found)
             spaces[data.name] = load(*found)
         return routing_report(
@@ -199,12 +208,12 @@ class Suite:
         return CheckpointPredictor(self._checkpoint, source.space, self._config.served, self._report)
 
     def _judge_network(self, source: Source) -> InverseDynamics:
-        """Trained once per codec, dataset and choice of training episodes."""
+        """Trained once per codec, dataset and choice of training episodes, whose names and lengths tell them apart."""
         config, spec, name = self._config.judge, self._checkpoint.actions[source.space], source.dataset.name
         key = {
             "codec": fingerprint(self._checkpoint.codec),
             "dataset": name,
-            "episodes": str(len(source.split.training)),
+            "episodes": _digest(source),
             "frames": str(self._config.judge_frames),
             "names": " ".join(spec.names),
         }
@@ -216,3 +225,9 @@ class Suite:
         return cached_inverse_dynamics(
             self._config.cache / f"inverse_dynamics_{name}.safetensors", key, config, train
         )
+
+
+def _digest(source: Source) -> str:
+    """16 hexadecimal digits of what is trained on: names and lengths of the episodes."""
+    lengths = {name: source.dataset.num_frames(name) for name in source.split.training}
+    return sha256(json.dumps(lengths).encode()).hexdigest()[:16]

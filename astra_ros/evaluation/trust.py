@@ -54,10 +54,11 @@ class TrustQuality:
 
     coverage: share of real errors inside the 90 % interval. correlation: rank correlation, within a frame's index, of expected
     and real error, mean over indices. false_alarms: share of held-out pictures flagged. auroc: held-out pictures against others, by
-    what the others are. detected: share of the others flagged.
+    what the others are. detected: share of the others flagged. backend: what computed it.
     """
 
     model_id: str
+    backend: str
     episodes: tuple[str, ...]
     predictions: int
     coverage: Interval
@@ -156,6 +157,7 @@ def evaluate_trust(
     flagged = np.array([(one > 1).mean() for one in usual])
     return TrustQuality(
         model_id=manifest.model_id,
+        backend=world_model.backend.description,
         episodes=names,
         predictions=sum(len(one.error) for one in doubts),
         coverage=bootstrap(per_episode(inside, names), rng),

@@ -63,13 +63,17 @@ _OWN: dict[str, MakeGoalDistance] = {"codec": codec_distance}
 PERCEPTUAL = "perceptual"
 
 
-def find_goal_distance(name: str, encoder: str = "", size: tuple[int, int] | None = None) -> MakeGoalDistance:
+def find_goal_distance(
+    name: str, encoder: str = "", size: tuple[int, int] | None = None, num_threads: int = 2
+) -> MakeGoalDistance:
     """By its name. encoder: file of export/perceptual.py, for `perceptual`; size: height and width that it must take.
+
+    num_threads: CPU threads of the encoder.
 
     Raises ValueError for an unknown one, and whatever a plug-in raises when it is imported.
     """
     if name == PERCEPTUAL:
-        return perceptual_distance(_open(encoder, size))
+        return perceptual_distance(_open(encoder, size, num_threads))
     if name in _OWN:
         return _OWN[name]
     plugins = {found.name: found for found in entry_points(group=GROUP)}
@@ -82,7 +86,7 @@ def find_goal_distance(name: str, encoder: str = "", size: tuple[int, int] | Non
     return make
 
 
-def _open(encoder: str, size: tuple[int, int] | None) -> Callable[[ByteArray], FloatArray]:
+def _open(encoder: str, size: tuple[int, int] | None, num_threads: int) -> Callable[[ByteArray], FloatArray]:
     if not encoder:
         raise ValueError(
             "goal_encoder: expected the file of a perceptual encoder with goal_distance perceptual, found none; make it:"
@@ -90,7 +94,7 @@ def _open(encoder: str, size: tuple[int, int] | None) -> Callable[[ByteArray], F
         )
     from astra_ros.backends.picture_encoder import PictureEncoder
 
-    opened = PictureEncoder(Path(encoder))
+    opened = PictureEncoder(Path(encoder), num_threads)
     if size is not None and opened.size != size:
         raise ValueError(
             f"goal_encoder: expected one for pictures of {size[0]} x {size[1]}, found {opened.size[0]} x {opened.size[1]};"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from astra_ros.benchmarking.workers import Worker
 from astra_ros.cli.main import main
 
 pytestmark = pytest.mark.slow
@@ -120,6 +121,22 @@ def test_a_wrong_option_is_refused_in_one_line_before_anything_is_timed(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("astra bench: ")
     assert problem in line
+
+
+def test_a_process_that_dies_ends_it_in_one_line(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = Worker.ask
+
+    def ask_the_dead(worker: Worker, name: str) -> Any:
+        worker._process.kill()
+        return ask(worker, name)
+
+    monkeypatch.setattr(Worker, "ask", ask_the_dead)
+    words = ["--threads", "1", "--rounds", "1", "--only", "peaks/cpu/gemm-fp32"]
+    assert main(["bench", str(untrained_bundle), *words]) == 1
+    *_, line = capsys.readouterr().err.splitlines()  # before it: progress
+    assert line == "astra bench: peaks: its process ended early, exit code -9"
 
 
 def test_what_is_no_bundle_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

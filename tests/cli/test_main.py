@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from astra_ros.backends import factory
 from astra_ros.cli.main import SUBCOMMANDS, build_parser, main
 from astra_ros.cli.options import add_config, config_from
 from astra_ros.cli.progress import ProgressLine
@@ -80,6 +81,16 @@ def test_a_model_that_is_not_there_is_missed_before_any_work(
     (line,) = capsys.readouterr().err.splitlines()
     assert "mine: expected a checkpoint or a bundle, found no such folder; " in line
     assert f"python -m export.to_onnx CHECKPOINT --out {tmp_path}/mine" in line
+
+
+@pytest.mark.parametrize("test", ["held_out", "trust"])
+def test_where_no_backend_runs_the_reason_is_one_line(
+    test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(factory, "find_spec", lambda name: None)
+    assert main(["evaluate", "--test", test, "--data", str(tmp_path)]) == 1
+    *_, line = capsys.readouterr().err.splitlines()  # before it: each backend that was passed over
+    assert line.startswith("astra evaluate: backend 'auto': expected one of ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from astra_ros.actions.config import RouterKind
 from astra_ros.backends import golden
@@ -192,7 +193,7 @@ def test_the_parity_program_passes_its_own_bundle(
         stages = {row["stage"]: row for row in rows if row["backend"] == backend}
         assert list(stages) == [
             "encode", "step_0", "step_1", "append, step_0", "append, step_1", "remember, step_0", "decode",
-            "append - remember", "rollout",
+            "append - remember", "rollout", "batch 8",
         ]  # fmt: skip
         assert all(row["max"] <= row["limit"] == 1e-4 for stage, row in stages.items() if stage != "decode")
     assert all(row["rounding"] <= 1e-5 for row in rows)
@@ -203,7 +204,7 @@ def test_the_parity_program_passes_its_own_bundle(
 
 def test_without_the_checkpoint_torch_runs_the_graphs(untrained_bundle: Path) -> None:
     parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
-    assert len(parity.rows) == 9
+    assert len(parity.rows) == 10
     assert all(row.is_within and row.rounding == 0 for row in parity.rows)
 
 
@@ -252,9 +253,7 @@ def test_the_parity_program_goes_on_where_golden_vectors_refuse(
     with np.load(bundle / "golden.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     np.savez(bundle / "golden.npz", **arrays | {"steps": arrays["steps"] + np.float32(0.01)})
-    manifest = load_bundle(untrained_bundle).manifest
-    files = manifest.files | {"golden.npz": describe_file(bundle / "golden.npz")}
-    write_manifest(bundle, replace(manifest, files=files))
+    sign(bundle, "golden.npz", load_bundle(untrained_bundle).manifest)
     assert (
         check_parity.main(
             [*map(str, (bundle, untrained_checkpoint)), "--backends", "onnxruntime", "tensorrt"]
@@ -265,6 +264,44 @@ def test_the_parity_program_goes_on_where_golden_vectors_refuse(
     assert "REFUSED onnxruntime fp32: " in text
     assert "golden vectors, batch 1: expected at most 0.001 in latents" in text
     assert "skipped tensorrt: " in text
+
+
+def test_the_parity_program_refuses_a_wrong_graph_of_candidates(
+    untrained_checkpoint: Path, bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every step of the batch goes as far as the first one; those of a single candidate are right."""
+    manifest = load_bundle(bundle_copy).manifest
+    shutil.copy(bundle_copy / "step_0_x8.onnx", bundle_copy / "step_1_x8.onnx")
+    sign(bundle_copy, "step_1_x8.onnx", manifest)
+    arguments = [*map(str, (bundle_copy, untrained_checkpoint)), "--backends", "onnxruntime"]
+    assert check_parity.main(arguments) == 1
+    assert "REFUSED onnxruntime fp32: " in (text := capsys.readouterr().out)
+    assert "golden vectors, batch 8: expected at most 0.001 in latents" in text
+
+
+def test_the_parity_program_sees_that_candidates_are_confused(
+    untrained_checkpoint: Path, bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All get the last one's answer: golden vectors, whose candidates are equal, do not tell."""
+    file, manifest = bundle_copy / "step_1_x8.onnx", load_bundle(bundle_copy).manifest
+    model = onnx.load(file, load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["each" if name == "latents" else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.full(8, 7), "last"))
+    model.graph.node.append(helper.make_node("Gather", ["each", "last"], ["latents"], axis=0))
+    file.write_bytes(model.SerializeToString())
+    sign(bundle_copy, file.name, manifest)
+    arguments = [*map(str, (bundle_copy, untrained_checkpoint)), "--backends", "onnxruntime"]
+    assert check_parity.main(arguments) == 1
+    text = capsys.readouterr().out
+    (line,) = (line for line in text.splitlines() if "DIFFERS" in line)
+    assert "batch 8" in line
+    assert "REFUSED" not in text
+
+
+def sign(bundle: Path, name: str, manifest: Manifest) -> None:
+    """A bundle of that manifest takes a file as it is now."""
+    write_manifest(bundle, replace(manifest, files=manifest.files | {name: describe_file(bundle / name)}))
 
 
 def test_a_model_too_large_for_float32_is_stored_as_float16(

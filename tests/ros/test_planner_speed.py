@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,9 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
         for what in ("64 plans of 16 frames ranked", "CEM, 32 plans of 4 frames x 5")
         for steps in ("all steps", "ranking_steps 1")
     ]
+    computed_by = {one["backend"] for one in (*ranked_and_searched, service, result_file["uncertainty"])}
+    assert computed_by == {f"onnxruntime {onnxruntime.__version__}, fp32, cpu"}
+    assert result_file["threads"] == 2
     assert -0.9 < result_file["uncertainty"]["median"] < 9
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3

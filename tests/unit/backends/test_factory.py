@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,13 +189,29 @@ def test_a_missing_runtime_is_named(bundle: Bundle, name: str, hide: Callable[..
         open_backend(bundle, name)
 
 
-def test_a_runtime_that_does_not_load_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = factory._KINDS
-    monkeypatch.setitem(kinds, "openvino", replace(kinds["openvino"], module="nowhere"))
-    with pytest.raises(
-        BackendError, match=r"backend 'openvino': expected a package openvino that loads, found No module"
-    ):
-        open_backend(bundle, "openvino")
+@pytest.mark.parametrize(
+    ("name", "missing", "told"),
+    [
+        (
+            "openvino",
+            "openvino.properties",
+            "a package openvino that loads, found .*; pip install --force-reinstall openvino",
+        ),
+        ("torch", "onnx", "the package onnx, found none; pip install onnx"),
+        ("torch", "onnx.external_data_helper", "the package onnx, found none; pip install onnx"),
+    ],
+)
+def test_a_runtime_that_does_not_load_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, missing: str, told: str
+) -> None:
+    """Its own package is broken, or another one that it needs is not there."""
+    for module in ("openvino", "eager", "torch_graph", "torch_ops", "torch_weights"):
+        monkeypatch.delitem(
+            sys.modules, f"astra_ros.backends.{module}", raising=False
+        )  # so that it is imported again
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(BackendError, match=f"^backend '{name}': expected {told}$"):
+        open_backend(bundle, name)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

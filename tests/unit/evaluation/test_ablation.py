@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from astra_ros.history.noise import HISTORY_NOISE
 from astra_ros.training.config import load_config
-from benchmarks.ablation import VARIANTS, VIDEO_MODEL, Runs, run_all
+from benchmarks.ablation import VARIANTS, VIDEO_MODEL, Runs, main, run_all
 from benchmarks.ablation_summary import FULL, inertia_curves, report, scores, summary
 
 CONFIG = Path(__file__).parents[3] / "benchmarks" / "ablation.yaml"
@@ -110,6 +111,46 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: 
     assert commands[2][-1] == "denoiser.actions.router=single"
     assert len(commands) == 3
     assert "training.max_steps=7" in commands[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [("--steps=6", "steps: expected 6, found 5"), ("batch=9", "overrides: expected ['batch=9'], found []")],
+)
+def test_what_other_settings_left_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, line: str
+) -> None:
+    run_all(_runs(tmp_path, 1), lambda name, seed: tmp_path, lambda name, folder: _measured(3.0, 2.0))
+    same = "--seeds 1 --video-steps 7 --steps 5 --windows 4 --judge-steps 3 --codec-run codec"
+    assert main([*same.split(), "--out", str(tmp_path), word]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/full_0.json: {line}; take another --out\n"
+
+
+def test_a_training_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **_: Any) -> None:
+        Path(command[command.index("--out") + 1]).mkdir()
+
+    monkeypatch.setattr(subprocess, "run", run)
+    runs = _runs(tmp_path)
+    folder = runs.checkpoint(FULL, 0)
+    with pytest.raises(
+        ValueError, match=r"full_0/done: expected .*max_steps=6 .*, found .*max_steps=5 .*; take an"
+    ):
+        replace(runs, steps=6).checkpoint(FULL, 0)
+    (folder / "done").write_text("")
+    assert replace(runs, steps=6).checkpoint(FULL, 0) == folder
+
+
+def test_an_older_result_says_nothing_of_its_settings_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = _runs(tmp_path, 1)
+    old = {"variant": FULL, "seed": 0, "datasets": _measured(3.0, 2.0)}
+    runs.result(FULL, 0).write_text(json.dumps(old))
+    runs.require_same()
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/full_0.json: does not say with which settings it was made; taken as it is\n"
+    )
 
 
 def test_variants_are_ordered_by_what_they_lose() -> None:

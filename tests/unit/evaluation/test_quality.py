@@ -40,6 +40,14 @@ def test_a_model_that_copies_gains_nothing() -> None:
     assert result.metrics["ssim"]["predicted"] == result.metrics["ssim"]["copy_last"]
 
 
+def test_what_the_action_free_branch_knows_is_asked_without_guidance() -> None:
+    """A model that is served with guidance 0 is its own action-free branch."""
+    copying, obeying = _quality(toy_world.Coarse(1000, 0.0)), _quality(toy_world.Coarse(1000))
+    assert obeying.metrics["psnr_db"]["history_only"] == copying.metrics["psnr_db"]["predicted"]
+    assert obeying.metrics["psnr_db"]["predicted"].mean > copying.metrics["psnr_db"]["predicted"].mean + 20
+    assert copying.gain_over_history_only_db.mean == 0.0
+
+
 def test_no_share_is_claimed_where_the_codec_is_worse_than_copying() -> None:
     class Blind(toy_world.CopyLast):
         def reconstruct(self, latents: FloatArray) -> ByteArray:
@@ -73,6 +81,16 @@ def test_a_student_as_good_as_its_teacher_keeps_everything() -> None:
     assert {point.kept.mean for point in points} == {1.0}
     assert teacher["psnr_db"].mean == pytest.approx(BEST_DB)
     assert lines[-1] == "steps: K = 50"
+
+
+def test_every_number_of_steps_is_the_one_that_is_measured() -> None:
+    """A model that errs by what its steps are fewer."""
+    scenes, model = toy_world.data().scenes(5, 8), toy_world.Coarse()
+    points, teacher = step_curve(model, (model, 50), scenes, metrics(None), lambda _: None)
+    reached = [point.metrics["psnr_db"].mean for point in points]
+    assert reached == sorted(set(reached))
+    assert reached[-1] == teacher["psnr_db"].mean
+    assert points[0].kept.mean < points[-1].kept.mean == 1.0
 
 
 def test_a_worse_student_keeps_less() -> None:

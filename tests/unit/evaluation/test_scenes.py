@@ -50,6 +50,24 @@ def test_the_longest_horizon_is_what_half_of_the_recordings_reach() -> None:
     assert mixed.longest_horizon(share=0.3) == 100 - 1 - 5
 
 
+@pytest.mark.parametrize(
+    ("lengths", "steps"),
+    [
+        ([100], 94),
+        ([100, 30], 94),
+        ([100, 100, 30], 94),
+        ([100, 30, 30], 24),
+        ([100, 100, 30, 30, 30], 24),
+        ([100, 100, 100, 30, 30], 94),
+    ],
+)
+def test_half_of_the_recordings_are_never_fewer_than_half(lengths: list[int], steps: int) -> None:
+    """In steps of two camera frames; a second of memory comes first."""
+    parts = [toy_world.data(1, 2 * length) for length in lengths]
+    episodes, latents = (sum((getattr(part, name) for part in parts), ()) for name in ("episodes", "latents"))
+    assert replace(parts[0], episodes=episodes, latents=latents).longest_horizon() == steps
+
+
 def test_rates_are_averaged_over_a_step_and_positions_are_not() -> None:
     recorded = toy_world.episode(0, num_frames=10)
     rows = np.arange(10, dtype=np.float32)[:, None]

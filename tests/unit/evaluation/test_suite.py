@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,15 +16,20 @@ from astra_ros.actions.config import ActionEncoderConfig
 from astra_ros.cli.main import main
 from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.codec.pictures import encode_episode
-from astra_ros.data.lerobot import DatasetWriter
+from astra_ros.data.held_out import HeldOut
+from astra_ros.data.lerobot import Dataset, DatasetWriter
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.schema import ActionSchema
-from astra_ros.denoiser.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.presets import ModelConfig
 from astra_ros.denoiser.rollout import RolloutSettings
+from astra_ros.evaluation.inverse_dynamics import InverseDynamicsConfig
 from astra_ros.evaluation.predictor import CheckpointPredictor
-from astra_ros.evaluation.scenes import Sampling, held_out_data
+from astra_ros.evaluation.scenes import Sampling, Scenes, held_out_data
+from astra_ros.evaluation.sources import Source
+from astra_ros.evaluation.suite import Suite, SuiteConfig
+from astra_ros.types import FloatArray
 from tests.unit.evaluation import toy_world
 
 MODEL = ModelConfig(
@@ -64,22 +70,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _evaluate(folder: Path, test: str, *options: str) -> dict[str, Any]:
+def _evaluate(folder: Path, test: str, options: str = "") -> dict[str, Any]:
     """The JSON of a run."""
-    words = f"evaluate {folder}/checkpoint --test {test} --data {folder}/slider {folder}/car --windows 6 --seeds 2"
-    files = f"--held-out {folder}/held_out.yaml --json {folder}/{test}.json --steps 1"
-    assert main([*words.split(), *files.split(), *options]) == 0
+    words = f"evaluate {folder}/checkpoint --test {test} --data {folder}/slider {folder}/car --windows 6"
+    files = f"--held-out {folder}/held_out.yaml --json {folder}/{test}.json"
+    assert main([*words.split(), *files.split(), *options.split()]) == 0
     return json.loads((folder / f"{test}.json").read_text())
 
 
+def _how(folder: Path, test: str) -> str:
+    """What a result's title says of how the model was served and sampled."""
+    line = (folder / f"{test}.md").read_text().splitlines()[2]
+    return line.partition("; ")[2]
+
+
 def test_held_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = _evaluate(folder, "held_out")
+    report = _evaluate(folder, "held_out", "--seeds 2 --steps 1")
     one_second = report["result"]["slider"]["result"]["one_second"][-1]
     assert one_second["seconds"] == 1.0
     assert one_second["gain_over_history_only_db"]["mean"] == 0.0
     assert report["result"]["car"]["result"]["reached_s"] == pytest.approx(8.8)
     assert report["machine"]["torch"] == torch.__version__
-    assert report["seeds"] == [0, 1]
+    assert (report["seeds"], report["moments"]) == ([0, 1], 6)
+    assert report["long"] == {"seeds": [0], "moments": 2}
+    assert _how(folder, "held_out") == (
+        "1 denoising steps, guidance 1, history sigma 0, seeds 0, 1, at most 6 moments per dataset;"
+        " long rollouts: seeds 0, at most 2 moments."
+    )
     assert len(report["checkpoint"]["weights_sha256"]) == 64
     printed = capsys.readouterr().out
     assert "| slider | arm | 2, 6 |" in printed
@@ -87,23 +104,41 @@ def test_held_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_actions(folder: Path) -> None:
-    report = _evaluate(folder, "actions", "--judge-steps", "2")
+    report = _evaluate(folder, "actions", "--judge-steps 2 --seeds 2 --steps 1")
     result = report["result"]["slider"]["result"]
     assert result["gap"]["gap_db"]["mean"] == 0.0  # whatever it is told, nothing changes
     assert result["counterfactual"] is None  # pictures of a random codec, and a judge of two steps
     assert "expected movements that the judge reads off real pictures" in result["why_no_counterfactual"]
     assert "not readable" in (folder / "actions.md").read_text()
     assert (folder / "checkpoint/evaluation/inverse_dynamics_slider.safetensors").is_file()
+    assert report["seeds"] == [0, 1]
+
+
+def test_the_judge_learns_anew_from_other_episodes_though_they_are_as_many(folder: Path) -> None:
+    checkpoint, dataset = load_checkpoint(folder / "checkpoint"), Dataset.open(folder / "slider")
+    judge = InverseDynamicsConfig(size=32, steps=1)
+    config = SuiteConfig(RolloutSettings(1), folder / "judge", windows=2, seeds=(0,), judge=judge)
+    trained = list[int]()
+    for held_out in ("slider_4", "slider_3", "slider_3"):
+        lines = list[str]()
+        split = HeldOut(folder, {"slider": (held_out,)}).split("slider", dataset.episode_names)
+        Suite(checkpoint, [Source(dataset, split)], config, lines.append).actions()
+        trained.append(sum("inverse dynamics: step" in line for line in lines))
+    assert trained == [1, 1, 0]
 
 
 def test_inertia(folder: Path) -> None:
-    curve = _evaluate(folder, "inertia")["result"]["slider"]["result"]
+    report = _evaluate(folder, "inertia", "--steps 1")
+    assert (report["seeds"], report["moments"]) == ([0], 6)
+    curve = report["result"]["slider"]["result"]
     assert [point["history_length"] for point in curve] == [1, 2, 4, 8, 16, 20]
     assert (folder / "inertia.png").is_file()
 
 
 def test_drift(folder: Path) -> None:
-    result = _evaluate(folder, "drift", "--free-run-minutes", "0.2")["result"]["slider"]["result"]
+    report = _evaluate(folder, "drift", "--free-run-minutes 0.2 --steps 1")
+    assert (report["seeds"], report["moments"]) == ([0], 2)
+    result = report["result"]["slider"]["result"]
     assert [point["seconds"] for point in result["points"]] == [1.0, 2.0, 5.0]
     assert result["free_run"]["finite"]
     assert len(result["free_run"]["shown"]) == 10
@@ -111,7 +146,8 @@ def test_drift(folder: Path) -> None:
 
 
 def test_steps(folder: Path) -> None:
-    points = _evaluate(folder, "steps", "--space", "slider")["result"]["slider"]["result"]["points"]
+    points = _evaluate(folder, "steps", "--space slider")["result"]["slider"]["result"]["points"]
+    assert _how(folder, "steps") == "guidance 1, history sigma 0, seeds 0, at most 6 moments per dataset."
     assert [point["num_steps"] for point in points] == [1, 2, 4, 8, 16, 50]
     assert {round(point["kept"]["mean"], 3) for point in points} == {1.0}
 
@@ -121,6 +157,7 @@ def test_router(folder: Path) -> None:
     assert set(modalities["loads"]) == {"arm", "drive"}
     assert sum(modalities["loads"]["arm"]["share"]) == pytest.approx(1.0)
     assert 0.5 <= modalities["purity"] <= 1.0
+    assert _how(folder, "router") == "at most 24 moments per dataset."
 
 
 def test_a_checkpoint_that_saw_the_episodes_is_refused(
@@ -137,7 +174,7 @@ def test_a_checkpoint_that_saw_the_episodes_is_refused(
     )
 
 
-def test_a_broken_rollout_is_not_scored(folder: Path) -> None:
+def test_a_broken_rollout_is_not_scored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = load_checkpoint(folder / "checkpoint")
     spec = checkpoint.actions["slider"]
     held_out = held_out_data(
@@ -150,6 +187,58 @@ def test_a_broken_rollout_is_not_scored(folder: Path) -> None:
         FloatingPointError, match="slider: latents after frame 0: expected finite numbers, found NaN"
     ):
         CheckpointPredictor(checkpoint, "slider", RolloutSettings(1)).predict(scenes, scenes.plan, Sampling())
+    save_checkpoint(folder / "broken", checkpoint)
+    words = f"evaluate {folder}/broken --data {folder}/slider --held-out {folder}/held_out.yaml --windows 1"
+    assert main(words.split()) == 1
+    *_, line = capsys.readouterr().err.splitlines()  # before it: progress
+    assert line.startswith(
+        "astra evaluate: slider: latents after frame 0: expected finite numbers, found NaN; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "settings"),
+    [
+        (Sampling(), RolloutSettings(2, 1.5)),
+        (Sampling(num_steps=4), RolloutSettings(4, 1.5)),
+        (Sampling(guidance=0.0), RolloutSettings(2, 0.0)),
+        (Sampling(num_steps=1, guidance=3.0), RolloutSettings(1, 3.0)),
+    ],
+)
+def test_a_checkpoint_is_sampled_as_it_is_served_or_as_it_is_asked(
+    folder: Path, sampling: Sampling, settings: RolloutSettings
+) -> None:
+    """Weights of a head that is not zero, or no setting would make a difference."""
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in checkpoint.denoiser.parameters():
+        if not parameter.any():  # zero at initialisation
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    spec = checkpoint.actions["slider"]
+    held_out = held_out_data(
+        "slider", spec, [toy_world.episode(0)], lambda pixels: encode_episode(checkpoint.codec, pixels)
+    )
+    scenes = held_out.scenes(5, 2)
+    found = _latents(checkpoint, RolloutSettings(2, 1.5), scenes, sampling)
+    np.testing.assert_array_equal(found, _latents(checkpoint, settings, scenes, Sampling()))
+    others = [
+        RolloutSettings(settings.num_steps + 1, settings.guidance),
+        RolloutSettings(settings.num_steps, 0.7),
+    ]
+    for other in others:
+        assert np.abs(found - _latents(checkpoint, other, scenes, Sampling())).max() > 1e-3
+
+
+def _latents(
+    checkpoint: Checkpoint, settings: RolloutSettings, scenes: Scenes, sampling: Sampling
+) -> FloatArray:
+    """What is predicted, before it is drawn."""
+
+    class Undrawn(CheckpointPredictor):
+        def reconstruct(self, latents: FloatArray) -> Any:
+            return latents
+
+    return Undrawn(checkpoint, "slider", settings).predict(scenes, scenes.plan, sampling).astype(np.float32)
 
 
 def test_a_bundle_can_only_do_held_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +257,12 @@ def test_a_bundle_can_only_do_held_out(capsys: pytest.CaptureFixture[str]) -> No
         ("checkpoint", "--joint-states /x", "--joint-states"),
         ("checkpoint", "--test held_out --judge-steps 3", "--judge-steps"),
         ("checkpoint", "--test actions --teacher x", "--teacher"),
+        ("checkpoint", "--test inertia --seeds 1", "--seeds"),
+        ("checkpoint", "--test drift --seeds 1", "--seeds"),
+        ("checkpoint", "--test steps --seeds 1", "--seeds"),
+        ("checkpoint", "--test steps --steps 4", "--steps"),
+        ("checkpoint", "--test router --guidance 1.5", "--guidance"),
+        ("checkpoint", "--test router --history-sigma 0.1", "--history-sigma"),
         ("", "--guidance 1.5", "--guidance"),
         ("", "--space slider", "--space"),
         ("", "--others x", "--others"),
@@ -181,6 +276,31 @@ def test_an_option_without_effect_is_refused(
     assert main(["evaluate", *given, "--data", "anywhere", *words.split()]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"astra evaluate: {option}: expected options that --test ")
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "problem"),
+    [
+        ("checkpoint", "--seeds 0", "--seeds: expected 1 or more, found 0"),
+        ("checkpoint", "--windows 0", "--windows: expected 1 or more, found 0"),
+        ("checkpoint", "--steps 0", "--steps: expected 1 or more, found 0"),
+        ("checkpoint", "--test actions --judge-steps 0", "--judge-steps: expected 1 or more, found 0"),
+        (
+            "checkpoint",
+            "--test drift --free-run-minutes -1",
+            "--free-run-minutes: expected 0 or more, found -1.0",
+        ),
+        ("", "--every 0", "--every: expected 1 or more, found 0"),
+        ("", "--horizon 0", "--horizon: expected 1 or more, found 0"),
+        ("", "--test trust --every -1", "--every: expected 1 or more, found -1"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_before_any_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: str, words: str, problem: str
+) -> None:
+    given = [str(folder / model)] if model else []  # else the shipped bundle
+    assert main(["evaluate", *given, "--data", "anywhere", *words.split()]) == 1
+    assert capsys.readouterr().err == f"astra evaluate: {problem}\n"
 
 
 def test_a_checkpoint_has_no_trust(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

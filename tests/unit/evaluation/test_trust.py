@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_calibrating_and_testing_a_bundle(
     assert "Real errors inside the 90 % interval" in shown
     assert "| other | 1.000 | 1.000 |" in shown
     assert result.with_suffix(".md").read_text().removeprefix("# ").strip() in shown
+    assert ", cpu" in json.loads(result.read_text())["backend"]
+
+
+def test_what_was_fitted_on_is_left_out_of_every_folder(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path
+) -> None:
+    """The bundle remembers names alone."""
+    held_out_file.write_text('own: ["held_?"]\ntwin: ["held_?"]\n')
+    names = ["train_0", "train_1", *(f"held_{i}" for i in range(4))]
+    own, twin = (write_dataset(tmp_path / name, names) for name in ("own", "twin"))
+    words = [str(bundle_copy), "--held-out", str(held_out_file), "--data", str(own)]
+    assert calibrate.main(words) == 0
+    result = tmp_path / "trust.json"
+    assert main(["evaluate", *words, str(twin), "--test", "trust", "--json", str(result)]) == 0
+    judged = [f"{folder}/{name}" for folder in (own, twin) for name in ("held_1", "held_3")]
+    assert json.loads(result.read_text())["episodes"] == judged
 
 
 def test_views_and_pieces_of_a_trajectory_are_on_one_side(

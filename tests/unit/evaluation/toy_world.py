@@ -124,6 +124,20 @@ class Blurs(ToyModel):
         return (40 + (frames.astype(float) - 40) * fading[None, :, None, None, None]).round().astype(np.uint8)
 
 
+@dataclass
+class Coarse(ToyModel):
+    """Errs by less with more denoising steps, and carries out `guidance` of the plan: none of it with 0."""
+
+    num_steps: int = 2
+    guidance: float = 1.0
+
+    def futures(self, scenes: Scenes, plan: FloatArray, sampling: Sampling) -> ByteArray:
+        steps = self.num_steps if sampling.num_steps is None else sampling.num_steps
+        guidance = self.guidance if sampling.guidance is None else sampling.guidance
+        told = scenes.last_action[:, None] + guidance * (plan - scenes.last_action[:, None])
+        return render(told[..., 0] + 4 / steps)
+
+
 class ColumnReader:
     """The perfect inverse-dynamics model of this world."""
 
