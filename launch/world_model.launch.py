@@ -41,7 +41,11 @@ ARGUMENTS = (
     ("image", "image", "Topic of the camera, without /compressed."),
     ("joint_states", "joint_states", "Topic of the joint states."),
     ("action_sequence", "action_sequence", "Topic of the planned actions."),
-    ("joint_trajectory", "joint_trajectory", "Topic of plans as trajectories: the arm controller's."),
+    (
+        "joint_trajectory",
+        "joint_trajectory",
+        "Topic of plans as trajectories: the arm controller's, if it is commanded by topic and not by action.",
+    ),
     ("goal", "goal", "Topic of what shall be reached."),
     (
         "params_file",
@@ -55,7 +59,7 @@ ARGUMENTS = (
         "",
         "raw, or compressed: the camera's topic with /compressed; empty: as in params_file.",
     ),
-    ("use_sim_time", "false", "Take the time from /clock."),
+    ("use_sim_time", "", "Take the time from /clock; empty: as in params_file or SetParameter, else false."),
     ("autostart", "true", "Configure and activate the node."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     (
@@ -69,19 +73,30 @@ ARGUMENTS = (
         shared("examples", "demo_bag"),
         "Recording that the demo plays: a rosbag2 folder with the shipped one's topics.",
     ),
-    ("rate", "1.0", "Speed of the demo's recording; 1 is real time."),
+    ("rate", "1.0", "Speed of the demo's recording; 1 is real time, others need use_sim_time:=true."),
     ("rviz", LaunchConfiguration("demo"), "Open rviz on the preview."),
 )
-SWITCHES = ("use_sim_time", "autostart", "demo", "rviz")
+CHOICES = {
+    "use_sim_time": ["", "true", "false"],
+    **{switch: ["true", "false"] for switch in ("autostart", "demo", "rviz")},
+}
 # Of the node, by the names of their arguments.
 TOPICS = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
 # These override the parameter of the same name when they are given.
 OVERRIDES = ("bundle", "backend", "image_transport")
+IS_SIMULATED = EqualsSubstitution(LaunchConfiguration("use_sim_time"), "true")
 
 
 def declare(name: str, default: SomeSubstitutionsType, description: str) -> DeclareLaunchArgument:
-    choices = ["true", "false"] if name in SWITCHES else None
-    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+    return DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=CHOICES.get(name)
+    )
+
+
+def clock(context: LaunchContext) -> list[dict[str, bool]]:
+    """Parameters of a node; none when nothing was given."""
+    given = LaunchConfiguration("use_sim_time").perform(context)
+    return [{"use_sim_time": given == "true"}] if given else []
 
 
 def world_model(context: LaunchContext) -> list[Action]:
@@ -98,7 +113,7 @@ def world_model(context: LaunchContext) -> list[Action]:
         parameters=[
             LaunchConfiguration("params_file"),
             {name: values[name] for name in OVERRIDES if values[name]},
-            {"use_sim_time": LaunchConfiguration("use_sim_time")},
+            *clock(context),
         ],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
@@ -122,7 +137,6 @@ def bag_player() -> Node:
         "joint_states": "/joint_states",
         "action_sequence": "/action_sequence",
     }
-    use_sim_time = LaunchConfiguration("use_sim_time")
     return Node(
         package="astra_ros",
         executable="bag_player",
@@ -134,8 +148,8 @@ def bag_player() -> Node:
                 "rate": LaunchConfiguration("rate"),
                 "loop": True,
                 "topics": ["/camera/image_raw/compressed", "/joint_states", "/action_sequence"],
-                "restamp": IfElseSubstitution(use_sim_time, "false", "true"),
-                "clock_hz": IfElseSubstitution(use_sim_time, "100.0", "0.0"),
+                "restamp": IfElseSubstitution(IS_SIMULATED, "false", "true"),
+                "clock_hz": IfElseSubstitution(IS_SIMULATED, "100.0", "0.0"),
                 "decompress": EqualsSubstitution(LaunchConfiguration("image_transport"), "raw"),
                 "wait_s": 30.0,
             }
@@ -150,16 +164,17 @@ def bag_player() -> Node:
     )
 
 
-def rviz() -> Node:
-    return Node(
+def rviz(context: LaunchContext) -> list[Action]:
+    node = Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", shared("config", "world_model.rviz")],
         remappings=[("/world_model/preview/image", "world_model/preview/image")],  # into the namespace
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        parameters=clock(context),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
+    return [node]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -168,6 +183,6 @@ def generate_launch_description() -> LaunchDescription:
             *(declare(*argument) for argument in ARGUMENTS),
             OpaqueFunction(function=world_model),
             bag_player(),
-            rviz(),
+            OpaqueFunction(function=rviz),
         ]
     )

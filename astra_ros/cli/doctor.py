@@ -56,7 +56,7 @@ def _print(inspection: Inspection) -> None:
 
 def _topic_text(topic: TopicFacts) -> str:
     age = "" if topic.age_s is None else f", last one {topic.age_s:.2f} s old"
-    lines = [f"{topic.name}  {topic.type}  {topic.rate_hz:.1f} Hz{age}"]
+    lines = [f"{topic.name}  {topic.type}  {topic.flow}{age}"]
     lines += [f"    from {publisher}" for publisher in topic.publishers]
     if topic.node:
         lines.append(f"    to   {topic.node}")

@@ -82,23 +82,32 @@ def _lacks_of_contract(bag: Path, recorded: Recorded, joints: tuple[str, ...]) -
         lacks.append(
             "no camera: expected a topic of type Image or CompressedImage, found none; start the driver"
         )
-    if missing := set(joints) - _recorded_joints(bag):
-        names = ", ".join(sorted(missing))
-        lacks.append(
-            f"joint states lack {names}, which the model needs; start joint_state_broadcaster for them"
-        )
+    if line := _lack_of_joints(bag, joints):
+        lacks.append(line)
     return lacks
 
 
-def _recorded_joints(bag: Path) -> set[str]:
-    """Names in the first message of each JointState topic."""
+def _lack_of_joints(bag: Path, joints: tuple[str, ...]) -> str:
+    """Empty when one message holds all of them, as the import and the node expect it."""
     from astra_ros.data.bag import BagReader
 
-    joints: set[str] = set()
+    found: dict[tuple[str, ...], str] = {}
     with BagReader(bag) as reader:
-        for topic in (t for t in reader.topics.values() if t.type == JOINT_TYPE and t.count):
-            joints.update(reader.deserialize(next(reader.messages([topic.name]))).name)
-    return joints
+        topics = [topic.name for topic in reader.topics.values() if topic.type == JOINT_TYPE]
+        for recorded in reader.messages(topics) if topics else ():
+            message = reader.deserialize(recorded)
+            names = tuple(message.name[: len(message.position)])
+            if set(joints) <= set(names):
+                return ""
+            found.setdefault(names, recorded.topic)
+    if missing := set(joints).difference(*found):
+        lacking = ", ".join(sorted(missing))
+        return f"joint states lack {lacking}, which the model needs; start joint_state_broadcaster for them"
+    parts = " and ".join(f"{', '.join(names)} ({topic})" for names, topic in found.items())
+    return (
+        f"joint states: expected {', '.join(joints)} in one message, found {parts} in separate ones; join them into one"
+        " message with joint_state_publisher's source_list, then record again"
+    )
 
 
 def _text(recorded: Recorded) -> str:

@@ -13,7 +13,7 @@ from astra_ros.data.playback import PlaybackConfig, PlaybackProgress
 DESCRIPTION = """Play a rosbag2 recording onto its topics, as the robot did.
 
 Header stamps: as recorded; with --clock the player also publishes /clock, for nodes with use_sim_time; with --restamp
-every header stamp becomes (system time at the start) + (stamp - start of the recording) / rate, one mapping for all
+(at rate 1) every header stamp becomes (system time at the start) + (stamp - start of the recording), one mapping for all
 topics, for nodes on the system's clock. With --loop, /clock jumps back at each lap, restamped time does not.
 Ctrl-C ends it."""
 EXAMPLE = "example: astra replay examples/demo_bag --restamp --loop --remap /camera/image_raw/compressed:=/image/compressed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -75,19 +76,25 @@ class WorldModel:
             return float("nan")
         return self.trust.novelty(self.memory.encoded(t0_ns, self._backend.encode))
 
-    def predict(self, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
+    def predict(
+        self, t0_ns: int, plan: FloatArray, seed: int, after_chunk: Callable[[], None] = lambda: None
+    ) -> Prediction:
         """What the camera will see if the plan is executed.
 
         t0_ns: stamp of a remembered observation. plan: (horizon, a) commanded joint positions in the order and units
         of `manifest.action`, row k the position at the end of step k. They are taken as they are: whoever can tell the
-        user limits them to the trained range first (`manifest.action.clip`).
+        user limits them to the trained range first (`manifest.action.clip`). after_chunk: called after every chunk; what it
+        raises ends the prediction.
         The same observations, plan, seed and bundle give the same bytes. Raises ValueError, and LookupError when t0
         is not in memory.
         """
         started = perf_counter()
         plan = self._checked(plan)
-        chunks = roll_out(self._rollout, self.past(t0_ns), plan[None], self.manifest, seed)
-        latents = np.concatenate([chunk[0] for chunk in chunks])[: len(plan)]
+        chunks = []
+        for chunk in roll_out(self._rollout, self.past(t0_ns), plan[None], self.manifest, seed):
+            chunks.append(chunk[0])
+            after_chunk()
+        latents = np.concatenate(chunks)[: len(plan)]
         frames = self._backend.decode(latents)
         return Prediction(frames, latents, seed, perf_counter() - started, self.novelty(t0_ns))
 

@@ -6,8 +6,9 @@ Three ways of dealing with time:
 * `clock_hz`: stamps as recorded, and /clock with the recording's time for nodes with use_sim_time. Each lap of `loop`
   makes that time jump back to the start; the world model then clears its history;
 * `restamp`, for nodes on the system's clock: the stamp of every std_msgs/Header, nested ones included, becomes
-  `system time at the lap's start + (stamp - start of the recording) / rate`. That is one mapping for all topics, so
-  their stamps keep their distances (divided by the rate); laps of `loop` go on forwards. Zero stamps stay zero.
+  `system time at the lap's start + (stamp - start of the recording)`. That is one mapping for all topics, so
+  their stamps keep their distances; laps of `loop` go on forwards. Zero stamps stay zero. At rate 1 only: durations inside
+  messages, such as the steps of a plan, would not follow another.
 
 Publishers are reliable, which serves reliable and best-effort subscribers alike, and latched where the recorded
 publishers were.
@@ -54,11 +55,17 @@ _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 class BagPlayer:
     """Plays one recording through a node's publishers. A context manager: opens the recording, announces the topics.
 
-    `play` blocks its thread; no executor is needed. Raises BagError for a recording that has nothing to play.
+    `play` blocks its thread; no executor is needed. Raises BagError for a recording that has nothing to play, ValueError for a
+    rate that restamping cannot have.
     """
 
     def __init__(self, node: Node, config: PlaybackConfig, stop: threading.Event) -> None:
         """stop: set it, from any thread, to end `play`."""
+        if config.restamp and config.rate != 1:
+            raise ValueError(
+                f"rate: expected 1 with restamp, found {config.rate:g}, which the durations in recorded plans would not follow;"
+                " simulate time: use_sim_time:=true (ros2 launch), or --clock 100 instead of --restamp (astra replay)"
+            )
         self._node, self._config, self._stop = node, config, stop
         self._messages, self._laps = 0, 0
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, _DEFAULT_DEPTH) if config.clock_hz else None
@@ -191,9 +198,14 @@ def play_bag(
     """Play as a program of its own, until the end or Ctrl-C. ros_args: for example ("-r", "/camera:=/image")."""
     with (
         ros_session(["bag_player", "--ros-args", *ros_args]) as stop,
-        BagPlayer(rclpy.create_node("bag_player"), config, stop) as player,
+        BagPlayer(_make_node(), config, stop) as player,
     ):
         return player.play(on_progress)
+
+
+def _make_node() -> Node:
+    """Nobody spins it: services would not answer."""
+    return rclpy.create_node("bag_player", start_parameter_services=False)
 
 
 def playback_qos(recorded: Sequence[Qos]) -> QoSProfile:
@@ -230,7 +242,7 @@ def _config_from_parameters(node: Node) -> PlaybackConfig:
 def main(args: Sequence[str] | None = None) -> None:
     """The node `bag_player`: `ros2 run astra_ros bag_player --ros-args -p bag:=FOLDER -p loop:=true`."""
     with ros_session(sys.argv if args is None else args) as stop:
-        node = rclpy.create_node("bag_player")
+        node = _make_node()
         try:
             with BagPlayer(node, _config_from_parameters(node), stop) as player:
                 player.play()

@@ -154,7 +154,7 @@ class Evaluator:
             num_samples=config.uncertainty_samples,
             expected_error=trust.expected_error if (trust := self._model.trust) else None,
             uncertainty_weight=config.uncertainty_weight,
-            num_steps=config.ranking_steps,
+            num_steps=0 if query.denoising_steps else config.ranking_steps,
             deadline_s=self._evaluate_until_s(query, plans),
         )
 

@@ -27,8 +27,8 @@ class Gate:
 class TopicFacts:
     """A topic of the node, and what was received on it meanwhile.
 
-    age_s: of the last message, by its header stamp; None without one. publishers, node: names with QoS.
-    incompatible: why a publisher and the node do not match; empty when they do.
+    publishers, node: names with QoS. incompatible: why a publisher and the node do not match; empty when they do.
+    rate_hz: 0 before the second message. age_s: of the last message, by its header stamp; None without one.
     """
 
     name: str
@@ -36,8 +36,14 @@ class TopicFacts:
     publishers: tuple[str, ...]
     node: str
     incompatible: str
+    messages: int
     rate_hz: float
     age_s: float | None
+
+    @property
+    def flow(self) -> str:
+        """For people."""
+        return "1 message" if self.messages == 1 else f"{self.rate_hz:.1f} Hz"
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,11 @@ def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -
     if topic.incompatible:
         fix = f"start the node with qos_overrides.{topic.name}.subscription.* in its params_file, or change the publisher's QoS"
         return Gate(name, f"{topic.name}: {topic.incompatible}", fix)
-    if not topic.rate_hz:
+    if not topic.messages:
         return Gate(
             name, f"{topic.name}: it has a publisher, but nothing came", "check the driver and the network"
         )
-    return Gate(name, f"{topic.name}: {topic.rate_hz:.1f} Hz")
+    return Gate(name, f"{topic.name}: {topic.flow}")
 
 
 def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
@@ -100,7 +106,7 @@ def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
     for topic in published:
         if topic.incompatible:
             return input_gate("plan", topic, ())
-    return Gate("plan", ", ".join(f"{topic.name}: {topic.rate_hz:.1f} Hz" for topic in published))
+    return Gate("plan", ", ".join(f"{topic.name}: {topic.flow}" for topic in published))
 
 
 def health_gate(status: DiagnosticStatus | None) -> Gate:
@@ -115,5 +121,5 @@ def health_gate(status: DiagnosticStatus | None) -> Gate:
 
 def output_gate(topic: TopicFacts) -> Gate:
     """Whether predictions come."""
-    fix = "" if topic.rate_hz else "mend what is named above; if nothing is, look at the node's log"
-    return Gate("predictions", f"{topic.name}: {topic.rate_hz:.1f} Hz", fix)
+    fix = "" if topic.messages else "mend what is named above; if nothing is, look at the node's log"
+    return Gate("predictions", f"{topic.name}: {topic.flow}", fix)

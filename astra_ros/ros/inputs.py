@@ -56,13 +56,13 @@ class Inputs:
             action_names=list(manifest.action.names), step_dt=to_duration(manifest.action.step_dt)
         )
         self._listener = Listener(node, health)
-        newest, sensor = qos.newest, qos.sensor
+        commands, sensor = qos.commands, qos.sensor
         self._inputs = [
             self._listen_to_camera(config.image_transport),
             self._listen("joint_states", JointState, "joint_states", self._on_joint_state, sensor(depth=10)),
-            self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, newest()),
+            self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, commands()),
             self._listen(
-                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, newest()
+                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, commands()
             ),
             # Latched goals come once, so they are taken whether the node is active or not.
             self._listener.listen("goal", Goal, "goal", self._on_goal, qos.latched()),

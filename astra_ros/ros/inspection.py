@@ -120,9 +120,8 @@ class _Inspector:
 
     def _facts(self, topic: str, type_name: str) -> TopicFacts:
         publishers = self._node.get_publishers_info_by_topic(topic)
-        ours = [
-            i for i in self._node.get_subscriptions_info_by_topic(topic) if i.node_name == self._base_name
-        ]
+        subscriptions = self._node.get_subscriptions_info_by_topic(topic)
+        ours = [one for one in subscriptions if self._is_looked_at(one)]
         stamp = self._stamps_ns.get(topic)
         age_s = (self._node.get_clock().now().nanoseconds - stamp) / NANOSECONDS if stamp else None
         return TopicFacts(
@@ -131,9 +130,13 @@ class _Inspector:
             publishers=tuple(map(_describe, publishers)),
             node=", ".join(map(_describe, ours)),
             incompatible="; ".join(_incompatibilities(publishers, ours)),
+            messages=self._tallies[topic].messages,
             rate_hz=self._tallies[topic].rate_hz,
             age_s=age_s,
         )
+
+    def _is_looked_at(self, endpoint: TopicEndpointInfo) -> bool:
+        return (endpoint.node_name, endpoint.node_namespace) == (self._base_name, self._namespace)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -162,6 +165,6 @@ def _incompatibilities(
     for publisher in publishers:
         for subscription in subscriptions:
             compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
-            if compatibility is QoSCompatibility.ERROR:
+            if compatibility == QoSCompatibility.ERROR:  # not the same object: it is made in C++ anew
                 reasons.append(f"{_describe(publisher)} does not match the node: {reason}")
     return reasons

@@ -22,7 +22,7 @@ from astra_ros.ros.services import Services, Session
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.worker import Ports, Worker
 
-# Far longer than a prediction takes; a model that is stuck is given up.
+# Far longer than a chunk takes; a model that is stuck is given up.
 _STOP_TIMEOUT_S = 10.0
 
 
@@ -35,6 +35,7 @@ class ModelSession:
         self._model = model
         self._health = health
         self._worker: Worker | None = None
+        self._has_model = True
         self._distance_to = _distance_to(_find_goal_distance(config, model.manifest.camera), model)
         self._standing_goal = StandingGoal(self._distance_to)
         self._log_error = node.get_logger().error
@@ -102,12 +103,14 @@ class ModelSession:
         self._inputs.connect(worker)
 
     def deactivate(self) -> None:
-        """Close the gates, take the model back and forget. Raises RuntimeError when the worker is stuck."""
+        """Close the gates, take the model back and forget. Raises RuntimeError when the worker is stuck and keeps it."""
         self._inputs.disconnect()
         worker, self._worker = self._worker, None
         if worker and not worker.stop(_STOP_TIMEOUT_S):
+            self._has_model = False
             raise RuntimeError(f"a prediction did not end within {_STOP_TIMEOUT_S:g} s; restart the node")
-        self._model.reset()
+        if self._has_model:
+            self._model.reset()
 
     def forget(self) -> bool:
         """Drop the history and the plan; True when there can be any."""
@@ -131,11 +134,15 @@ class ModelSession:
             self._worker.configure(config)
 
     def close(self) -> None:
-        """Free everything, from any state."""
+        """Free everything, from any state, but for a model that a stuck worker still uses. Raises RuntimeError as deactivate."""
         with ExitStack() as last:
-            last.callback(self._model.close)
+            last.callback(self._close_model)
             last.callback(self._entities.close)
             self.deactivate()
+
+    def _close_model(self) -> None:
+        if self._has_model:
+            self._model.close()
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
@@ -168,6 +175,7 @@ def _distance_to(make: MakeGoalDistance, model: WorldModel) -> Callable[[GoalInp
 
 def _find_goal_distance(config: NodeConfig, camera: CameraSpec) -> MakeGoalDistance:
     try:
-        return find_goal_distance(config.goal_distance, config.goal_encoder, (camera.height, camera.width))
+        size = (camera.height, camera.width)
+        return find_goal_distance(config.goal_distance, config.goal_encoder, size, config.num_threads)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -16,6 +16,7 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.action.server import RCLError
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
@@ -51,17 +52,22 @@ def _visible(transition: _Transition) -> _Transition:
     def run(node: WorldModelNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
-        except (BundleError, BackendError, ConfigError) as error:
-            node.report_failure(f"{transition.__name__[3:]} failed: {error}")
-            return TransitionCallbackReturn.FAILURE
         except Exception as error:  # noqa: BLE001
-            node.get_logger().error(traceback.format_exc())
-            node.report_failure(
-                f"{transition.__name__[3:]} failed: {type(error).__name__}: {error}; the traceback is in the node's log"
-            )
-            return TransitionCallbackReturn.ERROR
+            if not node.context.ok():  # a signal ended it, and nobody is left to be told
+                return TransitionCallbackReturn.FAILURE
+            return _tell(node, f"{transition.__name__[3:]} failed", error)
 
     return run
+
+
+def _tell(node: WorldModelNode, what: str, error: Exception) -> TransitionCallbackReturn:
+    """Returns what becomes of the transition."""
+    if isinstance(error, (BundleError, BackendError, ConfigError)):
+        node.report_failure(f"{what}: {error}")
+        return TransitionCallbackReturn.FAILURE
+    node.get_logger().error(traceback.format_exc())
+    node.report_failure(f"{what}: {type(error).__name__}: {error}; the traceback is in the node's log")
+    return TransitionCallbackReturn.ERROR
 
 
 class WorldModelNode(LifecycleNode):
@@ -115,6 +121,7 @@ class WorldModelNode(LifecycleNode):
     @_visible
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.release()
+        self._diagnostics.health.resolve_all()
         self._state_without_session = "finalized"
         return super().on_shutdown(state)
 
@@ -141,7 +148,10 @@ class WorldModelNode(LifecycleNode):
             session.close()
 
     def destroy_node(self) -> None:
-        self.release()
+        try:
+            self.release()
+        except RuntimeError as error:  # the worker is stuck; it ends with the process
+            self.get_logger().error(str(error))
         self._jump_handle.unregister()
         self._package_log.close()
         super().destroy_node()
@@ -223,6 +233,10 @@ def main() -> None:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RCLError:
+        if rclpy.ok():
+            raise
+        # A signal came while a callback published.
     finally:
         node.destroy_node()
         try_shutdown()

@@ -15,6 +15,11 @@ def newest() -> QoSProfile:
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def commands() -> QoSProfile:
+    """Every one counts: plans that follow each other may be sent in one go."""
+    return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
 def latched() -> QoSProfile:
     """The last message is kept for whoever subscribes later."""
     return QoSProfile(

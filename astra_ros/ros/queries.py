@@ -64,7 +64,8 @@ class GoalInput:
 class Query:
     """A request that can be answered once there is an observation.
 
-    goal: None = the standing one, if any. frames: Request.FRAMES_*. received_s, deadline_s: time.monotonic(); deadline_s None = none.
+    goal: None = the standing one, if any. frames: Request.FRAMES_*. denoising_steps: of the scores too, all that the model has;
+    0 = as the node is configured. received_s, deadline_s: time.monotonic(); deadline_s None = none.
     """
 
     plans: tuple[Plan, ...]
@@ -72,6 +73,7 @@ class Query:
     frames: int
     top_k: int
     compressed: bool
+    denoising_steps: int
     seed: int
     received_s: float
     deadline_s: float | None
@@ -88,6 +90,7 @@ def read_query(request: Request, manifest: Manifest, config: NodeConfig, now_ns:
         frames=request.frames,
         top_k=request.top_k,
         compressed=request.compressed,
+        denoising_steps=request.denoising_steps,
         seed=secrets.randbelow(2**31) if request.seed == -1 else request.seed,
         received_s=received_s,
         deadline_s=received_s + allowed_ns / NANOSECONDS if allowed_ns else None,

@@ -1,4 +1,4 @@
-"""trajectory_msgs/JointTrajectory, which MoveIt and ros2_control speak → ActionSequence of a question, or plan in force.
+"""trajectory_msgs/JointTrajectory, as MoveIt plans and ros2_control takes → ActionSequence of a question, or plan in force.
 
 The message type is not imported: whatever has its fields will do.
 """

@@ -90,6 +90,10 @@ class Ports:
     is_up: Callable[[], bool]
 
 
+class _StoppedError(Exception):
+    """The worker is to stop while it predicts."""
+
+
 class Worker:
     """Owns the model from start to stop; before and after, the thread that made the worker does."""
 
@@ -180,9 +184,11 @@ class Worker:
             self._tickets.close(Status.NOT_ACTIVE, "the node was deactivated meanwhile")
 
     def _try_to_serve(self, frames: list[Frame]) -> bool:
-        """False when nothing can be published any more."""
+        """False when nothing can be published any more, or shall be."""
         try:
             self._serve(frames)
+        except _StoppedError:
+            return False
         # Whatever went wrong with these pictures, the next ones are served.
         except Exception as error:  # noqa: BLE001
             if not self._ports.is_up():
@@ -297,7 +303,7 @@ class Worker:
         horizon = resolve_horizon(config, manifest)
         commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)
         preprocess_s = frame.preprocess_s + time.monotonic() - started_s
-        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed)
+        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed, self._require_going_on)
         timing = Timing(
             observation_age=(now_ns - frame.stamp_ns) / NANOSECONDS,
             preprocess=preprocess_s,
@@ -306,6 +312,11 @@ class Worker:
             joint_skew=match.skew_ns / NANOSECONDS,
         )
         return Forecast(frame, commands, prediction, timing, self._goal_distance(prediction)), config
+
+    def _require_going_on(self) -> None:
+        with self._changed:
+            if self._is_stopping:
+                raise _StoppedError
 
     def _goal_distance(self, prediction: Prediction) -> FloatArray | None:
         """A plug-in that cannot measure costs the stream its distances, not its pictures."""

@@ -73,27 +73,42 @@ def test_a_topic_that_never_came_is_named(ros: Ros, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "j").read_text())["missing"] == ["/never"]
 
 
+ARM, GRIPPER = JOINT_NAMES[:-1], JOINT_NAMES[-1:]
+
+
+@pytest.mark.parametrize(
+    ("published", "lack"),
+    [
+        ({"/arm/joint_states": ARM}, f"joint states lack {GRIPPER[0]}"),
+        (
+            {"/arm/joint_states": ARM, "/gripper/joint_states": GRIPPER},
+            f"{GRIPPER[0]} (/gripper/joint_states) in separate ones; join them into one message",
+        ),
+        ({"/base/joint_states": ("wheel",), "/joint_states": ("wheel", *JOINT_NAMES[::-1])}, ""),
+    ],
+)
 def test_a_contract_records_what_the_model_needs_and_names_missing_joints(
-    ros: Ros, tmp_path: Path, untrained_bundle: Path
+    ros: Ros, tmp_path: Path, untrained_bundle: Path, published: dict[str, tuple[str, ...]], lack: str
 ) -> None:
     robot = ros.node("robot")
-    joints = robot.create_publisher(JointState, "/arm/joint_states", 10)
     camera = robot.create_publisher(CompressedImage, "/camera/image_raw/compressed", 10)
+    joints = {topic: robot.create_publisher(JointState, topic, 10) for topic in published}
     robot.create_publisher(String, "/chatter", 10)
     command = [*ASTRA, "record", "--out", str(tmp_path / "bag"), "--contract", str(untrained_bundle)]
     recorder = _start(ros, command)
-    ros.spin_until(lambda: joints.get_subscription_count() == camera.get_subscription_count() == 1)
-    joints.publish(JointState(name=list(JOINT_NAMES[:-1]), position=[0.0] * 7))
+    publishers = (camera, *joints.values())
+    ros.spin_until(lambda: all(one.get_subscription_count() == 1 for one in publishers))
+    for topic, names in published.items():
+        joints[topic].publish(JointState(name=list(names), position=[0.0] * len(names)))
     camera.publish(CompressedImage(format="jpeg"))
-    assert joints.wait_for_all_acked()
-    assert camera.wait_for_all_acked()
+    assert all(one.wait_for_all_acked() for one in publishers)
     recorder.send_signal(signal.SIGINT)
     _, err = _finish(ros, recorder)
-    assert recorder.returncode == 1
-    assert f"joint states lack {JOINT_NAMES[-1]}" in err
+    assert recorder.returncode == bool(lack)
+    assert lack in err
     assert "no camera" not in err
     with BagReader(tmp_path / "bag") as bag:
-        assert set(bag.topics) == {"/arm/joint_states", "/camera/image_raw/compressed"}
+        assert set(bag.topics) == {"/camera/image_raw/compressed", *published}
 
 
 def test_replay_remaps_and_counts(ros: Ros, tmp_path: Path) -> None:
@@ -120,9 +135,12 @@ def test_replay_remaps_and_counts(ros: Ros, tmp_path: Path) -> None:
 def test_an_endless_replay_ends_well_on_an_interrupt(ros: Ros, tmp_path: Path) -> None:
     bag = write_recording(tmp_path / "bag", seconds=0.2)
     received: list[JointState] = []
-    ros.node("listener").create_subscription(JointState, JOINTS, received.append, 100)
+    listener = ros.node("listener")
+    listener.create_subscription(JointState, JOINTS, received.append, 100)
     player = _start(ros, [*ASTRA, "replay", str(bag), "--loop"])
     ros.spin_until(lambda: len(received) > 8)
+    services = listener.get_service_names_and_types_by_node("bag_player", "/")
+    assert not [name for name, _ in services if name.endswith("parameters")]  # nobody would answer
     player.send_signal(signal.SIGINT)
     _, err = _finish(ros, player)
     assert player.returncode == 0, err
@@ -134,7 +152,7 @@ def test_the_launched_player_takes_parameters(ros: Ros, tmp_path: Path) -> None:
     ros.node("listener").create_subscription(Image, "/image", images.append, 100)
     parameters = {
         "bag": bag,
-        "rate": "2",
+        "rate": "1",
         "wait_s": "20",
         "decompress": "true",
         "restamp": "true",
@@ -147,9 +165,19 @@ def test_the_launched_player_takes_parameters(ros: Ros, tmp_path: Path) -> None:
     assert player.returncode == 0, err
 
 
-def test_the_launched_player_says_what_is_wrong(ros: Ros, tmp_path: Path) -> None:
-    player = _start(ros, [*BAG_PLAYER, "--ros-args", "-p", f"bag:={tmp_path / 'none'}"])
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ((), "expected a rosbag2 folder"),
+        (("-p", "restamp:=true", "-p", "rate:=2"), "rate: expected 1 with restamp, found 2"),
+    ],
+)
+def test_the_launched_player_says_what_is_wrong(
+    ros: Ros, tmp_path: Path, parameters: tuple[str, ...], line: str
+) -> None:
+    command = [*BAG_PLAYER, "--ros-args", "-p", f"bag:={tmp_path / 'none'}", *parameters]
+    player = _start(ros, command)
     _, err = _finish(ros, player)
     assert player.returncode == 1
-    assert "expected a rosbag2 folder" in err
+    assert line in err
     assert "Traceback" not in err

@@ -17,9 +17,12 @@ HEALTHY = TopicFacts(
     publishers=("/driver (reliable, volatile)",),
     node="/world_model (best_effort, volatile)",
     incompatible="",
+    messages=90,
     rate_hz=30.0,
     age_s=0.01,
 )
+SILENT = replace(HEALTHY, messages=0, rate_hz=0.0)
+SINGLE = replace(HEALTHY, messages=1, rate_hz=0.0)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,8 @@ HEALTHY = TopicFacts(
         (None, "does not subscribe yet", "configure"),
         (replace(HEALTHY, publishers=()), "nobody publishes /image", "remap .*/front/image, /wrist/image"),
         (replace(HEALTHY, incompatible="RELIABILITY"), "RELIABILITY", r"qos_overrides\./image\.subscription"),
-        (replace(HEALTHY, rate_hz=0.0), "nothing came", "driver"),
+        (SILENT, "nothing came", "driver"),
+        (SINGLE, "/image: 1 message", "^$"),
         (HEALTHY, "30.0 Hz", "^$"),
     ],
 )
@@ -64,8 +68,13 @@ def test_plans_may_be_missing_but_not_mismatched() -> None:
         assert gates.plan_gate(silent) == Gate(
             "plan", "nobody publishes one: predictions are for holding still"
         )
-    assert gates.plan_gate([nobody, replace(HEALTHY, rate_hz=0.0)]) == Gate("plan", "/image: 0.0 Hz")
+    assert gates.plan_gate([nobody, SILENT]) == Gate("plan", "/image: 0.0 Hz")
     assert gates.plan_gate([HEALTHY, mismatched]).fix
+
+
+def test_one_prediction_is_enough() -> None:
+    assert gates.output_gate(SINGLE) == Gate("predictions", "/image: 1 message")
+    assert gates.output_gate(SILENT).fix
 
 
 def test_the_first_failing_gate_is_the_one_to_mend() -> None:

@@ -73,9 +73,15 @@ def test_files_that_are_named_are_installed() -> None:
 
 
 def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
-    assert parameters(node("world_model")).keys() == {"use_sim_time"}
-    given = parameters(node("world_model", bundle="/b", backend="onnxruntime", image_transport="raw"))
-    assert given.items() >= {"bundle": "/b", "backend": "onnxruntime", "image_transport": "raw"}.items()
+    assert parameters(node("world_model")) == parameters(node("rviz2", rviz="true")) == {}
+    arguments = {"bundle": "/b", "backend": "onnxruntime", "image_transport": "raw"}
+    assert parameters(node("world_model", **arguments)) == arguments
+
+
+@pytest.mark.parametrize("name", ["world_model", "rviz2"])
+@pytest.mark.parametrize(("given", "expected"), [("true", True), ("false", False)])
+def test_a_clock_that_is_given_overrides_the_parameter_file(name: str, given: str, expected: bool) -> None:
+    assert parameters(node(name, rviz="true", use_sim_time=given)) == {"use_sim_time": expected}
 
 
 @pytest.mark.parametrize("variable", FASTDDS_PROFILE)
@@ -123,7 +129,7 @@ def test_transitions_find_the_node_in_a_pushed_namespace(
     assert str(Path(started["namespace"], "world_model")) == name
     probe, target = tmp_path / "probe.launch.py", tmp_path / "target"
     probe.write_text(TARGET.format(launch_file=str(LAUNCH_FILE), target=str(target)))
-    given = dict.fromkeys(("demo", "bundle", "backend", "image_transport"), "")
+    given = dict.fromkeys(("demo", "bundle", "backend", "image_transport", "use_sim_time"), "")
     evaluate(probe, pushed, namespace=namespace, autostart="true", **given)
     assert [str(Path("/", found)) for found in re.findall('"(.+)"', target.read_text())] == [name]
 
@@ -153,7 +159,7 @@ def test_demo_sends_images_as_the_node_reads_them(
 
 
 @pytest.mark.parametrize(
-    ("use_sim_time", "restamp", "clock_hz"), [("false", True, 0.0), ("true", False, 100.0)]
+    ("use_sim_time", "restamp", "clock_hz"), [("", True, 0.0), ("false", True, 0.0), ("true", False, 100.0)]
 )
 def test_demo_has_one_clock(use_sim_time: str, restamp: bool, clock_hz: float) -> None:
     played = parameters(node("bag_player", demo="true", use_sim_time=use_sim_time))

@@ -11,7 +11,7 @@ import rclpy
 from rclpy.utilities import try_shutdown
 
 from astra_ros.rollout.world_model import WorldModel
-from astra_ros.types import FloatArray, Prediction
+from astra_ros.types import Prediction
 from tests.ros.rig import Rig
 
 
@@ -42,9 +42,9 @@ def history_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     predict = WorldModel.predict
 
-    def counting(model: WorldModel, t0_ns: int, plan: FloatArray, seed: int) -> Prediction:
+    def counting(model: WorldModel, *arguments: Any) -> Prediction:
         lengths.append(len(model.memory))
-        return predict(model, t0_ns, plan, seed)
+        return predict(model, *arguments)
 
     monkeypatch.setattr(WorldModel, "predict", counting)
     return lengths

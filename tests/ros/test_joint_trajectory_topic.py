@@ -1,4 +1,4 @@
-"""What MoveIt and ros2_control send is a plan as well."""
+"""What a joint trajectory controller is sent on its topic is a plan as well."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def test_a_trajectory_of_some_joints_is_the_plan_and_the_others_stay(rig: Rig) -
     pace = np.diff(rows[1:, :7], axis=0) / POSITIONS[:7]
     np.testing.assert_allclose(pace, -0.5 * STEP_S / DURATION_S, rtol=0.1)
     np.testing.assert_allclose(rows[:, 7], POSITIONS[7], atol=1e-6)
+
+
+def test_two_that_are_sent_in_one_go_follow_each_other(rig: Rig) -> None:
+    start_ns = rig.now_ns()
+    for after_s, share in ((0.0, 0.5), (DURATION_S, 1.0)):
+        message = trajectory([(DURATION_S, (share * POSITIONS[:7]).tolist())], ARM)
+        message.header.stamp = to_time(start_ns + round(after_s * NANOSECONDS))
+        rig.trajectory.publish(message)
+    rig.spin_until(lambda: rig.counters().get("joint_trajectory.received") == "2")
+    # The second alone would have the arm stay until it begins.
+    assert (np.abs(rows_of(rig.serve())[-1, :7]) < np.abs(POSITIONS[:7])).all()
 
 
 def test_without_a_stamp_it_starts_when_it_is_received_and_is_not_replayed(rig: Rig) -> None:

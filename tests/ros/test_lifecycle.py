@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from astra_ros.rollout.chunks import roll_out
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.outputs import Outputs
 from astra_ros.ros.worker import Worker
+from astra_ros.types import FloatArray
+from tests.bundle_fixture import CHUNK
 from tests.ros.rig import HORIZON, JOINTS, Rig, action_sequence, image, joint_state, plan_rows
 
 MakeRig = Callable[..., Rig]
@@ -256,17 +260,63 @@ def test_an_exception_in_activate_leads_back_to_unconfigured(
     rig.serve()
 
 
-def test_a_worker_that_does_not_stop_is_seen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = Worker.stop
+def never_stop(patch: pytest.MonkeyPatch) -> list[WorldModel]:
+    """Of workers. Returns the models that are closed from now on."""
+    stop, closed = Worker.stop, list[WorldModel]()
+    patch.setattr(Worker, "stop", lambda worker, timeout_s: stop(worker, timeout_s) and False)
+    patch.setattr(WorldModel, "close", closed.append)
+    return closed
+
+
+def test_a_worker_that_does_not_stop_is_seen_and_keeps_its_model(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "stop", lambda worker, timeout_s: stop(worker, timeout_s) and False)
+        closed = never_stop(patch)
         assert rig.node.trigger_deactivate() == FAULT
+    assert not closed
     assert (
         "deactivate failed: RuntimeError: a prediction did not end within"
         in rig.status(DiagnosticStatus.ERROR).message
     )
     rig.activate()
     rig.serve()
+
+
+def test_a_worker_that_does_not_stop_costs_the_end_a_line(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(str(untrained_bundle))
+    rig.configure_and_activate()
+    closed = never_stop(monkeypatch)
+    rig.close()
+    assert not closed
+    said = capfd.readouterr().err
+    assert said.count("a prediction did not end within 10 s") == 1
+    assert "Traceback" not in said
+
+
+def test_deactivate_waits_for_a_chunk_and_not_for_the_prediction(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks: list[FloatArray] = []
+
+    def slow(*arguments: Any) -> Iterator[FloatArray]:
+        for chunk in roll_out(*arguments):
+            chunks.append(chunk)
+            time.sleep(0.2)
+            yield chunk
+
+    monkeypatch.setattr("astra_ros.rollout.world_model.roll_out", slow)
+    rig = make_rig(horizon=100)
+    rig.activate()
+    rig.joints.publish(joint_state(stamp_ns := rig.now_ns()))
+    rig.image.publish(image(stamp_ns))
+    rig.spin_until(lambda: chunks)
+    assert rig.node.trigger_deactivate() == SUCCESS
+    assert len(chunks) < 100 / CHUNK
+    rig.spin_for(0.1)
+    assert not rig.futures
 
 
 def explode(*_: object) -> None:
@@ -311,6 +361,13 @@ def test_shutdown_from_any_state(make_rig: MakeRig, state: str) -> None:
     assert rig.node.trigger_shutdown() == SUCCESS
     rig.status(DiagnosticStatus.OK, "finalized")
     assert not [thread for thread in threading.enumerate() if thread.name == "world_model"]
+
+
+def test_shutdown_ends_what_was_wrong(rig: Rig) -> None:
+    rig.plan.publish(action_sequence(step_dt=0.0))
+    rig.status(DiagnosticStatus.WARN, "step_dt")
+    assert rig.node.trigger_shutdown() == SUCCESS
+    rig.status(DiagnosticStatus.OK, "finalized")
 
 
 def test_live_parameters_take_effect_at_the_next_prediction(rig: Rig) -> None:

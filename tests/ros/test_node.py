@@ -87,6 +87,17 @@ def test_a_plan_is_echoed_with_its_id(rig: Rig) -> None:
     np.testing.assert_allclose(rows_of(future.actions), plan_rows(), atol=1e-6)
 
 
+def test_plans_that_are_sent_in_one_go_follow_each_other(rig: Rig) -> None:
+    start_ns = rig.now_ns()
+    rig.plan.publish(action_sequence(start_ns, step_dt=10.0))
+    rig.plan.publish(action_sequence(start_ns + HORIZON * 10_000_000_000, rows=-plan_rows()))
+    rig.spin_until(lambda: rig.counters().get("action_sequence.received") == "2")
+    future = rig.serve()
+    assert not future.flags & PredictedFuture.FLAG_HOLD_STILL
+    # On the way to the first row of the first; the second alone would have them stay until it begins.
+    assert (rows_of(future.actions) > POSITIONS).all()
+
+
 def test_what_is_published_is_what_the_model_predicts(make_rig: MakeRig, untrained_bundle: str) -> None:
     rig = make_rig(compress_frames=False, seed=5)
     rig.activate()

@@ -100,6 +100,44 @@ def test_an_unconfigured_node_ends_cleanly(client: Node, number: signal.Signals)
     assert "Traceback" not in errors
 
 
+def test_a_signal_during_configure_ends_the_node_cleanly(client: Node, untrained_bundle: Path) -> None:
+    process = start_node("-p", f"bundle:={untrained_bundle}", "-p", "prepare_candidates:=true")
+    assert process.stderr
+    try:
+        service = client.create_client(ChangeState, "world_model/change_state")
+        assert service.wait_for_service(TIMEOUT_S)
+        transition = Transition(id=Transition.TRANSITION_CONFIGURE)
+        service.call_async(ChangeState.Request(transition=transition))
+        while "backend" not in process.stderr.readline():  # the candidates' graphs come next
+            assert process.poll() is None
+    finally:
+        code, errors = finish(process, signal.SIGTERM)
+    assert code == 0, errors
+    assert "Traceback" not in errors
+
+
+SIGNALLED = """
+import os, signal, time, rclpy
+from astra_ros.ros import diagnostics, node
+publish = diagnostics.Diagnostics.publish
+def late(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    while rclpy.ok():
+        time.sleep(0.01)
+    publish(self)
+diagnostics.Diagnostics.publish = late
+node.main()
+"""
+
+
+def test_a_signal_while_a_callback_publishes_ends_the_node_cleanly() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], check=False, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_a_parameter_of_the_wrong_type_ends_with_one_line() -> None:
     process = start_node("-p", "horizon:=soon")
     _, errors = process.communicate(timeout=TIMEOUT_S)

@@ -10,10 +10,12 @@ from queue import Queue
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnxruntime
 import pytest
 import rclpy
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from rcl_interfaces.srv import GetParameters
 from rclpy.action.client import ActionClient
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -264,6 +266,8 @@ def test_candidates_may_be_ranked_by_fewer_steps(asker: Asker) -> None:
     frames = {tuple(one.actions.data): one.compressed_frames for one in whole.futures}
     for one in quick.futures:
         assert one.compressed_frames == frames[tuple(one.actions.data)]
+    asked.denoising_steps = 2
+    assert asker.ask(asked).scores == whole.scores
     both = [Parameter("uncertainty_samples", value=3), Parameter("uncertainty_weight", value=2.0)]
     answer = asker.rig.node.set_parameters_atomically(both)
     assert not answer.successful
@@ -692,6 +696,34 @@ def test_an_unknown_goal_distance_fails_the_configuration(make_rig: MakeRig) -> 
     rig = make_rig(goal_distance="lpips")
     assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "expected one of codec, perceptual, found 'lpips'" in rig.spin_until(lambda: rig.warnings)[0]
+
+
+def test_what_compares_pictures_has_as_many_threads_as_the_network(
+    make_rig: MakeRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder that knows a picture's mean colour."""
+    sides = [make_tensor_value_info(*one) for one in (("pixels", 1, (1, 3, 48, 64)), ("features", 1, (1, 3)))]
+    nodes = [
+        make_node("GlobalAveragePool", ["pixels"], ["mean"]),
+        make_node("Flatten", ["mean"], ["features"]),
+    ]
+    model = make_model(
+        make_graph(nodes, "encoder", sides[:1], sides[1:]), opset_imports=[make_opsetid("", 18)], ir_version=9
+    )
+    file = tmp_path / "encoder.onnx"
+    file.write_bytes(model.SerializeToString())
+    num_threads, open_session = {}, onnxruntime.InferenceSession
+
+    def watched(
+        path: Path, options: onnxruntime.SessionOptions, **others: Any
+    ) -> onnxruntime.InferenceSession:
+        num_threads[Path(path).name] = options.intra_op_num_threads
+        return open_session(path, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    rig = make_rig(goal_distance="perceptual", goal_encoder=str(file), num_threads=3)
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert num_threads["encoder.onnx"] == num_threads["encode.onnx"] == 3
 
 
 def test_model_info_says_how_many_go_together(rig: Rig) -> None:

@@ -68,6 +68,20 @@ def test_one_frame_per_row_of_the_plan(world_model: WorldModel, horizon: int) ->
     assert prediction.inference_time_s > 0
 
 
+def test_a_prediction_can_be_ended_between_two_chunks(world_model: WorldModel) -> None:
+    whole = world_model.predict(3 * STEP_NS, plan(3 * CHUNK), seed=3)
+    ends = iter([None, InterruptedError])
+
+    def after_chunk() -> None:
+        if end := next(ends):
+            raise end
+
+    with pytest.raises(InterruptedError):
+        world_model.predict(3 * STEP_NS, plan(3 * CHUNK), seed=3, after_chunk=after_chunk)
+    again = world_model.predict(3 * STEP_NS, plan(3 * CHUNK), seed=3)
+    assert again.frames.tobytes() == whole.frames.tobytes()
+
+
 def test_same_inputs_and_seed_same_bytes(world_model: WorldModel) -> None:
     first = world_model.predict(3 * STEP_NS, plan(6), seed=3)
     world_model.predict(3 * STEP_NS, plan(4), seed=4)
