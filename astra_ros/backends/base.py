@@ -118,10 +118,11 @@ class Backend(ABC):
             self._is_loaded = True
             self._check(batch=1)
 
-    def time_step(self, num_runs: int = 5, limit_s: float = 1.0) -> float:
-        """Seconds of the quickest of a few runs of the first denoising step, the only graph that is opened.
+    def time_step(self, num_runs: int = 20, limit_s: float = 1.0) -> float:
+        """Seconds of the quickest of some runs of the first denoising step, the only graph that is opened.
 
-        No further run begins after limit_s: arithmetic that a processor lacks can take a hundred times as long.
+        As many runs as outlast the moment in which a robot's other programs start too; none begins after limit_s, since arithmetic
+        that a processor lacks can take a hundred times as long.
         Before load; leaves nothing open. Raises BundleError or BackendError.
         """
         graph, specs, seconds = "step_0", self.specs, list[float]()
