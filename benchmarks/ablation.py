@@ -113,9 +113,11 @@ class Runs:
         Raises CalledProcessError when it fails, and ValueError for a folder that was trained otherwise.
         """
         shared = [f"codec_run={self.codec_run}", *self.overrides]
-        given, done = shlex.join([*shared, *words]), folder / "done"
+        given, done = shlex.join([f"config={self.settings['config']}", *shared, *words]), folder / "done"
         if done.is_file():
-            if (found := done.read_text()) not in (given, ""):  # "": as older versions left it
+            if not (found := done.read_text()):
+                print(f"{done}: does not say how it was trained; taken as it is", flush=True)
+            elif found != given:
                 raise ValueError(f"{done}: expected {given}, found {found}; take another --out")
             return
         command = [

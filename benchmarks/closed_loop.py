@@ -300,8 +300,9 @@ def laboratory(
         "qos_overrides./joint_states.subscription.reliability": "reliable",
     }
     with ExitStack() as last:
-        last.enter_context(active_node(out, parameters))
         sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log", ROBOT_OF[task]))
+        _require_joints(bundle, sim.describe()["joint_names"].tolist())
+        last.enter_context(active_node(out, parameters))
         model = open_backend(load_bundle(bundle), "onnxruntime", 1, "fp32")
         last.callback(model.close)
         done: Queue[dict[str, Any]] = Queue()
@@ -326,6 +327,15 @@ def laboratory(
         reset = node.create_client(Trigger, "/world_model/reset")
         goal = node.create_client(SetGoal, "/world_model/set_goal")
         yield Lab(sim, arm, client, node, model, done, reset, goal, drops, noise_m)
+
+
+def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
+    names = list(load_bundle(bundle).manifest.action.names)
+    if names != joints:
+        raise SystemExit(
+            f"--bundle {bundle}: expected a model of {', '.join(joints)}, found one of {', '.join(names)}; train and export one for"
+            " this robot (docs/evaluation.md)"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

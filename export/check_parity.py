@@ -156,11 +156,8 @@ class Reference:
         """Every stage gets torch's input; the rollout runs on its own outputs."""
         name, manifest = f"{backend.name} {backend.precision}", backend.manifest
         if backend.precision != manifest.precision:
-            return [
-                Row(name, stage, error, manifest.tolerance(backend.precision))
-                for batch in manifest.batches
-                for stage, error in self._relative_errors(backend, batch).items()
-            ]
+            limit = manifest.tolerance(backend.precision)
+            return [Row(name, stage, error, limit) for stage, error in self._relative_errors(backend).items()]
         stages = _stages(backend, self.scene)
         rows = [
             _row(name, stage, stages[stage], self.stages[stage], self.unrounded[stage]) for stage in stages
@@ -183,10 +180,16 @@ class Reference:
             ),
         ]
 
-    def _relative_errors(self, backend: Backend, batch: int) -> dict[str, float]:
-        found = golden.run_rollout(backend, self.scene.inputs, batch)
-        errors = golden.relative_errors(found, self.outputs, self.scene.inputs)
-        return errors if batch == 1 else {f"{stage}, x{batch}": error for stage, error in errors.items()}
+    def _relative_errors(self, backend: Backend) -> dict[str, float]:
+        errors = golden.relative_errors(
+            golden.run_rollout(backend, self.scene.inputs), self.outputs, self.scene.inputs
+        )
+        for batch, asked in self.scene.candidates.items():
+            found = _side_by_side(backend, self.scene, asked)
+            errors[f"batch {batch}"] = max(
+                golden.step_errors(found, self.candidates[batch], asked.noise), default=np.inf
+            )
+        return errors
 
 
 def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Sequence[str] = NAMES) -> Parity:

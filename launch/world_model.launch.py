@@ -59,7 +59,11 @@ ARGUMENTS = (
         "",
         "raw, or compressed: the camera's topic with /compressed; empty: as in params_file.",
     ),
-    ("use_sim_time", "", "Take the time from /clock; empty: as in params_file or SetParameter, else false."),
+    (
+        "use_sim_time",
+        "",
+        "Take the node's time from /clock; empty: as in params_file or SetParameter, in the demo false.",
+    ),
     ("autostart", "true", "Configure and activate the node."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     (
@@ -94,8 +98,9 @@ def declare(name: str, default: SomeSubstitutionsType, description: str) -> Decl
 
 
 def clock(context: LaunchContext) -> list[dict[str, bool]]:
-    """Parameters of a node; none when nothing was given."""
-    given = LaunchConfiguration("use_sim_time").perform(context)
+    """Parameters of a node; none when nothing was given. The demo's player knows no parameter file, so there all follow it."""
+    given, demo = (LaunchConfiguration(name).perform(context) for name in ("use_sim_time", "demo"))
+    given = given or ("false" if demo == "true" else "")
     return [{"use_sim_time": given == "true"}] if given else []
 
 

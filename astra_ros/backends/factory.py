@@ -125,9 +125,9 @@ def _find(name: str) -> tuple[Any, dict[str, str]]:
 
 
 def _why_not(kind: _Kind, error: ImportError | OSError) -> str:
-    """Another package is missing, or the backend's own is broken."""
+    """Another package that it needs is missing, or its own is broken."""
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if missing not in ("", kind.package):
+    if missing != kind.package and missing in kind.install.split():
         return f"expected the package {missing}, found none; pip install {missing}"
     return (
         f"expected a package {kind.package} that loads, found {error};"

@@ -124,15 +124,19 @@ def relative_errors(
     Of encode to the latents, of a step to how far it and the steps before moved the sample away from the noise, of
     decode to the range of a picture.
     """
-    moved = expected.steps - inputs.noise[:, None, -1]
-    steps = zip(np.concatenate(found.steps - expected.steps), np.concatenate(moved), strict=True)
     errors = [
         _rms(found.encoded - expected.encoded) / _rms(expected.encoded),
-        *(_rms(error) / _rms(update) for error, update in steps),
+        *step_errors(found.steps, expected.steps, inputs.noise[:, -1]),
         _rms(found.frames.astype(np.float32) - expected.frames) / 127.5,
     ]
     finite = [error if np.isfinite(error) else np.inf for error in errors]
     return dict(zip((*stages(found.steps.shape[1]), "decode"), finite, strict=True))
+
+
+def step_errors(found: FloatArray, expected: FloatArray, noise: FloatArray) -> list[float]:
+    """Of every step's samples (chunks, K, ...), relative to how far they are from the noise (chunks, ...) that they began as."""
+    steps = zip(np.concatenate(found - expected), np.concatenate(expected - noise[:, None]), strict=True)
+    return [_rms(error) / _rms(moved) for error, moved in steps]
 
 
 def _rms(values: FloatArray) -> float:

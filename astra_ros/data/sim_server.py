@@ -30,11 +30,9 @@ class SimServer:
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
-        self._sim: Simulation | None = None
+        self._episode: tuple[Simulation, Task] | None = None
         self._command = np.zeros(len(robot.joint_names))
         self._start: Any = None
-
-    _task: Task
 
     def describe(self) -> dict[str, Any]:
         """joint_names; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
@@ -50,20 +48,21 @@ class SimServer:
         """A new episode: at its start after some movement, which is returned for a history. goal: its picture."""
         make_task = self._robot.tasks[task]
         self.close()
-        self._sim = self._robot.simulate(seed)
-        self._task = make_task(self._sim)
+        sim = self._robot.simulate(seed)
+        self._episode = sim, make_task(sim)
         commands = self._task.start(np.random.default_rng(seed))
-        self._command = self._sim.positions.copy()
+        self._command = sim.positions.copy()
         lived = self._live(commands)
-        self._start = self._sim.save(), self._command
+        self._start = sim.save(), self._command
         goal = self._outcome(self._task.goal_plan())
         facts = {"decisions": self._task.decisions, "rows": self._task.rows}
         return {**lived, **facts, "goal": goal.picture, "is_possible": goal.is_success}
 
     def restart(self) -> dict[str, Any]:
         """Back to the start of the episode."""
+        sim = self._sim
         saved, self._command = self._start
-        self._simulated.restore(saved)
+        sim.restore(saved)
         return {}
 
     def execute(self, rows: np.ndarray) -> dict[str, Any]:
@@ -85,14 +84,22 @@ class SimServer:
         }
 
     def close(self) -> None:
-        if self._sim is not None:
-            self._sim.close()
-        self._sim = None
+        if self._episode is not None:
+            self._episode[0].close()
+        self._episode = None
 
     @property
-    def _simulated(self) -> Simulation:
-        assert self._sim is not None, "reset comes first"
-        return self._sim
+    def _sim(self) -> Simulation:
+        return self._begun[0]
+
+    @property
+    def _task(self) -> Task:
+        return self._begun[1]
+
+    @property
+    def _begun(self) -> tuple[Simulation, Task]:
+        assert self._episode is not None, "reset comes first"
+        return self._episode
 
     def _live(self, commands: Sequence[np.ndarray]) -> dict[str, Any]:
         """What was sensed at the beginning of every period, with a picture in the first of each step; now and last: at the end.
@@ -103,16 +110,16 @@ class SimServer:
         pictures: list[ByteArray] = []
         for tick, command in enumerate(commands):
             if tick % (CONTROL_HZ // CAMERA_HZ) == 0:
-                pictures.append(self._simulated.render())
-            positions.append(self._simulated.positions)
-            self._simulated.step(command)
+                pictures.append(self._sim.render())
+            positions.append(self._sim.positions)
+            self._sim.step(command)
             self._command = command
-        sim = self._simulated
+        sim = self._sim
         sensed = {"positions": np.array(positions), "pictures": np.array(pictures)}
         return {**sensed, "now": sim.render(), "last": sim.positions}
 
     def _outcome(self, rows: np.ndarray) -> Outcome:
-        sim = self._simulated
+        sim = self._sim
         before = sim.save()
         for command in commands_of(rows, self._command):
             sim.step(command)

@@ -164,3 +164,10 @@ def test_demo_sends_images_as_the_node_reads_them(
 def test_demo_has_one_clock(use_sim_time: str, restamp: bool, clock_hz: float) -> None:
     played = parameters(node("bag_player", demo="true", use_sim_time=use_sim_time))
     assert (played["restamp"], played["clock_hz"]) == (restamp, clock_hz)
+    for follower in (
+        "world_model",
+        "rviz2",
+    ):  # whatever a parameter file says, which the player does not read
+        assert (
+            parameters(node(follower, demo="true", use_sim_time=use_sim_time))["use_sim_time"] is not restamp
+        )

@@ -3,6 +3,7 @@
 same_<world>: digests of an episode, of the same one again, and of another seed's.
 view_<motion>, pose_<motion>: a room's picture and camera pose before ("still") and after one frame of a motion.
 command_velocities: (6, 6), what each key and mouse axis alone does to the viewpoint.
+disc_commands: (200, 2), what a disc was told in each period of an episode; disc_commanded, disc_measured: its rows.
 car_states: (x, y, heading) one frame after the origin under CAR_ACTIONS; car_views: a road before and after each of them.
 """
 
@@ -12,9 +13,12 @@ import hashlib
 import importlib
 import sys
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
+from astra_ros.data.pusht_sim import PushTSim
+from astra_ros.data.worlds import pusht
 from astra_ros.data.worlds.base import World
 from astra_ros.data.worlds.camera import SceneCamera, upright
 from astra_ros.data.worlds.catalog import NAMES
@@ -49,7 +53,21 @@ def main(path: str) -> None:
             at = start.moved(np.array(velocity, float))
             found[f"view_{name}"], found[f"pose_{name}"] = look(camera, at), at.pose().reshape(3, 4)
     found["car_states"], found["car_views"] = _drives()
+    found["disc_commands"], found["disc_commanded"], found["disc_measured"] = _pushes()
     np.savez(path, **found)
+
+
+def _pushes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the disc was told, period by period, and what its episode says of that."""
+    told, step = [], PushTSim.step
+
+    def listening(sim: PushTSim, command: np.ndarray) -> None:
+        told.append(command)
+        step(sim, command)
+
+    with patch.object(pusht, "NUM_FRAMES", 100), patch.object(PushTSim, "step", listening):
+        episode = pusht.WORLD.episode(0, "abrupt")
+    return np.array(told), episode.commanded, episode.measured
 
 
 def _drives() -> tuple[np.ndarray, np.ndarray]:

@@ -40,3 +40,12 @@ def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path:
     # What is there is not lived again.
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert again.stdout == result.stdout
+
+
+def test_a_model_of_another_robot_is_refused_in_one_line(start_in_simulator: Start, tmp_path: Path) -> None:
+    del start_in_simulator  # skips
+    command = [sys.executable, "-m", "benchmarks.closed_loop", "--task", "push", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+    assert result.returncode == 1
+    assert "expected a model of pusht_x, pusht_y, found one of panda_joint1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from astra_ros.data.arrays import pack, unpack
 from astra_ros.data.sim_client import SimClient, SimError
+from tests.simulator.conftest import PYTHON, Start
 
 pytestmark = pytest.mark.slow
 SEED = 200_000
@@ -69,6 +70,15 @@ def test_equal_seeds_are_equal_episodes(sim: SimClient) -> None:
     np.testing.assert_array_equal(first["goal"], second["goal"])
     np.testing.assert_array_equal(first["positions"], second["positions"])
     assert (sim.reset(task="reach", seed=SEED + 2)["goal"] != first["goal"]).any()
+
+
+def test_an_episode_begins_with_reset(start_in_simulator: Start, tmp_path: Path) -> None:
+    del start_in_simulator  # skips
+    with SimClient(PYTHON, tmp_path / "log", "pusht") as fresh:
+        with pytest.raises(SimError, match="restart: AssertionError: reset comes first"):
+            fresh.restart()
+        with pytest.raises(SimError, match="propose: AssertionError: reset comes first"):
+            fresh.propose(count=1, noise_m=0.0, seed=0)
 
 
 def test_a_request_that_fails_says_why_and_the_next_is_answered(sim: SimClient) -> None:

@@ -55,7 +55,8 @@ class Pilot:
         return self._rng.uniform(LOWER_M, UPPER_M, 2)
 
     def _go(self, goal: np.ndarray, speed: float) -> Generator[np.ndarray, None, bool]:
-        """Returns whether it was broken off."""
+        """To the goal, or as near as the walls allow. Returns whether it was broken off."""
+        goal = np.clip(goal, LOWER_M, UPPER_M)
         for _ in range(5 * CONTROL_HZ):
             offset = goal - self._command
             if np.linalg.norm(offset) < NEAR_M:

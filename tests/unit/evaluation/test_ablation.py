@@ -137,6 +137,10 @@ def test_a_training_of_other_settings_is_refused(tmp_path: Path, monkeypatch: py
         ValueError, match=r"full_0/done: expected .*max_steps=6 .*, found .*max_steps=5 .*; take an"
     ):
         replace(runs, steps=6).checkpoint(FULL, 0)
+    other = tmp_path / "other.yaml"
+    other.write_text("preset: tiny")
+    with pytest.raises(ValueError, match=r"full_0/done: expected config=.*, found config=.*; take another"):
+        replace(runs, config=other).checkpoint(FULL, 0)
     (folder / "done").write_text("")
     assert replace(runs, steps=6).checkpoint(FULL, 0) == folder
 
