@@ -295,6 +295,7 @@ def laboratory(
         "ranking_steps": ranking_steps,
         "horizon": 1,
         "max_observation_age_s": 60.0,
+        "sync_slop_s": 1.0,  # on a busy machine a joint state may come late; none is missing
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./image.subscription.depth": 50,
         "qos_overrides./joint_states.subscription.reliability": "reliable",
