@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -283,16 +283,27 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class LabConfig:
+    """out: folder for logs. bundle, threads, ranking_steps: of the world model's node. python: of the simulator. noise_m: of the prior."""
+
+    out: Path
+    bundle: Path
+    python: Path
+    task: str
+    noise_m: float
+    threads: int
+    ranking_steps: int
+
+
 @contextmanager
-def laboratory(
-    out: Path, bundle: Path, python: Path, task: str, noise_m: float, threads: int, ranking_steps: int
-) -> Iterator[Lab]:
+def laboratory(config: LabConfig) -> Iterator[Lab]:
     """Starts everything on a ROS domain of its own."""
     parameters = {
-        "bundle": bundle,
+        "bundle": config.bundle,
         "use_sim_time": "true",
-        "num_threads": threads,
-        "ranking_steps": ranking_steps,
+        "num_threads": config.threads,
+        "ranking_steps": config.ranking_steps,
         "horizon": 1,
         "max_observation_age_s": 60.0,
         "sync_slop_s": 1.0,  # on a busy machine a joint state may come late; none is missing
@@ -301,10 +312,11 @@ def laboratory(
         "qos_overrides./joint_states.subscription.reliability": "reliable",
     }
     with ExitStack() as last:
-        sim = last.enter_context(SimClient(python, out / f"simulator_{time.time_ns()}.log", ROBOT_OF[task]))
-        _require_joints(bundle, sim.describe()["joint_names"].tolist())
-        last.enter_context(active_node(out, parameters))
-        model = open_backend(load_bundle(bundle), "onnxruntime", 1, "fp32")
+        log = config.out / f"simulator_{time.time_ns()}.log"
+        sim = last.enter_context(SimClient(config.python, log, ROBOT_OF[config.task]))
+        _require_joints(config.bundle, sim.describe()["joint_names"].tolist())
+        last.enter_context(active_node(config.out, parameters))
+        model = open_backend(load_bundle(config.bundle), "onnxruntime", 1, "fp32")
         last.callback(model.close)
         done: Queue[dict[str, Any]] = Queue()
         arm, node = SimulatedArm(sim, done.put), Node("closed_loop")
@@ -327,7 +339,7 @@ def laboratory(
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         reset = node.create_client(Trigger, "/world_model/reset")
         goal = node.create_client(SetGoal, "/world_model/set_goal")
-        yield Lab(sim, arm, client, node, model, done, reset, goal, drops, noise_m)
+        yield Lab(sim, arm, client, node, model, done, reset, goal, drops, config.noise_m)
 
 
 def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
@@ -339,8 +351,28 @@ def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing, then summarise all that is there."""
+def _live(config: LabConfig, files: Mapping[int, Path], num_with_policies: int) -> None:
+    """The episodes of these seeds, each into its file; the first of them compare policies too."""
+    missing = [seed for seed, file in files.items() if not file.is_file()]
+    if not missing:
+        return
+    progress, compared = ProgressLine(), list(files)[:num_with_policies]
+    sha256 = load_bundle(config.bundle).sha256
+    with laboratory(config) as lab:
+        info = lab.client.info()
+        made_with = {
+            "bundle_sha256": sha256,
+            "noise_m": config.noise_m,
+            "ranking_steps": config.ranking_steps,
+            "backend": f"{info.backend_version}, {info.precision}, {info.device}, {config.threads} threads",
+        }
+        for number, seed in enumerate(missing, 1):
+            result = run_episode(lab, config.task, seed, with_policies=seed in compared)
+            files[seed].write_text(json.dumps({**result, **made_with}) + "\n")
+            progress.update(f"{config.task} {number}/{len(missing)}: seed {seed}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -369,36 +401,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=0,
         help="denoising steps that rank candidates; 0: all (default: %(default)s)",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then summarise all that is there."""
+    options = _parser().parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.episodes)
-    bundle = load_bundle(options.bundle)
     files = {seed: options.out / f"{options.task}_{seed}.json" for seed in seeds}
-    missing = [seed for seed, file in files.items() if not file.is_file()]
     noise_m = NOISE_M[options.task] if options.noise is None else options.noise
-    if missing:
-        progress = ProgressLine()
-        with laboratory(
-            options.out,
-            options.bundle,
-            options.python,
-            options.task,
-            noise_m,
-            options.threads,
-            options.ranking_steps,
-        ) as lab:
-            for number, seed in enumerate(missing, 1):
-                with_policies = seed - options.first_seed < options.policy_episodes
-                result = run_episode(lab, options.task, seed, with_policies=with_policies)
-                made_with = {
-                    "bundle_sha256": bundle.sha256,
-                    "noise_m": noise_m,
-                    "ranking_steps": options.ranking_steps,
-                }
-                files[seed].write_text(json.dumps({**result, **made_with}) + "\n")
-                progress.update(f"{options.task} {number}/{len(missing)}: seed {seed}")
+    shared = {
+        name: getattr(options, name)
+        for name in ("out", "bundle", "python", "task", "threads", "ranking_steps")
+    }
+    _live(LabConfig(noise_m=noise_m, **shared), files, options.policy_episodes)
     found = [json.loads(file.read_text()) for file in files.values()]
-    summarised = summary(found, bundle.manifest.model_id)
+    summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
     text = report(summarised)
     print(text)
     name = options.out / f"closed_loop_{options.task}"

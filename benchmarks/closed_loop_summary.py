@@ -36,6 +36,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "model_id": model_id,
         "noise_m": possible[0]["noise_m"],
         "ranking_steps": possible[0].get("ranking_steps", 0),
+        "backends": sorted({one.get("backend", "not recorded") for one in possible}),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
         "success": {name: asdict(wilson(int(found.sum()), len(found))) for name, found in success.items()},
@@ -148,7 +149,7 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
         f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {found['ranking_steps'] or 'all'}."
-        " Intervals are 95 %.",
+        f" Ranked by {'; '.join(found['backends'])}. Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
         "|---|---|---|",

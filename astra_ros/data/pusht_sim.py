@@ -27,6 +27,8 @@ CAMERA_FRAME = "table_camera_optical_frame"
 UNITS_PER_M = 1000.0
 # Where the disc, 3 cm wide, does not touch a wall.
 LOWER_M, UPPER_M = 0.03, 0.48
+# From the T's centre to a disc that does not touch it, whichever way it lies.
+CLEAR_M = 0.105
 # Drawn in 512 pixels and averaged down.
 SIZE_PX = 256
 _DRAWN_PX = 512
@@ -109,3 +111,8 @@ class PushTSim:
 
     def close(self) -> None:
         self._env.close()
+
+
+def behind(centre: np.ndarray, forward: np.ndarray, aside_m: float) -> np.ndarray:
+    """(2,) m: where a push begins that goes `forward` (a unit vector), past the T's centre at a distance of `aside_m` to its right."""
+    return centre - CLEAR_M * forward + aside_m * np.array([-forward[1], forward[0]])

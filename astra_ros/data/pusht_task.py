@@ -6,10 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from astra_ros.data.pusht_sim import CAMERA_FRAME, JOINT_NAMES, LOWER_M, UPPER_M, PushTSim, TableState
+from astra_ros.data.pusht_sim import (
+    CAMERA_FRAME,
+    JOINT_NAMES,
+    LOWER_M,
+    UPPER_M,
+    PushTSim,
+    TableState,
+    behind,
+)
 from astra_ros.data.sim_robot import Robot, commands_of
 
-_CLEAR_M = 0.105  # from the T's centre to a disc that does not touch it, wherever it is
 _APPROACH_ROWS = 3
 _MOVED_M = 0.04  # by the T at least
 
@@ -60,8 +67,8 @@ class PushTask:
 
     def _draw_push(self, rng: np.random.Generator, centre: np.ndarray) -> None:
         angle = rng.uniform(-np.pi, np.pi)
-        forward, aside = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        self.begin = centre - _CLEAR_M * forward + rng.uniform(-0.04, 0.04) * aside
+        forward = np.array([np.cos(angle), np.sin(angle)])
+        self.begin = behind(centre, forward, rng.uniform(-0.04, 0.04))
         self.end = self.begin + rng.uniform(0.11, 0.19) * forward
 
     def _is_inside(self) -> bool:

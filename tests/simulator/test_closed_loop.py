@@ -36,6 +36,8 @@ def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path:
     summary = json.loads((tmp_path / "closed_loop_reach.json").read_text())
     assert summary["episodes"] == 1
     assert summary["policies"] is None
+    assert summary["backends"] == [episode["backend"]]
+    assert episode["backend"].endswith(", cpu, 2 threads")
     assert (tmp_path / "closed_loop_reach.md").read_text().strip() == result.stdout.strip()
     # What is there is not lived again.
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import numpy as np
 
-from astra_ros.data.pusht_sim import JOINT_NAMES, JOINT_UNITS, LOWER_M, UPPER_M, PushTSim
+from astra_ros.data.pusht_sim import JOINT_NAMES, JOINT_UNITS, LOWER_M, UPPER_M, PushTSim, behind
 from astra_ros.data.schema import ActionSchema
 from astra_ros.data.sim_robot import CONTROL_HZ
 from astra_ros.data.worlds.base import FRAME_HZ, NUM_FRAMES, SIZE_PX, Recording, Style, World
@@ -16,7 +16,6 @@ SCHEMA = ActionSchema("pusht", "arm", "joint_position", JOINT_NAMES, JOINT_UNITS
 
 PUSH_SHARE = 0.7  # of the goals
 SPEED_M_S = (0.05, 0.30)  # drawn once per goal
-BEFORE_M = 0.105  # where a push begins, from the T's centre
 BROKEN_OFF_HZ = 0.5  # of abrupt episodes
 LAG_S = 0.3  # of smooth ones
 MAX_LEAD_M = 0.08  # of the command before the disc
@@ -47,8 +46,7 @@ class Pilot:
         """To a side of the T, and through it, towards anywhere in the middle, so that the T stays on the table."""
         towards = self._rng.uniform(*MIDDLE_M, 2) - self._sim.tee_centre
         forward = towards / np.linalg.norm(towards)
-        aside = np.array([-forward[1], forward[0]])
-        begin = self._sim.tee_centre - BEFORE_M * forward + self._rng.uniform(-0.05, 0.05) * aside
+        begin = behind(self._sim.tee_centre, forward, self._rng.uniform(-0.05, 0.05))
         return [begin, begin + self._rng.uniform(0.08, 0.22) * forward]
 
     def _anywhere(self) -> np.ndarray:

@@ -91,6 +91,15 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
         summary(episodes, "model")
 
 
+def test_all_that_ranked_is_named() -> None:
+    """`auto` may choose otherwise when an interrupted run goes on."""
+    episodes = [_episode(seed, obeys=True) for seed in range(3)]
+    episodes[0]["backend"], episodes[1]["backend"] = "one 1.0, fp32, cpu", "one 1.0, int8, cpu"
+    assert "Ranked by not recorded; one 1.0, fp32, cpu; one 1.0, int8, cpu." in report(
+        summary(episodes, "model")
+    )
+
+
 def test_a_fall_is_noticed() -> None:
     few, many = np.ones(20, bool), np.ones(20, bool)
     assert falls(few, many) == 1.0
