@@ -39,9 +39,9 @@ from astra_ros.types import FloatArray
 from export.recordings import Recordings, add_arguments, name_skipped
 
 INT8_FILE, INT8_TOLERANCE = "int8.json", 0.04
-# Products with less of a graph's multiplications stay in float32: they cost little and include those that see noise
-# and latents first, where rounding hurts most.
-LEAST_SHARE = 0.02
+# Products with less of a graph's multiplications stay in float32: they cost little. All of a block belongs to the others:
+# with its 256x256 products in integers a step of the bundled model takes 8 % less time, for another 0.01 dB.
+LEAST_SHARE = 0.009
 # Training episodes that are watched, and camera frames between two predictions.
 NUM_EPISODES, EVERY = 10, 40
 

@@ -45,7 +45,7 @@ class HistoryEmbedder(nn.Module):
             mean, side = self.means[block.pooling], block.pooling * self.patch
             cells = _padded(frames, side)
             if mean > 1:
-                cells = reduce(cells, "b t c (h m) (w n) -> b t c h w", "mean", m=mean, n=mean)
+                cells = F.avg_pool2d(cells.flatten(0, 1), mean).unflatten(0, frames.shape[:2])
             patches = rearrange(
                 cells, "b t c (h p) (w q) -> b (h w) (c t p q)", p=side // mean, q=side // mean
             )

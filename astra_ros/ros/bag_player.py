@@ -28,6 +28,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -49,6 +50,7 @@ from astra_ros.types import NANOSECONDS
 CLOCK_TOPIC = "/clock"
 _DEFAULT_DEPTH = 10
 _PROGRESS_PERIOD_S = 0.5
+_LONGEST_CONFIRMATION_S = 2.0  # of the last messages; a subscriber may hang
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 
@@ -96,6 +98,7 @@ class BagPlayer:
         progress = self._play_lap(report)
         while self._config.loop and not self._stop.is_set():
             progress = self._play_lap(report)
+        self._wait_until_received()
         return progress
 
     def subscriber_counts(self) -> dict[str, int]:
@@ -146,6 +149,14 @@ class BagPlayer:
             if all(self.subscriber_counts().values()):
                 return
             self._stop.wait(0.02)
+
+    def _wait_until_received(self) -> None:
+        """A publisher that goes takes along what a subscriber has not confirmed yet."""
+        if not self._stop.is_set():
+            deadline_s = time.monotonic() + _LONGEST_CONFIRMATION_S
+            for publisher in self._publishers.values():
+                left_s = max(0.0, deadline_s - time.monotonic())
+                publisher.wait_for_all_acked(Duration(nanoseconds=round(left_s * NANOSECONDS)))
 
     def _play_lap(self, report: Callable[[PlaybackProgress], None]) -> PlaybackProgress:
         self._laps += 1
