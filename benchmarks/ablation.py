@@ -257,6 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except subprocess.CalledProcessError as error:
+        print(
+            f"error: {shlex.join(error.cmd)}: expected exit code 0, found {error.returncode}; see what it said and run"
+            " this again",
+            file=sys.stderr,
+        )
+        return 1
     summarised, curves = summary(results), inertia_curves(results)
     how = (
         f"{runs.seeds} seeds, {runs.steps} steps each after {runs.video_steps} of the common video model, "

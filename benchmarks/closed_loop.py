@@ -6,8 +6,8 @@ A simulated robot is a ROS node (camera, joint states, /clock, joint trajectorie
 own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the arm carries its choice
 out. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
 
-Every episode leaves OUT/<task>_<seed>.json; started again, the command does only what is missing. At the end:
-OUT/closed_loop_<task>.json and .md. Several of them may share the work: --first-seed, --episodes.
+Every episode leaves OUT/<task>_<seed>.json; started again, the command does only what is missing, and refuses what other
+settings left. At the end: OUT/closed_loop_<task>.json and .md. Several of them may share the work: --first-seed, --episodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from astra_ros.backends.base import Backend
+from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.cli.progress import ProgressLine
@@ -49,7 +49,7 @@ from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import SetGoal
 from astra_ros.types import ByteArray, FloatArray
 from benchmarks.active_node import active_node
-from benchmarks.closed_loop_summary import report, summary
+from benchmarks.closed_loop_summary import report, require_same, summary
 
 COUNTS = (1, 4, 16, 64)
 PROBED = 16  # candidates that the simulator itself tries, for the oracle and for the ranking
@@ -295,6 +295,12 @@ class LabConfig:
     threads: int
     ranking_steps: int
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every episode depends on, whatever its seed. Raises BundleError."""
+        sha256 = load_bundle(self.bundle).sha256
+        return {"bundle_sha256": sha256, "noise_m": self.noise_m, "ranking_steps": self.ranking_steps}
+
 
 @contextmanager
 def laboratory(config: LabConfig) -> Iterator[Lab]:
@@ -351,19 +357,16 @@ def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
         )
 
 
-def _live(config: LabConfig, files: Mapping[int, Path], num_with_policies: int) -> None:
-    """The episodes of these seeds, each into its file; the first of them compare policies too."""
+def _live(config: LabConfig, files: Mapping[int, Path], compared: Collection[int]) -> None:
+    """The episodes of these seeds, each into its file. compared: those that compare policies too."""
     missing = [seed for seed, file in files.items() if not file.is_file()]
     if not missing:
         return
-    progress, compared = ProgressLine(), list(files)[:num_with_policies]
-    sha256 = load_bundle(config.bundle).sha256
+    progress = ProgressLine()
     with laboratory(config) as lab:
         info = lab.client.info()
         made_with = {
-            "bundle_sha256": sha256,
-            "noise_m": config.noise_m,
-            "ranking_steps": config.ranking_steps,
+            **config.settings,
             "backend": f"{info.backend_version}, {info.precision}, {info.device}, {config.threads} threads",
         }
         for number, seed in enumerate(missing, 1):
@@ -407,7 +410,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then summarise all that is there."""
     options = _parser().parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     files = {seed: options.out / f"{options.task}_{seed}.json" for seed in seeds}
     noise_m = NOISE_M[options.task] if options.noise is None else options.noise
@@ -415,9 +417,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name: getattr(options, name)
         for name in ("out", "bundle", "python", "task", "threads", "ranking_steps")
     }
-    _live(LabConfig(noise_m=noise_m, **shared), files, options.policy_episodes)
-    found = [json.loads(file.read_text()) for file in files.values()]
-    summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
+    config, compared = LabConfig(noise_m=noise_m, **shared), seeds[: options.policy_episodes]
+    try:
+        require_same(files, config.settings, compared)
+        options.out.mkdir(parents=True, exist_ok=True)
+        _live(config, files, compared)
+        found = [json.loads(file.read_text()) for file in files.values()]
+        summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
+    except (OSError, ValueError, BackendError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
     text = report(summarised)
     print(text)
     name = options.out / f"closed_loop_{options.task}"

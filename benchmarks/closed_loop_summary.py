@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,27 @@ from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, Interval, bootst
 from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
+
+
+def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compared: Collection[int]) -> None:
+    """Raises ValueError for an episode, among those that are there, that is not what is asked for.
+
+    files: by seed. compared: seeds whose policies are compared too; that others' are as well does no harm. An older
+    episode, which does not say how many steps ranked, was ranked by all.
+    """
+    for seed, file in files.items():
+        if not file.is_file():
+            continue
+        found = {"ranking_steps": 0, **json.loads(file.read_text())}
+        if wrong := [key for key, value in settings.items() if found.get(key) != value]:
+            key = wrong[0]
+            raise ValueError(
+                f"{file}: {key}: expected {settings[key]}, found {found.get(key)}; take another --out"
+            )
+        if seed in compared and found["is_possible"] and "policies" not in found:
+            raise ValueError(
+                f"{file}: policies: expected some, found none; take another --out or fewer --policy-episodes"
+            )
 
 
 def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header
 
+from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.cli.options import add_json, require_json_folder, write_json
@@ -223,8 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
     add_json(parser)
     options = parser.parse_args(arguments)
-    require_json_folder(options)
-    found = library_times(options.bundle, options.backend, options.runs)
+    try:
+        require_json_folder(options)
+        found = library_times(options.bundle, options.backend, options.runs)
+    except (OSError, ValueError, BackendError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
     found.append(service_overhead(options.bundle, options.backend, options.calls))
     lines = ["| | goal | median | p95 | runs | computed by |", "|---|---|---|---|---|---|"]
     lines += [

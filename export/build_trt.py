@@ -34,6 +34,7 @@ from astra_ros.backends.engines import (
     require_fit,
 )
 from astra_ros.backends.tensorrt_library import Library, open_library
+from astra_ros.cli.options import add_json, require_json_folder
 from export.engine_builder import FIRST_COMPLETE_SM, BuildConfig, EngineBuilder
 from export.engine_weights import SHARED_WEIGHTS_FILE, SharedWeights
 
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.runtime, options.precision, tuple(sorted(set(options.sm))), options.weights_as_inputs
     )
     try:
+        require_json_folder(options)
         folder, engines = build_engines(load_bundle(options.bundle), config, options.out)
         if options.json:
             report = {"folder": str(folder), "seconds": round(perf_counter() - started, 1)}
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the folder of engines goes (default: BUNDLE/engines)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was built as JSON")
+    add_json(parser)
     return parser
 
 

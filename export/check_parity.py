@@ -28,6 +28,7 @@ from astra_ros.backends.engines import checked_engines
 from astra_ros.backends.factory import NAMES, open_backend, precisions
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.cli.options import add_json, require_json_folder
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.history.memory import HistorySlots
@@ -327,9 +328,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--backends", nargs="+", default=NAMES, metavar="NAME", help=f"default: {' '.join(NAMES)}"
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the inputs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    add_json(parser)
     options = parser.parse_args(arguments)
     try:
+        require_json_folder(options)
         parity = compare(load_bundle(options.bundle), options.checkpoint, options.seed, options.backends)
     except (OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)

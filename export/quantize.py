@@ -144,9 +144,9 @@ def _quality(
     done: str,
     on_skip: Callable[[str], None],
 ) -> FloatArray:
-    """PSNR [dB] of the last frame of every prediction; they are long enough to append a chunk."""
+    """PSNR [dB] of the last frame of every prediction; they append a chunk where the bundle allows it."""
     manifest = world_model.manifest
-    horizon = manifest.chunk_len + 1
+    horizon = min(manifest.chunk_len + 1, manifest.max_horizon)
     episodes = long_enough(recordings.read(manifest, names, done), manifest, horizon, on_skip)
     found = [
         psnr(world_model.predict(moment.t0_ns, moment.plan, seed=0).frames[-1:], moment.happened[-1:])

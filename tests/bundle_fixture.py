@@ -56,6 +56,11 @@ def untrained_model(**sizes: Any) -> Checkpoint:
         codec=CodecConfig(latent_channels=4, widths=(16, 40), num_blocks=1),
         denoiser=DenoiserConfig(**{**SIZES, **sizes}),
     )
+    return untrained(config)
+
+
+def untrained(config: ModelConfig) -> Checkpoint:
+    """Random weights everywhere, for both action spaces."""
     torch.manual_seed(0)
     checkpoint = new_checkpoint(config, action_specs())
     for parameter in checkpoint.denoiser.parameters():

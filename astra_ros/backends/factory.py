@@ -32,6 +32,10 @@ class _Kind:
     choice: str = ""
 
 
+class _PrecisionError(BackendError):
+    """The backend is here, but not in the precision that was asked for."""
+
+
 # In the order in which "auto" tries them: fastest first.
 _KINDS = {
     "tensorrt": _Kind("trt", "TensorRtBackend", "tensorrt", "tensorrt"),
@@ -72,16 +76,18 @@ def open_backend(
 
 
 def _first_that_runs(bundle: Bundle, num_threads: int, precision: str) -> Backend:
-    reasons: list[str] = []
+    reasons: dict[str, BackendError | BundleError] = {}
     for name in _KINDS:
         try:
             return _open(name, bundle, num_threads, precision, "auto: the first that runs here")
         except (BackendError, BundleError) as error:
             logger.info("backend %s not taken: %s", name, error)
-            reasons.append(f"{name}: {error}")
+            reasons[name] = error
+    runs_otherwise = any(isinstance(error, _PrecisionError) for error in reasons.values())
+    remedy = "choose precision 'auto'" if runs_otherwise else "pip install onnxruntime"
+    told = "; ".join(f"{name}: {error}" for name, error in reasons.items())
     raise BackendError(
-        f"backend 'auto': expected one of {list(_KINDS)} to run {bundle.root} here, found none; pip install onnxruntime"
-        f" ({'; '.join(reasons)})"
+        f"backend 'auto': expected one of {list(_KINDS)} to run {bundle.root} here, found none; {remedy} ({told})"
     )
 
 
@@ -89,7 +95,7 @@ def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: s
     backend_class, options = _find(name)
     possible = backend_class.precisions(bundle)
     if precision not in ("auto", *possible):
-        raise BackendError(
+        raise _PrecisionError(
             f"precision: expected one of {['auto', *possible]} (what backend {name!r} has here), found {precision!r};"
             " choose 'auto'"
         )

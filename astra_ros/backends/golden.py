@@ -125,18 +125,25 @@ def relative_errors(
     decode to the range of a picture.
     """
     errors = [
-        _rms(found.encoded - expected.encoded) / _rms(expected.encoded),
+        _relative(found.encoded - expected.encoded, expected.encoded),
         *step_errors(found.steps, expected.steps, inputs.noise[:, -1]),
         _rms(found.frames.astype(np.float32) - expected.frames) / 127.5,
     ]
-    finite = [error if np.isfinite(error) else np.inf for error in errors]
-    return dict(zip((*stages(found.steps.shape[1]), "decode"), finite, strict=True))
+    return dict(zip((*stages(found.steps.shape[1]), "decode"), errors, strict=True))
 
 
 def step_errors(found: FloatArray, expected: FloatArray, noise: FloatArray) -> list[float]:
-    """Of every step's samples (chunks, K, ...), relative to how far they are from the noise (chunks, ...) that they began as."""
+    """Of every step's samples (chunks, K, ...), relative to how far they are from the noise (chunks, ...) that they began as.
+
+    Infinite where there is NaN, which `max` may pass over.
+    """
     steps = zip(np.concatenate(found - expected), np.concatenate(expected - noise[:, None]), strict=True)
-    return [_rms(error) / _rms(moved) for error, moved in steps]
+    return [_relative(error, moved) for error, moved in steps]
+
+
+def _relative(error: FloatArray, whole: FloatArray) -> float:
+    ratio = _rms(error) / _rms(whole)
+    return ratio if np.isfinite(ratio) else np.inf
 
 
 def _rms(values: FloatArray) -> float:

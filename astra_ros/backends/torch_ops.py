@@ -37,6 +37,17 @@ def _argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: i
     return x.argmax(axis, bool(keepdims))
 
 
+def _average_pool(
+    x: Tensor, *, kernel_shape: Ints, strides: Ints, pads: Ints, ceil_mode: int = 0, auto_pad: str = "NOTSET",
+    count_include_pad: int = 0,
+) -> Tensor:  # fmt: skip
+    """In two dimensions, without padding, which therefore cannot count."""
+    _require("pads", [*pads], [0, 0, 0, 0])
+    _require("ceil_mode", ceil_mode, 0)
+    _require("auto_pad", auto_pad, "NOTSET")
+    return F.avg_pool2d(x, tuple(kernel_shape), tuple(strides))
+
+
 def _cast(x: Tensor, *, to: int) -> Tensor:
     """To the type of ONNX's number `to`."""
     return x.to(DTYPES[to])
@@ -245,6 +256,7 @@ OPERATORS: dict[str, Operator] = {
     **PLAIN,
     **SHAPED,
     "ArgMax": _argmax,
+    "AveragePool": _average_pool,
     "Cast": _cast,
     "Concat": _concat,
     "Conv": _conv,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -49,35 +48,34 @@ _FRAMES_GOAL = 15.0
 _MEMORY_GOAL_MB = 600.0
 
 
-def ideas(seconds: Mapping[str, Seconds]) -> tuple[IdeaGain, ...]:
-    """Of the subjects that were timed."""
+def ideas(seconds: Mapping[str, Seconds], num_steps: int) -> tuple[IdeaGain, ...]:
+    """Of the subjects that were timed. num_steps: denoising steps of the bundle."""
     timed = [
         IdeaGain(idea, before, after, ratio(seconds[before], seconds[after]))
         for idea, before, after in _IDEAS
         if before in seconds and after in seconds
     ]
-    return (*timed, *_by_formula(seconds))
+    return (*timed, *_by_formula(seconds, num_steps))
 
 
-def _by_formula(seconds: Mapping[str, Seconds]) -> Iterator[IdeaGain]:
+def _by_formula(seconds: Mapping[str, Seconds], num_steps: int) -> Iterator[IdeaGain]:
     """What follows from the times of single graphs."""
-    compared, steps = _stages(COMPARED_ON, seconds)
-    if steps and "fused" in compared:
-        gain = ratio(np.sum(steps, axis=0), compared["fused"])
-        yield IdeaGain("all steps in one graph", f"{len(steps)} graphs", "fused", gain)
-    served, steps = _stages(SERVED, seconds)
-    if steps and "append" in served:
-        append, step = served["append"], steps[0]
+    compared, steps = _stages(COMPARED_ON, seconds), [f"step_{k}" for k in range(num_steps)]
+    if compared.keys() >= {"fused", *steps}:
+        gain = ratio(np.sum([compared[step] for step in steps], axis=0), compared["fused"])
+        yield IdeaGain("all steps in one graph", f"{num_steps} graphs", "fused", gain)
+    served = _stages(SERVED, seconds)
+    if served.keys() >= {"append", "step_0"}:
+        append, step = served["append"], served["step_0"]
         for many, few in _FEWER_STEPS:
             gain = ratio(append + many * step, append + few * step)
             yield IdeaGain("fewer steps, by formula", f"append + {many} steps", f"append + {few} steps", gain)
 
 
-def _stages(runtime: str, seconds: Mapping[str, Seconds]) -> tuple[dict[str, Seconds], list[Seconds]]:
-    """Of one runtime: all graphs by name, and the denoising steps in order."""
+def _stages(runtime: str, seconds: Mapping[str, Seconds]) -> dict[str, Seconds]:
+    """Of one runtime, by graph."""
     prefix = f"stages/{runtime}/"
-    graphs = {name.removeprefix(prefix): own for name, own in seconds.items() if name.startswith(prefix)}
-    return graphs, [own for graph, own in graphs.items() if re.fullmatch(r"step_\d+", graph)]
+    return {name.removeprefix(prefix): own for name, own in seconds.items() if name.startswith(prefix)}
 
 
 def speed_goals(seconds: Mapping[str, Seconds]) -> list[Goal]:

@@ -62,9 +62,12 @@ def gemm_peak(device: str, precision: str) -> str:
 
 
 def probes(num_threads: int) -> Iterator[PeakProbe]:
-    """By torch where it is installed, on a CUDA device too if there is one; else by numpy."""
+    """By torch where it is installed, on a CUDA device too if there is one; else by numpy.
+
+    numpy has its threads from the environment that its process was started with (workers.py).
+    """
     if not find_spec("torch"):
-        yield from _numpy_probes()
+        yield from _numpy_probes(num_threads)
         return
     import torch
 
@@ -127,7 +130,7 @@ def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterat
     yield from _memory(device, read, copy, with_)
 
 
-def _numpy_probes() -> Iterator[PeakProbe]:
+def _numpy_probes(num_threads: int) -> Iterator[PeakProbe]:
     def product(side: int) -> Callable[[], object]:
         left, right = np.random.default_rng(0).random((2, side, side), np.float32)
         out = np.empty_like(left)
@@ -135,7 +138,7 @@ def _numpy_probes() -> Iterator[PeakProbe]:
 
     source = np.ones(_MEMORY_BYTES // 4, np.float32)
     target = np.zeros_like(source)
-    yield _gemm("peaks/cpu/gemm-fp32", product, f"numpy {np.__version__}, all threads of its BLAS")
+    yield _gemm("peaks/cpu/gemm-fp32", product, f"numpy {np.__version__}, {num_threads} threads")
     yield from _memory(
         "cpu", source.sum, lambda: np.copyto(target, source), f"numpy {np.__version__}, 1 thread"
     )

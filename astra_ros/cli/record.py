@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help="topics to record")
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--all", action="store_true", help="record every topic")
+    parser.add_argument("--all", action="store_true", help="record every topic but hidden ones")
     parser.add_argument(
         "--contract", type=Path, metavar="BUNDLE", help="record what the model of this bundle learns from"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -40,7 +40,7 @@ from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
-from astra_ros.training.mix import as_begun, open_sets
+from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
@@ -63,14 +63,16 @@ class TrainingRun:
         self._codec_folder = config.codec_folder(out)
         self._start = load_checkpoint(Path(config.start_from)) if config.start_from else None
         self._log = out / "log.jsonl" if fabric.is_global_zero else None
+        self._earlier = with_earlier({}, *_earlier_data(config))
+        sets = open_sets(config.data, self._size)
+        _require_same_actions(sets, self._known_actions)
+        # Only what can be trained binds the folder.
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
         require_same_run(out / "run.json", identity)
-        self._earlier = with_earlier({}, *_earlier_data(config))
         self._sets = [
             replace(one, held_out=unseen(one.dataset.name, one.held_out, self._earlier))
-            for one in as_begun(open_sets(config.data, self._size), out / "split.json", fabric.print)
+            for one in as_begun(sets, out / "split.json", fabric.print)
         ]
-        self._require_same_actions(self._known_actions)
         self._samples = TrainingSamples(self._sets, self._size, self._model.step_dt, out / "strips")
         self._encoded: list[EncodedSet] = []
         self._skipped: dict[str, int] = {}
@@ -155,7 +157,7 @@ class TrainingRun:
         fields = {space: spec.to_json() for space, spec in fitted.items()}
         begun = begun_with(self._out / "actions.json", fields)
         specs = {space: ActionSpec.from_json(spec) for space, spec in begun.items()}
-        self._require_same_actions(specs)
+        _require_same_actions(self._sets, specs)
         return specs
 
     def _train(
@@ -197,11 +199,6 @@ class TrainingRun:
     def _known_actions(self) -> dict[str, ActionSpec]:
         """Of the model that is started from; what is known keeps its meaning."""
         return self._start.actions if self._start is not None else {}
-
-    def _require_same_actions(self, known: Mapping[str, ActionSpec]) -> None:
-        for dataset in (one.dataset for one in self._sets):
-            if (spec := known.get(dataset.schema.space)) is not None:
-                require_same(dataset.path, dataset.schema, spec)
 
     def _provenance(self) -> dict[str, Any]:
         """Where the model comes from."""
@@ -253,6 +250,12 @@ class TrainingRun:
 
     def _draw_curves(self) -> None:
         draw_curves(self._out / "log.jsonl", self._out / "curves.png")
+
+
+def _require_same_actions(sets: Sequence[TrainingSet], known: Mapping[str, ActionSpec]) -> None:
+    for dataset in (one.dataset for one in sets):
+        if (spec := known.get(dataset.schema.space)) is not None:
+            require_same(dataset.path, dataset.schema, spec)
 
 
 def _earlier_data(config: TrainConfig) -> list[dict[str, Any]]:

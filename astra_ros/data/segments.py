@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
@@ -64,9 +64,10 @@ class SegmentConfig:
     just_started: share with a single remembered frame. short_history: share that began some random time ago.
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
-    elsewhere: share of an arm's segments that are set before another background, so that what stands still is copied
-    whatever it shows. varied: share of segments seen in another light and, but for arms, whose joints say where in the
-    picture they are, from a camera that is mounted a little differently.
+    elsewhere: share of an arm's segments that are set before a picture of another action space, where there is one, so that
+    what stands still is copied whatever it shows; a picture of its own would leave a second arm there that never moves.
+    varied: share of segments seen in another light and, but for arms, whose joints say where in the picture they are, from a
+    camera that is mounted a little differently.
     """
 
     chunk_len: int = 8
@@ -76,6 +77,11 @@ class SegmentConfig:
     imagined: float = 0.3
     elsewhere: float = 0.0
     varied: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, share in asdict(self).items():
+            if name != "chunk_len" and not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name}: expected a share, 0 to 1, found {share}")
 
 
 def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:
@@ -115,8 +121,12 @@ class SegmentSampler:
                 f"episodes: expected some longer than {config.chunk_len} model steps, found none"
             )
         self._probabilities = weights / weights.sum()
+        own = np.array([source.spec.space for source in sources])
+        self._others = {space: weights * (own != space) for space in spaces}
         self._backgrounds = [
-            _background(source) if config.elsewhere and source.spec.modality == "arm" else None
+            _background(source)
+            if config.elsewhere and source.spec.modality == "arm" and self._others[source.spec.space].any()
+            else None
             for source in sources
         ]
 
@@ -157,11 +167,12 @@ class SegmentSampler:
         )
 
     def _elsewhere(self, index: int, rng: np.random.Generator) -> FloatArray:
-        """(c, h, w), the same for all frames: from the camera's own background to any frame of another recording."""
+        """(c, h, w), the same for all frames: from the camera's own background to any frame of another action space."""
         own = self._backgrounds[index]
         if own is None or rng.random() >= self._config.elsewhere:
             return np.zeros(1, np.float32)
-        other = self._sources[int(rng.choice(len(self._sources), p=self._probabilities))].latents
+        others = self._others[self._sources[index].spec.space]
+        other = self._sources[int(rng.choice(len(others), p=others / others.sum()))].latents
         found: FloatArray = other[int(rng.integers(len(other)))].astype(np.float32) - own
         return found
 

@@ -1,4 +1,4 @@
-"""Whether a dataset suits a model: the same actions, and episodes that the model was not trained on."""
+"""Whether datasets suit a model and each other: the same actions, names of their own, episodes that it was not trained on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.data.lerobot import Dataset
 from astra_ros.data.schema import ActionSchema
+
+
+def require_own_name(dataset: Dataset, others: Sequence[Dataset]) -> None:
+    """Held-out episodes, latents and results go by a dataset's name. Raises ValueError for one that another has too."""
+    for other in others:
+        if other.name == dataset.name:
+            raise ValueError(
+                f"{dataset.path}: name: expected one of its own, found {dataset.name}, which {other.path} has too; import one"
+                ' into a folder of another name (or change "name" in its meta/astra.json)'
+            )
 
 
 def require_same(folder: Path, schema: ActionSchema, spec: ActionSpec) -> None:

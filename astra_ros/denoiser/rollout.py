@@ -81,17 +81,19 @@ def stream_rollout(
     newest = blocks_after(length)[0].slots[0]
     device = memory.latents.device
     told = torch.full((len(plan),), settings.history_sigma, device=device)
-    cache, _ = denoiser.remember(_history(memory, spec, index, settings, generator), told)
+    history = _history(memory, spec, index, settings, generator)
+    cache, _ = denoiser.remember(history, told)
     for actions in _chunks(plan, length):
         features = _features(
             [chunk_features(spec, *rows) for rows in zip(actions, memory.actions[:, -1], strict=True)], device
         )
-        predict = _Predictor(denoiser, cache, memory, features, index, settings)
+        predict = _Predictor(denoiser, cache, history.latents[:, -1], features, index, settings)
         noise = torch.randn(len(plan), length, *memory.latents.shape[2:], generator=generator).to(device)
         latents = sample(predict, noise, sigmas)
         yield latents
         memory = memory.moved_on(latents, actions)
-        cache = denoiser.append(cache, _history(memory, spec, index, settings, generator, newest), told)
+        history = _history(memory, spec, index, settings, generator, newest)
+        cache = denoiser.append(cache, history, told)
 
 
 class _Predictor:
@@ -101,17 +103,19 @@ class _Predictor:
         self,
         denoiser: Denoiser,
         cache: Cache,
-        memory: Memory,
+        last: Tensor,
         features: Tensor,
         index: int,
         settings: RolloutSettings,
     ) -> None:
         self._denoiser, self._cache, self._guidance = denoiser, cache, settings.guidance
+        sigma = settings.history_sigma
         self._chunk = Chunk(
             noisy=torch.empty(0),
-            last=memory.latents[:, -1],
+            last=last,
             actions=features,
             space=torch.full((len(features),), index, device=features.device),
+            last_sigma=torch.full((len(features),), sigma, device=features.device) if sigma else None,
         )
 
     def __call__(self, noisy: Tensor, sigma: float) -> Tensor:

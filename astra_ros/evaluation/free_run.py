@@ -61,7 +61,7 @@ def free_run(
     model: Predictor, data: HeldOutData, seconds: float, every_s: float, seed: int
 ) -> tuple[FreeRun, ByteArray]:
     """Roll out from the start of the longest recording. Returns the verdict, and observed and shown frames (n, h, w, 3)."""
-    steps, every = round(seconds * data.second), round(every_s * data.second)
+    steps, every = (max(1, round(length * data.second)) for length in (seconds, every_s))
     index = int(np.argmax([len(episode.pixels) for episode in data.episodes]))
     longest = replace(data, episodes=(data.episodes[index],), latents=(data.latents[index],))
     if not longest.longest_horizon():

@@ -14,7 +14,7 @@ from astra_ros.data.episode import Episode
 from astra_ros.data.held_out import HeldOut, Split
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.schema import EpisodeError
-from astra_ros.data.suitability import require_same, require_unseen
+from astra_ros.data.suitability import require_own_name, require_same, require_unseen
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.evaluation.scenes import HeldOutData, UnsuitableDataError, at_model_rate, held_out_data
 
@@ -36,26 +36,33 @@ def open_sources(
 ) -> list[Source]:
     """Datasets that the checkpoint can be judged on; `space`: those of one action space only.
 
-    Raises ValueError, one line, when none is left, when a dataset's actions are not the checkpoint's, or when an episode
-    was trained on.
+    Raises ValueError, one line, when none is left, when two have one name, when a dataset's actions are not the
+    checkpoint's, or when an episode was trained on.
     """
-    opened = [Dataset.open(folder) for folder in folders]
-    if space is not None:
-        opened = [dataset for dataset in opened if dataset.schema.space == space]
+    opened: list[Dataset] = []
+    for dataset in map(Dataset.open, folders):
+        if space in (None, dataset.schema.space):
+            require_own_name(dataset, opened)
+            opened.append(dataset)
     if not opened:
         raise ValueError(
             f"--data: expected datasets{f' of the action space {space}' if space else ''}, found none"
         )
     sources = [Source(dataset, held_out.split(dataset.name, dataset.episode_names)) for dataset in opened]
     for source in sources:
-        if source.space not in checkpoint.actions:
-            raise ValueError(
-                f"{source.dataset.path}: space: expected one of the checkpoint's, {', '.join(checkpoint.actions)}, "
-                f"found {source.space}; leave this dataset out"
-            )
-        require_same(source.dataset.path, source.dataset.schema, checkpoint.actions[source.space])
-        require_unseen(source.dataset.name, source.split.held_out, checkpoint.provenance)
+        require_suitable(source, checkpoint)
     return sources
+
+
+def require_suitable(source: Source, checkpoint: Checkpoint) -> None:
+    """Raises ValueError unless the checkpoint acts as the dataset's robot does and has not seen what is held out."""
+    if source.space not in checkpoint.actions:
+        raise ValueError(
+            f"{source.dataset.path}: space: expected one of the checkpoint's, {', '.join(checkpoint.actions)}, "
+            f"found {source.space}; leave this dataset out"
+        )
+    require_same(source.dataset.path, source.dataset.schema, checkpoint.actions[source.space])
+    require_unseen(source.dataset.name, source.split.held_out, checkpoint.provenance)
 
 
 def load_held_out(
@@ -78,13 +85,22 @@ def load_held_out(
 def training_episodes(
     source: Source, checkpoint: Checkpoint, max_frames: int, report: Callable[[str], None]
 ) -> list[Episode]:
-    """Episodes that are trained on, at the model's rate, their pictures after the codec; about `max_frames` frames."""
+    """Episodes that are trained on, at the model's rate, their pictures after the codec; about `max_frames` frames.
+
+    Raises UnsuitableDataError for none.
+    """
     names = source.split.training
     lengths = [source.dataset.num_frames(name) for name in names]
     spec = checkpoint.actions[source.space]
     frames = sum(lengths) / max(1.0, source.dataset.fps * spec.step_dt)
     count = max(1, round(len(names) * min(1.0, max_frames / max(frames, 1.0))))
-    episodes, _ = _read(source, names, checkpoint, count, report)
+    episodes, bad = _read(source, names, checkpoint, count, report)
+    if not episodes:
+        found = bad[0] if bad else "all of it is held out"
+        raise UnsuitableDataError(
+            f"{source.dataset.path}: expected training episodes for the judge to learn from, found none: {found}; "
+            "hold out fewer, or leave this dataset out"
+        )
     stepped = [at_model_rate(episode, spec) for episode in episodes]
     passed = []
     for number, episode in enumerate(stepped, 1):

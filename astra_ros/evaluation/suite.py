@@ -35,7 +35,7 @@ from astra_ros.evaluation.scenes import HeldOutData, UnsuitableDataError
 from astra_ros.evaluation.similarity import PerceptualDistance
 from astra_ros.evaluation.sources import Source, load_held_out, training_episodes
 from astra_ros.evaluation.step_curve import step_curve
-from astra_ros.types import ByteArray
+from astra_ros.types import ByteArray, FloatArray
 
 LONG_SECONDS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
 LONG_CHUNKS = 10  # the long horizon, in chunks: ten times what is trained
@@ -106,16 +106,11 @@ class Suite:
     def router(self) -> tuple[RoutingReport, dict[str, Load]]:
         """By modality, and each action space's load."""
         rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        spaces: dict[str, Load] = {}
-        for source, data in self._loaded():
-            found = routed(
-                self._checkpoint, source.space, data.scenes(data.second, self._config.router_windows)
-            )
-            rows.setdefault(data.spec.modality, []).append(found)
-            spaces[data.name] = load(*found)
-        return routing_report(
-            {name: load(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in rows.items()}
-        ), spaces
+        judged = self._each(self._routed)
+        for one in judged:
+            rows.setdefault(one.modality, []).append(one.result)
+        loads = {name: load(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in rows.items()}
+        return routing_report(loads), {one.name: load(*one.result) for one in judged}
 
     def _held_out(self, source: Source, data: HeldOutData) -> HeldOutResult:
         config, second, step_dt = self._config, data.second, data.spec.step_dt
@@ -170,6 +165,10 @@ class Suite:
         return StepsResult(
             *step_curve(self._model(source), (teacher, TEACHER_STEPS), scenes, self._metrics, self._report)
         )
+
+    def _routed(self, source: Source, data: HeldOutData) -> tuple[FloatArray, np.ndarray]:
+        scenes = data.scenes(data.second, self._config.router_windows)
+        return routed(self._checkpoint, source.space, scenes)
 
     @cached_property
     def _metrics(self) -> dict[str, Metric]:

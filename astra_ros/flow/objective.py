@@ -21,6 +21,10 @@ class SigmaSamplerConfig:
     served: tuple[float, ...] = (1.0, 0.75)
     served_share: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not self.served:
+            raise ValueError("served: expected one noise level or more, found none")
+
 
 def sample_sigmas(batch: int, config: SigmaSamplerConfig, generator: torch.Generator) -> Tensor:
     """(b,) noise levels in (0, 1]."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +89,15 @@ class Answer:
         return cls(np.zeros(count, np.bool_), nan, nan, nan, np.array([], np.intp), (), is_complete=False)
 
 
+# Works on a group of plans, and yields as `Evaluation._pieces` does, between its chunks.
+_Finish: TypeAlias = Callable[[npt.NDArray[np.intp]], Iterator[float]]
+
+
 class Evaluation:
-    """The work on one question. `run` does it; `answer` is the best so far, at any time."""
+    """The work on one question. `run` does it; `answer` is the best so far, at any time.
+
+    is_complete: the last chunk is done.
+    """
 
     def __init__(self, candidates: Candidates, past: Past, question: Question) -> None:
         self._candidates = candidates
@@ -99,7 +107,7 @@ class Evaluation:
         self._evaluated = np.zeros(count, np.bool_)
         self._distance, self._uncertainty = np.full((2, count), np.nan, np.float32)
         self._best: dict[int, Future] = {}
-        self._is_complete = False
+        self.is_complete = False
 
     @property
     def num_done(self) -> int:
@@ -116,12 +124,12 @@ class Evaluation:
         if deadline_s is not None and since_s >= deadline_s:
             return
         for longer in self._pieces():
+            self.is_complete = not longer
             yield
             now_s = time.monotonic()
             longest_s, since_s = longer * max(longest_s, now_s - since_s), now_s
             if deadline_s is not None and now_s + longest_s > deadline_s:
                 return
-        self._is_complete = True
 
     def answer(self) -> Answer:
         scores, ranking = self._scores(), self._ranking()
@@ -132,7 +140,7 @@ class Evaluation:
             uncertainty=self._uncertainty.copy(),
             ranking=ranking,
             futures=tuple(self._best[plan] for plan in ranking[: self._question.top_k].tolist()),
-            is_complete=self._is_complete,
+            is_complete=self.is_complete,
         )
 
     def _pieces(self) -> Iterator[float]:
@@ -144,18 +152,24 @@ class Evaluation:
             latents = yield from self._roll_out(group, 0, question.num_steps)
             uncertainty = yield from self._spread(group, latents, samples)
             self._record(group, latents, uncertainty)
-            is_last = group[-1] + 1 == len(question.plans)
-            yield self._after_scores(samples) if is_last else 1.0
-        if self._num_steps < self._candidates.num_steps:
-            yield from self._denoise_best()
-        if samples < question.num_samples:
-            yield from self._add_uncertainty()
+            if group[-1] + 1 < len(question.plans):
+                yield 1.0
+        left = self._finishing(samples)
+        yield self._candidates.num_steps / self._num_steps if left else 0.0
+        for num_done, (finish, group) in enumerate(left, 1):
+            yield from finish(group)
+            yield float(num_done < len(left))
 
-    def _after_scores(self, samples: int) -> float:
-        """As `_pieces` yields: what is left to do for the futures that are going to be returned."""
-        steps = self._candidates.num_steps
-        is_left = self._num_steps < steps or samples < self._question.num_samples
-        return steps / self._num_steps if is_left and self._best else 0.0
+    def _finishing(self, samples: int) -> list[tuple[_Finish, npt.NDArray[np.intp]]]:
+        """What is left to do after the scores, for groups of the futures that are going to be returned."""
+        batch, best = self._candidates.largest_batch, np.array(sorted(self._best), np.intp)
+        groups = [best[start : start + batch] for start in range(0, len(best), batch)]
+        work: list[_Finish] = []
+        if self._num_steps < self._candidates.num_steps:
+            work.append(self._denoise)
+        if samples < self._question.num_samples:
+            work.append(self._add_uncertainty)
+        return [(finish, group) for finish in work for group in groups]
 
     @property
     def _num_steps(self) -> int:
@@ -163,34 +177,24 @@ class Evaluation:
         every = self._candidates.num_steps
         return min(self._question.num_steps or every, every)
 
-    def _denoise_best(self) -> Iterator[float]:
-        """In all steps, the futures that are going to be returned; their scores stay comparable with the others'."""
-        for group in self._best_groups():
-            latents = yield from self._roll_out(group, 0)
-            distances = self._distances(latents)
-            for plan, whole, distance in zip(group.tolist(), latents, distances, strict=True):
-                self._best[plan] = replace(
-                    self._best[plan],
-                    num_steps=self._candidates.num_steps,
-                    latents=whole,
-                    goal_distance=distance,
-                )
-            yield 1.0
+    def _denoise(self, group: npt.NDArray[np.intp]) -> Iterator[float]:
+        """In all steps; the scores stay comparable with the others'."""
+        latents = yield from self._roll_out(group, 0)
+        distances = self._distances(latents)
+        for plan, whole, distance in zip(group.tolist(), latents, distances, strict=True):
+            self._best[plan] = replace(
+                self._best[plan],
+                num_steps=self._candidates.num_steps,
+                latents=whole,
+                goal_distance=distance,
+            )
 
-    def _add_uncertainty(self) -> Iterator[float]:
-        """To the futures that are going to be returned."""
-        for group in self._best_groups():
-            latents = np.stack([self._best[plan].latents for plan in group.tolist()])
-            uncertainty = yield from self._spread(group, latents, self._question.num_samples)
-            self._uncertainty[group] = uncertainty.mean(axis=1)
-            for plan, per_frame in zip(group.tolist(), uncertainty, strict=True):
-                self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
-            yield 1.0
-
-    def _best_groups(self) -> list[npt.NDArray[np.intp]]:
-        """The futures that are going to be returned, as many together as one run takes."""
-        batch, best = self._candidates.largest_batch, np.array(sorted(self._best), np.intp)
-        return [best[start : start + batch] for start in range(0, len(best), batch)]
+    def _add_uncertainty(self, group: npt.NDArray[np.intp]) -> Iterator[float]:
+        latents = np.stack([self._best[plan].latents for plan in group.tolist()])
+        uncertainty = yield from self._spread(group, latents, self._question.num_samples)
+        self._uncertainty[group] = uncertainty.mean(axis=1)
+        for plan, per_frame in zip(group.tolist(), uncertainty, strict=True):
+            self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
 
     def _roll_out(
         self, group: npt.NDArray[np.intp], sample: int, num_steps: int = 0

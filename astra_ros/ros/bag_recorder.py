@@ -1,22 +1,25 @@
 """Records topics as they come, without decoding them, into a rosbag2 folder.
 
 Topics are found while recording, so it may be started before their publishers. Each subscription takes the best QoS
-that every publisher of the topic can serve.
+that every publisher of the topic can serve; when a publisher comes that cannot, it is made anew.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.validate_topic_name import validate_topic_name
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from astra_ros.data.bag import BagError, BagWriter
@@ -28,6 +31,7 @@ _DISCOVERY_PERIOD_S = 0.1
 _SPIN_S = 0.1
 _PROGRESS_PERIOD_S = 0.5
 _DRAIN_S = 1.0
+_PREDICTION = "astra_ros/msg/PredictedFuture"
 _QUEUE_DEPTH = 100  # messages that may wait while a chunk is compressed
 _MAX_TIME = QosTime(sec=9223372036, nsec=854775807)
 
@@ -69,7 +73,8 @@ class TopicTally:
 class BagRecorder:
     """Subscribes through a node and writes from its executor's thread, which is the only one to touch the writer.
 
-    topics: names to record; all topics when both this and `types` are empty. types: record every topic of these types.
+    topics: names to record; all topics but hidden ones when both this and `types` are empty. types: record every topic of
+    these types but the previews of world models.
     on_arrival: also told of every message, after it is written.
     """
 
@@ -85,6 +90,7 @@ class BagRecorder:
         self._topics = frozenset(node.resolve_topic_name(topic) for topic in topics)
         self._types = frozenset(types)
         self._refused: set[str] = set()
+        self._subscriptions: dict[str, Subscription] = {}
         self.tallies: dict[str, TopicTally] = {}
         self._discover()
         self._timer = node.create_timer(_DISCOVERY_PERIOD_S, self._discover)
@@ -108,16 +114,23 @@ class BagRecorder:
         return self.tallies[topic].messages if topic in self.tallies else 0
 
     def _discover(self) -> None:
-        for topic, types in self._node.get_topic_names_and_types():
-            if topic not in self.tallies and topic not in self._refused and self._is_wanted(topic, types):
-                publishers = self._node.get_publishers_info_by_topic(topic)
-                if publishers:
-                    self._subscribe(topic, types, publishers)
+        found = dict(self._node.get_topic_names_and_types())
+        for topic in found:
+            if topic in self._refused or not self._is_wanted(topic, found):
+                continue
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if topic in self._subscriptions:
+                self._weaken(topic, publishers)
+            elif publishers:
+                self._subscribe(topic, found[topic], publishers)
 
-    def _is_wanted(self, topic: str, types: Sequence[str]) -> bool:
-        if self._topics or self._types:
-            return topic in self._topics or not self._types.isdisjoint(types)
-        return True
+    def _is_wanted(self, topic: str, found: Mapping[str, Sequence[str]]) -> bool:
+        """found: types of all topics."""
+        if topic in self._topics:
+            return True
+        if self._types:
+            return not self._types.isdisjoint(found[topic]) and not _is_preview(topic, found)
+        return not self._topics and not any(token.startswith("_") for token in topic.split("/"))
 
     def _subscribe(self, topic: str, types: Sequence[str], publishers: Sequence[TopicEndpointInfo]) -> None:
         type_name = types[0]
@@ -133,6 +146,10 @@ class BagRecorder:
             self._node.get_logger().warning(f"{topic} is not recorded: {error}")
             return
         self.tallies[topic] = TopicTally(type_name)
+        self._listen(topic, cls, subscription_qos(publishers))
+
+    def _listen(self, topic: str, cls: Any, profile: QoSProfile) -> None:
+        type_name = self.tallies[topic].type
 
         def receive(raw: bytes, info: dict[str, int]) -> None:  # rclpy counts the arguments
             self._receive(
@@ -140,7 +157,17 @@ class BagRecorder:
             )
 
         callback: Callable[..., None] = receive
-        self._node.create_subscription(cls, topic, callback, subscription_qos(publishers), raw=True)
+        self._subscriptions[topic] = self._node.create_subscription(cls, topic, callback, profile, raw=True)
+
+    def _weaken(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
+        """Where a publisher came that the subscription cannot hear; what is sent until the new one is matched is lost."""
+        before = self._subscriptions[topic]
+        profile = subscription_qos([*publishers, before])
+        if _strength(profile) == _strength(before.qos_profile):
+            return
+        profile.durability = QoSDurabilityPolicy.VOLATILE  # what is latched was received before
+        self._node.destroy_subscription(before)
+        self._listen(topic, before.msg_type, profile)
 
     def _receive(self, arrival: Arrival) -> None:
         self._writer.write_raw(arrival.topic, arrival.type, arrival.raw, arrival.received_ns)
@@ -169,11 +196,17 @@ class Recorded:
 
 
 def record_bag(config: RecorderConfig, on_progress: Callable[[Recorded], None]) -> Recorded:
-    """Record as a program of its own, for the duration or until Ctrl-C; the bag is whole either way."""
-    with ros_session() as stop, BagWriter(config.out) as writer:
-        node = rclpy.create_node("bag_recorder")
-        recorder = BagRecorder(node, writer, config.topics, config.types)
-        return _record(node, recorder, config.duration_s, stop, on_progress)
+    """Record as a program of its own, for the duration or until Ctrl-C; the bag is whole either way.
+
+    Raises ValueError for a name that is no topic's.
+    """
+    with ros_session() as stop:
+        for topic in config.topics:
+            validate_topic_name(topic)  # before there is a folder
+        with BagWriter(config.out) as writer:
+            node = rclpy.create_node("bag_recorder")
+            recorder = BagRecorder(node, writer, config.topics, config.types)
+            return _record(node, recorder, config.duration_s, stop, on_progress)
 
 
 def _record(
@@ -195,12 +228,18 @@ def _record(
     return Recorded(time.monotonic() - began_s, recorder.tallies, recorder.missing())
 
 
-def subscription_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
+def _is_preview(topic: str, found: Mapping[str, Sequence[str]]) -> bool:
+    """What a world model draws is no camera's."""
+    node = topic.removesuffix("/preview/image")
+    return _PREDICTION in found.get(f"{node}/predicted_future", ())
+
+
+def subscription_qos(endpoints: Sequence[TopicEndpointInfo | Subscription]) -> QoSProfile:
     """The strongest profile that matches every publisher: one best-effort publisher makes it best effort.
 
-    Best effort and volatile, which matches any, while there is no publisher.
+    Best effort and volatile, which matches any, while there is no publisher. A subscription among them: no stronger than that.
     """
-    profiles = [publisher.qos_profile for publisher in publishers]
+    profiles = [endpoint.qos_profile for endpoint in endpoints]
     reliable = bool(profiles) and all(
         profile.reliability is QoSReliabilityPolicy.RELIABLE for profile in profiles
     )
@@ -212,6 +251,10 @@ def subscription_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
         reliability=QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT,
         durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
     )
+
+
+def _strength(profile: QoSProfile) -> tuple[QoSReliabilityPolicy, QoSDurabilityPolicy]:
+    return profile.reliability, profile.durability
 
 
 def _offered(profile: QoSProfile) -> Qos:

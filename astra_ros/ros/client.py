@@ -27,6 +27,9 @@ from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS, FloatArray
 
+# After its deadline an answer may still be on its way.
+_PATIENCE_S = 60.0
+
 Reply: TypeAlias = EvaluateActions.Response
 
 
@@ -105,14 +108,24 @@ class WorldModelClient:
         done = Event()
         future = self._service.call_async(request)
         future.add_done_callback(lambda _future: done.set())
-        # Without a deadline an answer takes as long as it takes; a node that has died must not hold the caller for ever.
-        patience_s, began_s = deadline_s + 60.0, time.monotonic()
+        began_s = time.monotonic()
         while not done.wait(0.1):
-            if time.monotonic() - began_s > patience_s or not self._node.context.ok():
+            if line := self._no_answer(deadline_s, time.monotonic() - began_s):
                 self._service.remove_pending_request(future)
-                raise WorldModelError(f"{self._name}: expected an answer within {patience_s:g} s, found none")
+                raise WorldModelError(f"{self._name}: {line}")
         reply: Reply = future.result()
         return reply
+
+    def _no_answer(self, deadline_s: float, waited_s: float) -> str:
+        """Why there will be none; empty: it may come. Without a deadline it takes as long as it takes."""
+        if not self._node.context.ok():
+            return "no answer came before this program was told to end"
+        if not self._service.service_is_ready():
+            return "expected an answer, found the node gone meanwhile; start it again"
+        patience_s = deadline_s + _PATIENCE_S
+        if deadline_s and waited_s > patience_s:
+            return f"expected an answer within {patience_s:g} s, found none"
+        return ""
 
     def _on_info(self, message: ModelInfo) -> None:
         self._info = message

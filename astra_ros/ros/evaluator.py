@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,31 +96,22 @@ class Evaluator:
             if evaluation.num_done != num_done:
                 num_done = evaluation.num_done
                 ticket.report(Progress(num_done, len(commands), *evaluation.best()))
-            if ticket.ending:
+            # A live prediction may take far longer than a chunk: it comes first only while there is more to evaluate.
+            if ticket.ending or evaluation.is_complete:
                 break
             yield
             resumed_s = time.monotonic()
         answer = evaluation.answer()
-        status, line = ticket.ending or (
-            (Status.OK, "") if answer.is_complete else (Status.PARTIAL, _TOO_LATE)
-        )
-        if status is Status.STALE_OBSERVATION:
-            raise QueryRefusal(status, line)
         timing = Timing(age_s, preprocess_s, inference_s, 0.0, 0.0)
         judged = _Judged(query, match, commands, timing, novelty)
-        futures = []
-        for future in answer.futures:
-            if not self._is_time_for(query, len(future.latents)):
-                if status is Status.OK:
-                    status, line = Status.PARTIAL, _TOO_LATE_TO_DECODE
-                self._frame_s /= 2  # or one that took long once would keep all later ones from being decoded
-                break
-            futures.append(self._message(future, answer, judged, config))
-            yield
+        futures = yield from self._messages(ticket, answer, judged, config)
+        status, line = ticket.ending or _outcome(answer, len(futures))
+        if status is Status.STALE_OBSERVATION:
+            raise QueryRefusal(status, line)
         latency_s = time.monotonic() - query.received_s
         observed = observation_flags(age_s, novelty, config)
         flags = tuple(one.flags | observed for one in commands)
-        ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, tuple(futures), latency_s, flags))
+        ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, futures, latency_s, flags))
 
     def _require_recent(self, match: Match | None, config: NodeConfig) -> tuple[Match, float]:
         """The observation and its age [s]."""
@@ -171,6 +162,22 @@ class Evaluator:
         needed_s = _num_frames(query, horizon) * self._frame_s
         return not needed_s or query.deadline_s is None or time.monotonic() + needed_s <= query.deadline_s
 
+    def _messages(
+        self, ticket: Ticket, answer: Answer, judged: _Judged, config: NodeConfig
+    ) -> Generator[None, None, tuple[PredictedFuture, ...]]:
+        """Of the futures that there is time to decode. What must end now has the frames of the best one."""
+        query, messages = judged.query, list[PredictedFuture]()
+        for future in answer.futures:
+            if _num_frames(query, len(future.latents)):
+                yield
+                if messages and ticket.ending:
+                    break
+            if not self._is_time_for(query, len(future.latents)):
+                self._frame_s /= 2  # or one that took long once would keep all later ones from being decoded
+                break
+            messages.append(self._message(future, answer, judged, config))
+        return tuple(messages)
+
     def _message(
         self, future: Future, answer: Answer, judged: _Judged, config: NodeConfig
     ) -> PredictedFuture:
@@ -196,6 +203,15 @@ def _decoding_s(model: WorldModel) -> float:
     shape, started_s = model.manifest.latents, time.monotonic()
     model.backend.decode(np.zeros((1, shape.channels, shape.height, shape.width), np.float32))
     return time.monotonic() - started_s
+
+
+def _outcome(answer: Answer, num_futures: int) -> tuple[Status, str]:
+    """num_futures: that are in the reply."""
+    if not answer.is_complete:
+        return Status.PARTIAL, _TOO_LATE
+    if num_futures < len(answer.futures):
+        return Status.PARTIAL, _TOO_LATE_TO_DECODE
+    return Status.OK, ""
 
 
 def _num_frames(query: Query, horizon: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-CAMERA = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA = ("sensor_msgs/msg/Image", _COMPRESSED)
 JOINTS = ("sensor_msgs/msg/JointState",)
 PLAN = ("astra_ros/msg/ActionSequence", "trajectory_msgs/msg/JointTrajectory")
 _LEVELS = {DiagnosticStatus.OK: "OK", DiagnosticStatus.WARN: "WARN", DiagnosticStatus.ERROR: "ERROR"}
@@ -80,14 +81,12 @@ def state_gate(node: str, state: str, status: DiagnosticStatus | None) -> Gate:
     return Gate("state", f"{state or 'no answer'}{reason}", "look at the node's log, and start it again")
 
 
-def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -> Gate:
-    """One subscription of the node. candidates: other topics of the same kind."""
+def input_gate(name: str, topic: TopicFacts | None, candidates: Mapping[str, str]) -> Gate:
+    """One subscription of the node. candidates: other topics of the same kind, and their types."""
     if topic is None:
         return Gate(name, "the node does not subscribe yet", "configure the node first")
     if not topic.publishers:
-        others = f"; topics of that kind: {', '.join(candidates)}" if candidates else ""
-        fix = f"start its publisher, or remap the node's input to another topic{others}"
-        return Gate(name, f"nobody publishes {topic.name} ({topic.type})", fix)
+        return Gate(name, f"nobody publishes {topic.name} ({topic.type})", _fix_of_absence(topic, candidates))
     if topic.incompatible:
         fix = f"start the node with qos_overrides.{topic.name}.subscription.* in its params_file, or change the publisher's QoS"
         return Gate(name, f"{topic.name}: {topic.incompatible}", fix)
@@ -98,6 +97,18 @@ def input_gate(name: str, topic: TopicFacts | None, candidates: Sequence[str]) -
     return Gate(name, f"{topic.name}: {topic.flow}")
 
 
+def _fix_of_absence(topic: TopicFacts, candidates: Mapping[str, str]) -> str:
+    same = [name for name, type_name in candidates.items() if type_name == topic.type]
+    if not same and candidates:
+        transport = "raw" if topic.type == _COMPRESSED else "compressed"
+        return (
+            f"start its publisher, or set image_transport:={transport} for {', '.join(candidates)}, and remap image:= to it"
+            " (without /compressed)"
+        )
+    others = f"; topics of that kind: {', '.join(same)}" if same else ""
+    return f"start its publisher, or remap the node's input to another topic{others}"
+
+
 def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
     """Plans may be rare or missing; a publisher of them must match. topics: all that a plan may come on."""
     published = [topic for topic in topics if topic.publishers]
@@ -105,7 +116,7 @@ def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
         return Gate("plan", "nobody publishes one: predictions are for holding still")
     for topic in published:
         if topic.incompatible:
-            return input_gate("plan", topic, ())
+            return input_gate("plan", topic, {})
     return Gate("plan", ", ".join(f"{topic.name}: {topic.flow}" for topic in published))
 
 

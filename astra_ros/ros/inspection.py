@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from threading import Event
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -29,16 +30,16 @@ _DISCOVERY_S = 5.0
 
 def inspect_node(name: str, seconds: float) -> Inspection:
     """Look at the node of that full name, for `seconds` once it is found."""
-    with ros_session():
+    with ros_session() as stop:
         node = rclpy.create_node("astra_doctor")
-        return _Inspector(node, name).inspect(seconds)
+        return _Inspector(node, name, stop).inspect(seconds)
 
 
 class _Inspector:
-    """One look at one node."""
+    """One look at one node, which raises KeyboardInterrupt once `stop` is set."""
 
-    def __init__(self, node: Node, name: str) -> None:
-        self._node, self._name = node, name
+    def __init__(self, node: Node, name: str, stop: Event) -> None:
+        self._node, self._name, self._stop = node, name, stop
         self._namespace, _, self._base_name = name.rpartition("/")
         self._namespace = self._namespace or "/"
         self._executor = SingleThreadedExecutor()
@@ -73,13 +74,14 @@ class _Inspector:
             gates.output_gate(next(f for f in facts if f.name == self._future_topic)),
         )
 
-    def _topics_of(self, types: Sequence[str]) -> list[str]:
-        """Topics of those types that have a publisher."""
-        return sorted(
-            topic
-            for topic, found in self._node.get_topic_names_and_types()
-            if found[0] in types and self._node.count_publishers(topic)
-        )
+    def _topics_of(self, types: Sequence[str]) -> dict[str, str]:
+        """Topics of those types that somebody else than the node publishes, with their types."""
+        return {
+            topic: found[0]
+            for topic, found in sorted(self._node.get_topic_names_and_types())
+            if found[0] in types
+            and not all(map(self._is_looked_at, self._node.get_publishers_info_by_topic(topic)))
+        }
 
     def _is_running(self) -> bool:
         return (self._base_name, self._namespace) in self._node.get_node_names_and_namespaces()
@@ -146,6 +148,8 @@ class _Inspector:
     def _spin_until(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
         deadline_s = time.monotonic() + timeout_s
         while not is_done():
+            if self._stop.is_set():
+                raise KeyboardInterrupt
             if time.monotonic() > deadline_s:
                 return False
             self._executor.spin_once(timeout_sec=_SPIN_S)

@@ -19,13 +19,17 @@ _STAMP_OFFSET = 4  # of a leading header, after the CDR encapsulation
 
 
 class UnknownMessageTypeError(ValueError):
-    """A message type whose package is not installed. One line with the command that installs it."""
+    """A type that is no message's, or whose package is not installed. One line, with the command that installs it."""
 
 
 @cache
 def message_class(type_name: str) -> Any:
     """The class of a type such as "sensor_msgs/msg/Image". Raises UnknownMessageTypeError."""
     package, _, name = type_name.partition("/msg/")
+    if not name:
+        raise UnknownMessageTypeError(
+            f"message type: expected PACKAGE/msg/NAME, found {type_name}; only messages have topics of their own"
+        )
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError, ValueError):

@@ -34,7 +34,7 @@ from astra_ros.ros.model_session import ModelSession
 from astra_ros.ros.package_log import PackageLog
 from astra_ros.ros.parameters import NodeConfig, require_valid
 
-# A camera that is silent for longer is reported.
+# A camera that is silent for longer is reported; a refused joint state is no news any more, and hides that they stopped.
 _SILENCE_S, _SILENT = 2.0, "silent"
 # A refused goal may have no successor: it is shown for so long.
 _REFUSED_GOAL_S = 10.0
@@ -176,6 +176,7 @@ class WorldModelNode(LifecycleNode):
             return
         for source in ("action_sequence", "joint_trajectory"):
             health.expire(source, session.config.plan_timeout_s)
+        health.expire("joint_states", _SILENCE_S)
         silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
         topic = session.image_topic
         publishers = self.count_publishers(topic)

@@ -22,7 +22,7 @@ from astra_ros.types import NANOSECONDS, FloatArray
 NO_PLAN_ID = (0,) * 16
 # Plans that follow each other, as somebody sends who plans anew many times a second.
 _MOST_PLANS = 256
-# Predictions begin at pictures that are younger than that.
+# Predictions begin at pictures that are younger than that, unless they may be older.
 _OLDEST_T0_NS = NANOSECONDS
 REPRESENTATIONS = {"joint_position": ActionSequence.REPRESENTATION_JOINT_POSITION}
 
@@ -55,9 +55,9 @@ class Schedule:
     def __init__(self) -> None:
         self._plans: list[Plan] = []
 
-    def set(self, plan: Plan) -> None:
-        """In force from its start on; what was to start later is replaced."""
-        self._drop_superseded(plan.received_ns - _OLDEST_T0_NS)
+    def set(self, plan: Plan, picture_age_ns: int = 0) -> None:
+        """In force from its start on; what was to start later is replaced. picture_age_ns: how old one may be."""
+        self._drop_superseded(plan.received_ns - max(_OLDEST_T0_NS, picture_age_ns))
         earlier = [one for one in self._plans if one.stamp_ns < plan.stamp_ns]
         self._plans = [*earlier, plan][-_MOST_PLANS:]
 

@@ -101,7 +101,7 @@ class Services:
         # Also what is wrong is accepted: a rejected goal could not say why, an aborted one has a result.
         reply = await self._ask(
             goal.request,
-            report=lambda progress: goal.publish_feedback(feedback(progress)),
+            report=lambda progress: self._publish(goal, progress),
             is_cancelled=lambda: goal.is_cancel_requested,
         )
         if goal.is_cancel_requested:
@@ -111,6 +111,14 @@ class Services:
         else:
             goal.abort()
         return fill_reply(PredictFutures.Result(), reply)
+
+    def _publish(self, goal: ServerGoalHandle, progress: Progress) -> None:
+        """Unless a signal has ended the context, and nobody can be told."""
+        try:
+            goal.publish_feedback(feedback(progress))
+        except RCLError:
+            if self._node.context.ok():
+                raise
 
     async def _ask(
         self,

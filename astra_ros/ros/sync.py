@@ -12,7 +12,7 @@ from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import TIME_RESET_NS
 from astra_ros.types import NANOSECONDS, FloatArray
 
-# Joint states older than this, against the newest one, can no longer belong to a picture on its way.
+# Joint states older than this, against the newest one, can no longer belong to a picture on its way, unless it may be older.
 _KEPT_NS = 3 * NANOSECONDS
 
 
@@ -78,8 +78,11 @@ class JointBuffer:
         self._stamps_ns: list[int] = []
         self._positions: list[FloatArray] = []
 
-    def push(self, stamp_ns: int, positions: FloatArray) -> None:
-        """A stamp far before the newest means that time was reset: what is older is forgotten. Raises Refusal."""
+    def push(self, stamp_ns: int, positions: FloatArray, picture_age_ns: int = 0) -> None:
+        """A stamp far before the newest means that time was reset: what is older is forgotten. Raises Refusal.
+
+        picture_age_ns: how old a picture may be whose positions are asked for.
+        """
         if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
             if self._stamps_ns[-1] - stamp_ns < TIME_RESET_NS:
                 raise Refusal(
@@ -90,7 +93,7 @@ class JointBuffer:
             self.clear()
         self._stamps_ns.append(stamp_ns)
         self._positions.append(positions)
-        expired = bisect_left(self._stamps_ns, stamp_ns - _KEPT_NS)
+        expired = bisect_left(self._stamps_ns, stamp_ns - max(_KEPT_NS, picture_age_ns))
         del self._stamps_ns[:expired], self._positions[:expired]
 
     def clear(self) -> None:

@@ -57,13 +57,13 @@ class Ticket:
     _ending: tuple[Status, str] | None = field(default=None, init=False)
 
     def end_early(self, status: Status, line: str) -> None:
-        """After the chunk that is being made. From any thread."""
-        self._ending = (status, line)
+        """After the chunk that is being made. From any thread, one at a time; the first reason stays."""
+        self._ending = self._ending or (status, line)
 
     @property
     def ending(self) -> tuple[Status, str] | None:
         """Why it must end now; None: it goes on."""
-        return (Status.PARTIAL, _CANCELLED) if self.is_cancelled() else self._ending
+        return self._ending or ((Status.PARTIAL, _CANCELLED) if self.is_cancelled() else None)
 
 
 class Tickets:

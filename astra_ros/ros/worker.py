@@ -29,6 +29,8 @@ from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation, Pre
 
 # More pictures than this come during one prediction only from a camera that is far too fast for the history.
 _MAX_WAITING = 64
+# Whoever allows pictures of any age does not mean to keep everything for them.
+_LONGEST_KEPT_NS = 60 * NANOSECONDS
 # One usual picture of a hundred is taken for unusual: it is flagged, but nobody is called.
 _UNUSUAL_IN_A_ROW = 3
 
@@ -142,14 +144,14 @@ class Worker:
     def add_joint_positions(self, stamp_ns: int, positions: FloatArray) -> None:
         """Raises Refusal for a stamp out of order."""
         with self._changed:
-            self._joints.push(stamp_ns, positions)
+            self._joints.push(stamp_ns, positions, self._picture_age_ns())
             self._changed.notify_all()
 
     def set_plan(self, plan: Plan | None) -> None:
         """None: none any more."""
         with self._changed:
             if plan:
-                self._plans.set(plan)
+                self._plans.set(plan, self._picture_age_ns())
             else:
                 self._plans.clear()
 
@@ -173,6 +175,10 @@ class Worker:
             Status.STALE_OBSERVATION,
             "observation: it was forgotten meanwhile (~/reset or a time jump); ask again",
         )
+
+    def _picture_age_ns(self) -> int:
+        """Joint states and plans are kept for pictures as old as this."""
+        return min(round(self._config.max_observation_age_s * NANOSECONDS), _LONGEST_KEPT_NS)
 
     def _run(self) -> None:
         try:

@@ -92,6 +92,8 @@ class OptimisationConfig:
             raise ValueError(
                 f"batch: expected a multiple of micro_batches = {self.micro_batches}, found {self.batch}"
             )
+        if not 0.0 <= self.ema_decay <= 1.0:
+            raise ValueError(f"ema_decay: expected 0 to 1, found {self.ema_decay}")
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {self.preset!r}")
-        self.segment()  # a wrong key is found now, not after the codec is trained
+        if self.checkpoint_minutes <= 0:
+            raise ValueError(f"checkpoint_minutes: expected more than 0, found {self.checkpoint_minutes}")
+        # What is wrong is found now, not after the codec is trained.
+        chunk_len, found = self.model().denoiser.chunk_len, self.segment().chunk_len
+        if found != chunk_len:
+            raise ValueError(
+                f"segments: chunk_len: expected {chunk_len}, the network's, found {found}; set denoiser.chunk_len"
+            )
         if self.start_from is not None and (self.codec_run is not None or self.codec_weights is not None):
             raise ValueError(
                 "start_from: expected no codec_run and no codec_weights beside it, found one; drop it"
@@ -168,7 +177,11 @@ class TrainConfig:
 
     def segment(self) -> SegmentConfig:
         """How segments are cut."""
-        return decode(SegmentConfig, {"chunk_len": self.model().denoiser.chunk_len, **self.segments})
+        fields = {"chunk_len": self.model().denoiser.chunk_len, **self.segments}
+        try:
+            return decode(SegmentConfig, fields)
+        except ValueError as error:
+            raise ValueError(f"segments: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         return _as_json(self)

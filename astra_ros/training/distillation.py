@@ -42,6 +42,8 @@ class DistillationConfig:
             raise ValueError(f"steps: expected 1 to {self.teacher_steps - 1}, found {self.num_steps}")
         if self.guidance < 1.0:
             raise ValueError(f"guidance: expected 1 (none) or more, found {self.guidance}")
+        if self.minutes <= 0:
+            raise ValueError(f"minutes: expected more than 0, found {self.minutes}")
 
 
 class DistillationStep(TrainingStep):

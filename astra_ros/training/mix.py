@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
+from astra_ros.data.suitability import require_own_name
 from astra_ros.frames.preprocess import centre_crop, unenlarged
 from astra_ros.training.config import DataConfig
 from astra_ros.training.state import begun_with
@@ -26,14 +27,16 @@ class TrainingSet:
 def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
     """Open every dataset and set its held-out episodes aside. size: height and width of the model's pictures.
 
-    Raises ValueError, one line, when a dataset cannot be read, is called like another one, shows less than the model will
-    see on the robot, or nothing of it is left to train on.
+    Raises ValueError, one line, when a dataset cannot be read, is called like another one, declares another one's action space
+    differently, shows less than the model will see on the robot, or nothing of it is left to train on.
     """
     aside = held_out(Path(config.held_out))
     sets: list[TrainingSet] = []
     for source in config.sets:
         dataset = Dataset.open(Path(source.path))
-        _require_own_name(dataset, [one.dataset for one in sets])
+        others = [one.dataset for one in sets]
+        require_own_name(dataset, others)
+        _require_same_schema(dataset, others)
         _require_whole_view(dataset, size)
         split = aside.split(dataset.name, dataset.episode_names)
         if not split.training:
@@ -79,14 +82,18 @@ def _as_begun(
     return replace(one, names=training, held_out=held_out_then)
 
 
-def _require_own_name(dataset: Dataset, others: Sequence[Dataset]) -> None:
-    """Held-out episodes, latents and results go by a dataset's name."""
+def _require_same_schema(dataset: Dataset, others: Sequence[Dataset]) -> None:
+    """Datasets of one action space are normalised together."""
+    space, found = dataset.schema.space, dataset.schema.to_json()
     for other in others:
-        if other.name == dataset.name:
-            raise ValueError(
-                f"{dataset.path}: name: expected one of its own, found {dataset.name}, which {other.path} has too; import one"
-                ' into a folder of another name (or change "name" in its meta/astra.json)'
-            )
+        if other.schema.space != space:
+            continue
+        for field, expected in other.schema.to_json().items():
+            if found[field] != expected:
+                raise ValueError(
+                    f"{dataset.path}: {field}: expected {expected} as {other.path} of the same action space {space} has, found "
+                    f"{found[field]}; import it again like that one, or into an action space of its own (--space)"
+                )
 
 
 def _require_whole_view(dataset: Dataset, size: tuple[int, int]) -> None:

@@ -27,6 +27,10 @@ class ObjectiveConfig:
     action_dropout: float = 0.1
     balance: float = 0.01
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.action_dropout <= 1.0:
+            raise ValueError(f"action_dropout: expected a share, 0 to 1, found {self.action_dropout}")
+
 
 class Losses(NamedTuple):
     """Scalars. total = flow + balance weight x balance."""

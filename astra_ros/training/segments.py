@@ -15,7 +15,7 @@ from astra_ros.training.latents import EncodedSet
 def fit_specs(sets: Sequence[EncodedSet], step_dt: float) -> dict[str, ActionSpec]:
     """Normalisation and range of every action space, over all datasets that share it.
 
-    Raises ValueError when two of them declare it differently, or one has no usable episode.
+    Raises ValueError when one has no usable episode.
     """
     sharing: dict[str, list[EncodedSet]] = {}
     for one in sets:
@@ -24,17 +24,13 @@ def fit_specs(sets: Sequence[EncodedSet], step_dt: float) -> dict[str, ActionSpe
 
 
 def _fit(sets: Sequence[EncodedSet], step_dt: float) -> ActionSpec:
-    first = sets[0].source.dataset
     for one in sets:
-        dataset = one.source.dataset
-        if dataset.schema != first.schema:
-            raise ValueError(
-                f"{dataset.path}: action space {first.schema.space}: expected the names and units of {first.path}, "
-                f"found {', '.join(dataset.schema.names)}"
-            )
         if not one.episodes:
-            raise ValueError(f"{dataset.path}: expected a usable episode, found {len(one.bad)} bad ones")
-    return fit_action_spec([episode for one in sets for episode, _ in one.episodes], first.schema, step_dt)
+            raise ValueError(
+                f"{one.source.dataset.path}: expected a usable episode, found {len(one.bad)} bad ones"
+            )
+    schema = sets[0].source.dataset.schema
+    return fit_action_spec([episode for one in sets for episode, _ in one.episodes], schema, step_dt)
 
 
 def kept_specs(fitted: Mapping[str, ActionSpec], known: Mapping[str, ActionSpec]) -> dict[str, ActionSpec]:

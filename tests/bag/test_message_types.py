@@ -83,10 +83,16 @@ def test_big_endian_recordings_are_moved_in_their_own_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "type_name", ["foo_msgs/msg/Bar", "sensor_msgs/msg/Bar", "nonsense", "sensor_msgs/srv/SetCameraInfo"]
+    ("type_name", "line"),
+    [
+        ("foo_msgs/msg/Bar", "is not installed.*pip install ros-jazzy-foo-msgs"),
+        ("sensor_msgs/msg/Bar", "is not installed.*pip install ros-jazzy-sensor-msgs"),
+        ("nonsense", "expected PACKAGE/msg/NAME, found nonsense"),
+        ("sensor_msgs/srv/SetCameraInfo", "expected PACKAGE/msg/NAME, found sensor_msgs/srv/SetCameraInfo"),
+    ],
 )
-def test_an_unknown_type_names_what_to_install(type_name: str) -> None:
-    with pytest.raises(UnknownMessageTypeError, match="is not installed"):
+def test_an_unknown_type_names_what_to_install(type_name: str, line: str) -> None:
+    with pytest.raises(UnknownMessageTypeError, match=line):
         message_class(type_name)
 
 

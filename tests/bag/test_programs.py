@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
+from astra_ros.cli.main import main
 from astra_ros.data.bag import BagReader
 from tests.bag.conftest import DEADLINE_S, Ros
 from tests.recordings import CAMERA, JOINT_NAMES, JOINTS, write_recording
@@ -71,6 +73,31 @@ def test_a_topic_that_never_came_is_named(ros: Ros, tmp_path: Path) -> None:
     assert recorder.returncode == 1
     assert "astra record: /never: nothing came" in err
     assert json.loads((tmp_path / "j").read_text())["missing"] == ["/never"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["record", "--out", "bag", "/foo bar"], "Invalid topic name: .*: '/foo bar'"),
+        (["replay", "played", "--remap", "foo"], "expected a remapping as FROM:=TO, .*'-r foo'"),
+        (["goal", "goal.png", "--node", "robot-1"], "Invalid service name: .*: '/robot-1/set_goal'"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, list) else "",
+)
+def test_a_name_that_is_none_is_told_in_one_line(
+    tmp_path: Path,
+    words: list[str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recording(tmp_path / "played", seconds=0.2)
+    (tmp_path / "goal.png").touch()
+    assert main(words) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(f"astra {words[0]}: .*{line}.*", told)
+    assert not (tmp_path / "bag").exists()
 
 
 ARM, GRIPPER = JOINT_NAMES[:-1], JOINT_NAMES[-1:]

@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from astra_ros.data.bag import BagReader, BagWriter
+from astra_ros.msg import PredictedFuture
 from astra_ros.ros.bag_recorder import Arrival, BagRecorder, subscription_qos
 from tests.bag.conftest import Ros
 
@@ -80,6 +81,53 @@ def test_one_best_effort_publisher_makes_the_subscription_best_effort(ros: Ros, 
         for publisher in publishers:
             publisher.publish(String(data="x"))
         ros.spin_until(lambda: recorder.tallies["/both"].messages == 2)
+
+
+def test_a_best_effort_publisher_that_comes_later_is_heard_too(ros: Ros, tmp_path: Path) -> None:
+    robot = ros.node("robot")
+    latched = QoSProfile(depth=50, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    arm = robot.create_publisher(String, "/both", latched)
+    with BagWriter(tmp_path / "bag") as writer:
+        recorder = BagRecorder(ros.node("recorder"), writer, ("/both",))
+        arm.publish(String(data="arm"))
+        ros.spin_until(lambda: not recorder.missing())
+        late = QoSProfile(
+            depth=50,
+            reliability=QoSReliabilityPolicy.BEST_EFFORT,
+            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        gripper = robot.create_publisher(String, "/both", late)
+        ros.spin_until(lambda: gripper.get_subscription_count() == arm.get_subscription_count() == 1)
+        for publisher in (gripper, arm):
+            publisher.publish(String(data="later"))
+        ros.spin_until(lambda: recorder.tallies["/both"].messages >= 3)
+        for _ in range(5):
+            ros.executor.spin_once(timeout_sec=0.1)
+    with BagReader(tmp_path / "bag") as bag:
+        assert [bag.deserialize(one).data for one in bag.messages()] == ["arm", "later", "later"]
+
+
+def test_all_topics_are_those_that_are_not_hidden(ros: Ros, tmp_path: Path) -> None:
+    robot = ros.node("robot")
+    for name in ("/seen", "/move/_action/feedback", "/_hidden"):
+        robot.create_publisher(String, name, 10)
+    with BagWriter(tmp_path / "bag") as writer:
+        recorder = BagRecorder(ros.node("recorder"), writer)
+        ros.spin_until(lambda: "/seen" in recorder.tallies)
+        ros.spin_until(lambda: len(robot.get_publishers_info_by_topic("/_hidden")) == 1)
+        recorder._discover()
+        assert not [topic for topic in recorder.tallies if "/_" in topic]
+
+
+def test_the_preview_of_a_world_model_is_no_camera(ros: Ros, tmp_path: Path) -> None:
+    model = ros.node("model")
+    model.create_publisher(PredictedFuture, "/model/predicted_future", 10)
+    for topic in ("/model/preview/image", "/other/preview/image"):
+        model.create_publisher(Image, topic, 10)
+    with BagWriter(tmp_path / "bag") as writer:
+        recorder = BagRecorder(ros.node("recorder"), writer, types=("sensor_msgs/msg/Image",))
+        ros.spin_until(lambda: bool(recorder.tallies))
+        assert set(recorder.tallies) == {"/other/preview/image"}
 
 
 def test_an_unknown_publisher_is_served_whatever_it_offers() -> None:

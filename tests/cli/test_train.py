@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from astra_ros.cli.distillation_run import _without
+from astra_ros.cli.distillation_run import as_taught
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
@@ -112,10 +112,37 @@ def test_a_student_holds_out_what_its_teacher_did(config: Path, trained: Path, t
     assert "toy_car" in load_checkpoint(student).provenance["held_out_db_at_1s"]
 
 
-def test_a_student_leaves_out_what_is_held_out_by_now(config: Path) -> None:
-    now = TrainingSet(Dataset.open(config.parent / "toy_car"), ("first",), ("second", "third"), 1.0)
-    student = _without(now, ["second", "gone"])
+def test_a_student_leaves_out_what_its_teacher_did_not_have_and_what_is_held_out_by_now(config: Path) -> None:
+    lines = list[str]()
+    now = TrainingSet(Dataset.open(config.parent / "toy_car"), ("first", "new"), ("second", "third"), 1.0)
+    taught = {"training": ["first", "third", "gone"], "held_out": ["second", "lost"]}
+    student = as_taught(now, taught, lines.append)
     assert (student.names, student.held_out) == (("first",), ("second",))
+    assert lines == ["toy_car: left out 2 that the teacher did not have, or that are held out by now"]
+    early = as_taught(now, {"held_out": ["second"]}, lines.append)  # which did not keep what it trained on
+    assert (early.names, early.held_out) == (("first", "new"), ("second",))
+
+
+def test_a_student_keeps_to_its_teachers_episodes_and_to_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, teacher, student = write_toy_data(tmp_path / "data"), tmp_path / "teacher", tmp_path / "student"
+    (tmp_path / "toy.yaml").write_text(toy_config(data))
+    stages = ("training", "codec_training.optimisation", "decoder_training.optimisation")
+    assert train(tmp_path / "toy.yaml", teacher, *[f"{stage}.max_steps=1" for stage in stages]) == 0
+    words = ["distill", str(teacher), "--out", str(student), "--space", "toy_car", "--max-steps", "1"]
+    begun = {"training": ["episode_000", "episode_001"], "held_out": ["episode_002"]}
+    write_toy_data(data, 4, first=3)
+    (data / "held_out.yaml").write_text("toy_arm: []\ntoy_car: [episode_002]\n")
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "toy_car: left out 1 that the teacher did not have" in capsys.readouterr().out
+    assert json.loads((student / "split.json").read_text()) == {"toy_car": begun}
+    (data / "held_out.yaml").write_text("toy_arm: []\ntoy_car: [episode_000]\n")
+    (teacher / "split.json").unlink()
+    assert main(words) == 0
+    assert "toy_car: held out as at the first start, 2 differ now" in capsys.readouterr().out
+    assert json.loads((student / "split.json").read_text()) == {"toy_car": begun}
 
 
 def car_and(config: Path, folder: Path) -> str:
@@ -190,6 +217,7 @@ def test_other_joints_under_a_known_name_are_refused(
             writer.append(sliding_square(ARM, seed))
     words = [f"start_from={trained}", f"data.sets=[{{path: {tmp_path / 'toy_arm'}}}]"]
     assert train(config, tmp_path / "run", *words) == 1
+    assert not (tmp_path / "run").exists()  # so that the corrected command is not another run
     *_, line = capsys.readouterr().err.splitlines()
     assert "expected arm, joint_position of slide, grip, as the model has them" in line
     assert "found arm, joint_position of grip, slide; give" in line
@@ -295,7 +323,7 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingSamples, "evaluate", interrupt)
-        assert train(config, tmp_path, "seed=5", "checkpoint_minutes=0") == 130
+        assert train(config, tmp_path, "seed=5", "checkpoint_minutes=1e-9") == 130
     assert train(config, tmp_path, "seed=5") == 0
     before = weights(trained)
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
@@ -374,6 +402,7 @@ def test_what_is_wrong_is_one_line(
     assert train(config, tmp_path / "out", word) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert all(part in line for part in expected.split(".*"))
+    assert not (tmp_path / "out").exists()  # so that the corrected command is not another run
 
 
 def test_distil_makes_a_student_for_one_robot(
@@ -407,14 +436,21 @@ def test_distil_refuses_what_is_not_a_checkpoint_of_this_kind(
     shutil.copy(trained / "config.json", tmp_path)
     shutil.copy(trained / "weights.safetensors", tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
+    moved = {**fields["provenance"]["train_config"]}
+    moved["data"] = {**moved["data"], "held_out": "nowhere.yaml"}
     for change, expected in (
         ({"provenance": {}}, "train_config: expected the configuration"),
         (
             {"model": {**fields["model"], "denoiser": {**fields["model"]["denoiser"], "depth": 2}}},
             "weights do not fit",
         ),
+        (
+            {"provenance": {**fields["provenance"], "train_config": moved}},
+            "nowhere.yaml",
+        ),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**fields, **change}))
         assert main(["distill", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
+        assert not (tmp_path / "out").exists()

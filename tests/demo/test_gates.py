@@ -21,6 +21,7 @@ HEALTHY = TopicFacts(
     rate_hz=30.0,
     age_s=0.01,
 )
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
 SILENT = replace(HEALTHY, messages=0, rate_hz=0.0)
 SINGLE = replace(HEALTHY, messages=1, rate_hz=0.0)
 
@@ -37,9 +38,23 @@ SINGLE = replace(HEALTHY, messages=1, rate_hz=0.0)
     ],
 )
 def test_an_input_fails_with_what_mends_it(topic: TopicFacts | None, found: str, fix: str) -> None:
-    gate = gates.input_gate("camera", topic, ["/front/image", "/wrist/image"])
+    candidates = dict.fromkeys(["/front/image", "/wrist/image"], HEALTHY.type)
+    gate = gates.input_gate("camera", topic, {**candidates, "/wrist/image/compressed": COMPRESSED})
     assert found in gate.found
     assert re.search(fix, gate.fix)
+    assert "compressed" not in gate.fix
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "transport"),
+    [(HEALTHY.type, COMPRESSED, "compressed"), (COMPRESSED, HEALTHY.type, "raw")],
+)
+def test_a_camera_of_the_other_transport_is_named_with_the_parameter(
+    wanted: str, offered: str, transport: str
+) -> None:
+    topic = replace(HEALTHY, type=wanted, publishers=())
+    gate = gates.input_gate("camera", topic, {"/wrist": offered})
+    assert f"set image_transport:={transport} for /wrist, and remap image:=" in gate.fix
 
 
 @pytest.mark.parametrize(

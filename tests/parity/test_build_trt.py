@@ -144,6 +144,19 @@ def test_the_bundle_stays_as_it_is_and_long_builds_are_not_silent(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_a_report_that_could_not_be_written_is_refused_before_the_work(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        build_trt.main([str(bundle.root), "--out", str(out), "--json", str(tmp_path / "no" / "x.json")]) == 1
+    )
+    error = capsys.readouterr().err
+    assert error.startswith("error: --json: expected a file in an existing folder, found ")
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
 def test_something_else_in_the_place_of_engines_is_kept(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

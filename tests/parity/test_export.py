@@ -23,10 +23,12 @@ from astra_ros.backends.bundle import Bundle, Manifest, describe_file, load_bund
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
+from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from astra_ros.denoiser.dit import Chunk, History
 from astra_ros.denoiser.features import chunk_features, history_features
 from astra_ros.denoiser.io import graph_specs
+from astra_ros.denoiser.presets import tiny
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.flow.schedule import euler_weights
 from astra_ros.history.layout import NUM_SLOTS
@@ -34,7 +36,7 @@ from export import check_parity, contract, to_onnx
 from export.contract import ExportConfig
 from export.served import as_served
 from export.to_onnx import export_bundle
-from tests.bundle_fixture import untrained_model
+from tests.bundle_fixture import untrained, untrained_model
 from tests.unit.denoiser import scene
 
 TOLERANCE = 1e-4
@@ -208,6 +210,22 @@ def test_without_the_checkpoint_torch_runs_the_graphs(untrained_bundle: Path) ->
     assert all(row.is_within and row.rounding == 0 for row in parity.rows)
 
 
+def test_torch_runs_the_graphs_of_the_preset_tiny(tmp_path: Path) -> None:
+    """Its coarse tokens, for which the oldest memory is averaged, and its head, with less width and depth."""
+    preset, small_codec = tiny(), CodecConfig(widths=(16, 40), num_blocks=1)
+    sizes = replace(preset.denoiser, width=64, depth=1, num_heads=2, chunk_len=4)
+    checkpoint = untrained(replace(preset, codec=small_codec, denoiser=sizes))
+    export_bundle(checkpoint, tmp_path / "bundle", ExportConfig("panda", candidates=1))
+    bundle = load_bundle(tmp_path / "bundle")
+    operators = {
+        node.op_type for graph in bundle.manifest.graphs for node in onnx.load(bundle.graph(graph)).graph.node
+    }
+    assert {"AveragePool", "GridSample", "Sin", "Cos"} <= operators
+    parity = check_parity.compare(bundle, None, 3, ["onnxruntime", "torch"])
+    assert {row.backend for row in parity.rows} == {"onnxruntime fp32", "torch fp32"}
+    assert parity.is_within, check_parity.report(parity)
+
+
 def test_every_precision_of_a_backend_is_compared_whatever_becomes_of_the_others(
     untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +250,16 @@ def test_the_parity_program_refuses_another_checkpoint(
     save_checkpoint(tmp_path, other)
     assert check_parity.main([str(untrained_bundle), str(tmp_path)]) == 1
     assert "model_id: expected untrained-" in capsys.readouterr().err
+
+
+def test_the_parity_program_refuses_a_report_that_it_could_not_write(
+    untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_parity.main([str(untrained_bundle), "--json", str(tmp_path / "no" / "parity.json")]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: --json: expected a file in an existing folder, found ")
+    assert error.count("\n") == 1
 
 
 def test_the_parity_program_sees_a_difference(

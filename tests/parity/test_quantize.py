@@ -167,6 +167,15 @@ def test_quantising_a_bundle_says_what_it_costs(
     assert spec.fitted_on == ("train_0", "train_1", "train_2")
 
 
+def test_a_bundle_for_one_chunk_at_a_time_is_quantised(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path
+) -> None:
+    manifest = load_bundle(bundle_copy).manifest
+    write_manifest(bundle_copy, replace(manifest, max_horizon=manifest.chunk_len))
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", "held_0", "held_1"])
+    assert quantize.main([str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]) == 0
+
+
 def test_too_short_episodes_are_named_once_and_passed_over(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

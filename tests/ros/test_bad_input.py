@@ -274,6 +274,20 @@ def test_a_refused_plan_is_not_held_against_the_node_for_ever(make_rig: MakeRig)
     rig.spin_until(lambda: rig.serve() and rig.statuses[-1].level == OK)
 
 
+def test_a_refused_joint_state_does_not_hide_that_they_have_stopped(make_rig: MakeRig) -> None:
+    rig = make_rig(sync_slop_s=0.05)
+    rig.activate()
+    rig.joints.publish(joint_state(rig.now_ns(), JOINTS[:7], SHOULDERS[:7]))
+    rig.status(WARN, "/joint_states: name")
+
+    def is_told() -> bool:
+        rig.image.publish(image(rig.now_ns()))
+        rig.spin_for(0.1)
+        return "no joint state received" in rig.statuses[-1].message
+
+    rig.spin_until(is_told)
+
+
 def test_a_failing_prediction_is_reported_and_the_next_one_served(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

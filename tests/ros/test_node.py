@@ -19,7 +19,7 @@ from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg, to_rgb
 from astra_ros.ros.stamps import to_ns
-from astra_ros.types import Observation
+from astra_ros.types import NANOSECONDS, Observation
 from tests.bundle_fixture import CHUNK, HEIGHT, WIDTH
 from tests.ros.rig import (
     HORIZON,
@@ -184,6 +184,23 @@ def test_joint_positions_are_those_at_the_pictures_stamp(rig: Rig) -> None:
         rig.joints.publish(joint_state(stamp_ns + offset_ms * 1_000_000, JOINTS[::-1], positions))
     rig.image.publish(image(stamp_ns))
     np.testing.assert_allclose(rows_of(rig.future_at(stamp_ns).actions)[0], POSITIONS + 0.05, atol=1e-6)
+
+
+def test_a_picture_that_comes_late_has_the_joint_states_and_the_plan_of_its_time(make_rig: MakeRig) -> None:
+    rig = make_rig(sync_slop_s=0.05)  # and max_observation_age_s is 30
+    rig.activate()
+    now_ns = rig.now_ns()
+    stamp_ns = now_ns - 8 * NANOSECONDS
+    for number, start_ns in enumerate((stamp_ns, now_ns - 5 * NANOSECONDS, now_ns - 4 * NANOSECONDS), 1):
+        plan = action_sequence(start_ns, step_dt=2.0)
+        plan.id.uuid = np.full(16, number, np.uint8)
+        rig.plan.publish(plan)
+    for seconds in range(9):
+        rig.joints.publish(joint_state(stamp_ns + seconds * NANOSECONDS))
+    rig.spin_until(lambda: rig.counters().get("action_sequence.received") == "3")
+    rig.spin_until(lambda: rig.counters().get("joint_states.received") == "9")
+    rig.image.publish(image(stamp_ns))
+    assert rig.future_at(stamp_ns).id.uuid.tolist() == [1] * 16
 
 
 def test_a_picture_waits_for_the_joint_state_after_it(rig: Rig) -> None:

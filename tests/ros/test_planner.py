@@ -15,6 +15,7 @@ from builtin_interfaces.msg import Duration
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -414,3 +415,32 @@ def test_the_client_knows_the_models_actions(rig: Rig) -> None:
     assert spec.representation == expected.representation
     for bound in ("lower", "upper", "delta_std"):
         np.testing.assert_allclose(getattr(spec, bound), getattr(expected, bound), rtol=1e-6)
+
+
+def test_without_a_deadline_an_answer_may_take_as_long_as_its_node_is_there(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astra_ros.ros.client._PATIENCE_S", 0.2)
+
+    async def ponder(_request: Any, response: Any) -> Any:
+        await Future()
+        return response
+
+    service = rig.robot.create_service(EvaluateActions, "ponderer/evaluate_actions", ponder)
+    client = WorldModelClient(rig.robot, "ponderer")
+    with ThreadPoolExecutor(1) as threads:
+
+        def ask(deadline_s: float) -> Any:
+            return threads.submit(client._call, EvaluateActions.Request(), deadline_s)
+
+        hurried = ask(0.3)
+        rig.spin_until(hurried.done)
+        with pytest.raises(WorldModelError, match=r"ponderer: expected an answer within 0.5 s, found none"):
+            hurried.result()
+        patient = ask(0.0)
+        rig.spin_for(1.5)
+        assert not patient.done()
+        rig.robot.destroy_service(service)
+        rig.spin_until(patient.done)
+        with pytest.raises(WorldModelError, match="ponderer: expected an answer, found the node gone"):
+            patient.result()

@@ -10,7 +10,26 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from benchmarks.planner_speed import main
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_cannot_be_measured_or_written_is_told_in_one_line(
+    untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, line in (
+        ([str(tmp_path / "no")], f"{tmp_path}/no: expected a bundle folder with manifest.json, found "),
+        ([str(untrained_bundle), "--backend", "abacus"], "backend 'abacus': expected one of "),
+        (
+            [str(untrained_bundle), "--json", str(tmp_path / "no" / "x.json")],
+            "--json: expected a file in an existing",
+        ),
+    ):
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {line}")
+        assert error.count("\n") == 1
 
 
 @pytest.mark.slow

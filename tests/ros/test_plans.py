@@ -225,6 +225,14 @@ def test_plans_of_which_nobody_asks_do_not_pile_up() -> None:
     assert len(schedule._plans) <= 256
 
 
+def test_a_plan_is_kept_for_pictures_that_may_be_older() -> None:
+    schedule, first, later = Schedule(), received(NOW, NOW - S), received(NOW + 3 * S, NOW + S)
+    for plan in (first, later, received(NOW + 3 * S, NOW + 3 * S)):
+        schedule.set(plan, picture_age_ns=4 * S)
+    assert schedule.at(NOW, NOW + 3 * S, timeout_s=2.0) is first
+    assert schedule.at(NOW + S, NOW + 3 * S, timeout_s=2.0) is later
+
+
 def test_a_plan_for_later_is_known_before_its_start_when_there_is_no_other() -> None:
     schedule, later = Schedule(), received(NOW, NOW + 3 * S)
     schedule.set(later)

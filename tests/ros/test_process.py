@@ -13,11 +13,13 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.action.client import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from astra_ros.action import PredictFutures
 from astra_ros.msg import PredictedFuture
-from tests.ros.rig import HORIZON, SENSOR, image, joint_state
+from tests.ros.rig import HORIZON, SENSOR, action_sequence, image, joint_state
 
 START = "from astra_ros.ros.node import main; main()"
 TIMEOUT_S = 60.0
@@ -58,15 +60,8 @@ def change_state(executor: SingleThreadedExecutor, client: Node, *transitions: i
         assert wait_for(executor, service.call_async(request)).success
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_client_receives_futures_and_the_node_ends_cleanly(
-    client: Node, untrained_bundle: Path, number: signal.Signals
-) -> None:
-    process = start_node(
-        "-p", f"bundle:={untrained_bundle}", "-p", "max_observation_age_s:=30.0", "-p", "sync_slop_s:=5.0"
-    )
-    executor = SingleThreadedExecutor()
-    executor.add_node(client)
+def first_prediction(executor: SingleThreadedExecutor, client: Node) -> PredictedFuture:
+    """Of the node, which is brought up and has an observation ten times a second from then on."""
     received = rclpy.task.Future()
     client.create_subscription(PredictedFuture, "world_model/predicted_future", received.set_result, SENSOR)
     camera = client.create_publisher(image(0).__class__, "image", SENSOR)
@@ -77,10 +72,23 @@ def test_a_second_client_receives_futures_and_the_node_ends_cleanly(
         joints.publish(joint_state(stamp_ns))
         camera.publish(image(stamp_ns))
 
+    change_state(executor, client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    client.create_timer(0.1, observe)
+    future: PredictedFuture = wait_for(executor, received)
+    return future
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_client_receives_futures_and_the_node_ends_cleanly(
+    client: Node, untrained_bundle: Path, number: signal.Signals
+) -> None:
+    process = start_node(
+        "-p", f"bundle:={untrained_bundle}", "-p", "max_observation_age_s:=30.0", "-p", "sync_slop_s:=5.0"
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(client)
     try:
-        change_state(executor, client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
-        client.create_timer(0.1, observe)
-        assert len(wait_for(executor, received).compressed_frames) == HORIZON
+        assert len(first_prediction(executor, client).compressed_frames) == HORIZON
     finally:
         # While pictures keep coming: the worker is busy when the signal arrives.
         code, errors = finish(process, number)
@@ -136,6 +144,43 @@ def test_a_signal_while_a_callback_publishes_ends_the_node_cleanly() -> None:
     )
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
+
+
+SIGNALLED_AMID_A_QUESTION = """
+import os, signal, time, rclpy
+from astra_ros.ros import node, services
+feedback = services.feedback
+def late(progress):
+    os.kill(os.getpid(), signal.SIGINT)
+    while rclpy.ok():
+        time.sleep(0.01)
+    return feedback(progress)
+services.feedback = late
+node.main()
+"""
+
+
+def test_a_signal_before_feedback_is_published_ends_the_node_cleanly(
+    client: Node, untrained_bundle: Path
+) -> None:
+    words = ["--ros-args", "-p", f"bundle:={untrained_bundle}", "-p", "max_observation_age_s:=30.0"]
+    words += ["-p", "sync_slop_s:=5.0", "-p", "backend:=onnxruntime"]
+    command = [sys.executable, "-c", SIGNALLED_AMID_A_QUESTION, *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    executor = SingleThreadedExecutor()
+    executor.add_node(client)
+    action = ActionClient(client, PredictFutures, "world_model/predict_futures")
+    try:
+        first_prediction(executor, client)
+        action.wait_for_server(TIMEOUT_S)
+        wait_for(executor, action.send_goal_async(PredictFutures.Goal(candidates=[action_sequence()])))
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        action.destroy()
+        executor.shutdown()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
 
 
 def test_a_parameter_of_the_wrong_type_ends_with_one_line() -> None:

@@ -7,7 +7,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
-from typing import Any, TypeAlias
+from threading import Event
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnxruntime
@@ -33,12 +34,13 @@ from astra_ros.planning.goals import codec_distance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.conversions import to_jpeg
+from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.plans import read_plan
-from astra_ros.ros.queries import QueryRefusal, Status, horizon_of, read_query
+from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
 from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.ros.tickets import Ticket, Tickets
-from astra_ros.ros.worker import Worker
+from astra_ros.ros.worker import Frame, Worker
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import Observation
 from tests.bundle_fixture import LATENT
@@ -530,6 +532,43 @@ def test_a_picture_waits_for_no_more_than_one_chunk_of_a_question(
     assert events.count("chunk") >= 8
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ("FRAMES_NONE", ["scores", "future", "reply", "picture"]),
+        ("FRAMES_LAST", ["scores", "picture", "future", "reply", "picture"]),
+    ],
+)
+def test_a_finished_reply_does_not_wait_for_pictures(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch, frames: str, expected: list[str]
+) -> None:
+    """One comes when the scores are made, and when a future is."""
+    session, events = asker.rig.node._configured(), list[str]()
+    worker = session._worker
+    assert worker
+
+    def followed(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def follow(*args: Any) -> Any:
+            found = method(*args)
+            events.append(name)
+            stamp_ns = asker.rig.now_ns()
+            pixels = np.zeros((48, 64, 3), np.uint8)
+            worker.add_joint_positions(stamp_ns, POSITIONS)
+            worker.add_frame(Frame(stamp_ns, "camera", pixels, time.monotonic(), 0.0))
+            return found
+
+        return follow
+
+    monkeypatch.setattr(Evaluation, "_record", followed(Evaluation._record, "scores"))
+    monkeypatch.setattr(Evaluator, "_message", followed(Evaluator._message, "future"))
+    monkeypatch.setattr(WorldModel, "predict", recorded(WorldModel.predict, events, "picture"))
+    asked = request(frames=getattr(EvaluateActions.Request, frames))
+    query = read_query(asked, session._model.manifest, session.config, asker.rig.now_ns())
+    worker.ask(Ticket(query, lambda _reply: events.append("reply")))
+    asker.rig.spin_until(lambda: len(events) >= len(expected))
+    assert events == expected
+
+
 def recorded(method: Callable[..., Any], events: list[str], name: str) -> Callable[..., Any]:
     def record(*args: Any) -> Any:
         events.append(name)
@@ -559,6 +598,35 @@ def test_a_cancelled_goal_has_the_best_so_far(asker: Asker) -> None:
     assert reply.status == GoalStatus.STATUS_CANCELED
     assert (reply.result.status, reply.result.message) == (Reply.STATUS_PARTIAL, "cancelled by the client")
     assert 8 <= sum(reply.result.evaluated) < 200
+
+
+def test_what_is_cancelled_while_its_frames_are_decoded_has_those_of_the_best(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, may_go_on = Event(), Event()
+    make_message = Evaluator._message
+
+    def patiently(*args: Any) -> PredictedFuture:
+        has_begun.set()
+        assert may_go_on.wait(TIMEOUT_S)
+        return make_message(*args)
+
+    monkeypatch.setattr(Evaluator, "_message", patiently)
+    handle = asker.start(request(8, frames=EvaluateActions.Request.FRAMES_LAST, top_k=8))
+    asker.rig.spin_until(has_begun.is_set)
+    asker.result(handle.cancel_goal_async())
+    may_go_on.set()
+    reply = asker.result(handle.get_result_async())
+    assert reply.status == GoalStatus.STATUS_CANCELED
+    assert (reply.result.status, reply.result.message) == (Reply.STATUS_PARTIAL, "cancelled by the client")
+    assert len(reply.result.futures) == 1
+
+
+def test_the_first_reason_to_end_stays() -> None:
+    ticket = Ticket(cast("Query", None), lambda _reply: None)
+    ticket.end_early(Status.STALE_OBSERVATION, "forgotten")
+    ticket.end_early(Status.PARTIAL, "preempted")
+    assert ticket.ending == (Status.STALE_OBSERVATION, "forgotten")
 
 
 def test_what_waits_can_be_cancelled_too(asker: Asker) -> None:

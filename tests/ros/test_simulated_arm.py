@@ -1,12 +1,19 @@
-"""Which part of a trajectory the simulated arm carries out: what a joint trajectory controller would."""
+"""What the simulated arm carries out of a trajectory: what a joint trajectory controller would, on a slow machine too."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.msg import ModelInfo
-from astra_ros.ros.simulated_arm import rows_left
+from astra_ros.ros import simulated_arm
+from astra_ros.ros.simulated_arm import ArmConfig, rows_left
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.trajectories import TrajectoryError
 from tests.ros.rig import trajectory
@@ -59,3 +66,53 @@ def test_a_stamp_of_another_clock_is_refused() -> None:
         TrajectoryError, match=r"expected a trajectory that begins within 600 s .*use_sim_time"
     ):
         shoulder(1_700_000_000 * S)
+
+
+class _CarriedOutError(Exception):
+    pass
+
+
+class SlowSimulator:
+    """Takes longer for a step than the step lasts, and sees to it that a trajectory is waiting."""
+
+    def __init__(self, *_: object) -> None:
+        self._node = Node("teacher")
+        self._trajectory = self._node.create_publisher(JointTrajectory, "joint_trajectory", 1)
+        self._gives_up_s = time.monotonic() + 20.0
+
+    def __enter__(self) -> SlowSimulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._node.destroy_node()
+
+    def describe(self) -> dict[str, Any]:
+        names = ["shoulder", "elbow"]
+        return {
+            "joint_names": names,
+            "camera_frame": "camera",
+            "control_hz": 20,
+            "camera_hz": 20,
+            "step_s": 0.05,
+        }
+
+    def reset(self, **_: object) -> dict[str, Any]:
+        picture = np.zeros((4, 4, 3), np.uint8)
+        positions = np.zeros((1, 2), np.float32)
+        return {"positions": positions, "pictures": [picture], "last": positions[0], "now": picture}
+
+    def execute(self, rows: np.ndarray) -> dict[str, Any]:
+        if len(rows) > 1:
+            raise _CarriedOutError
+        assert time.monotonic() < self._gives_up_s, "no trajectory is carried out"
+        self._trajectory.publish(trajectory(POINTS, ["shoulder"]))
+        time.sleep(0.1)
+        return self.reset()
+
+
+def test_a_machine_too_slow_for_real_time_hears_trajectories_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulated_arm, "SimClient", SlowSimulator)
+    with pytest.raises(_CarriedOutError):
+        simulated_arm._live(ArmConfig(), tmp_path / "log")

@@ -169,3 +169,10 @@ def test_time_that_starts_again_forgets_what_was() -> None:
 def test_old_joint_states_are_dropped() -> None:
     buffer = buffer_of(*((1000 + i, float(i)) for i in range(10_000)))
     assert len(buffer._stamps_ns) == len(buffer._positions) == 3001
+
+
+def test_old_joint_states_are_kept_for_pictures_that_may_be_older() -> None:
+    buffer = JointBuffer()
+    for second in range(60):
+        buffer.push(second * 1000 * MS, np.array([float(second)], np.float32), picture_age_ns=20_000 * MS)
+    assert buffer._stamps_ns[0] == 39_000 * MS

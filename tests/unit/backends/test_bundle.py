@@ -213,6 +213,14 @@ def test_golden_inputs_exercise_every_input(untrained_bundle: Path) -> None:
             assert max(golden.deviation(found, expected).latents) > tolerance, (name, index)
 
 
+def test_a_step_that_is_nan_is_infinitely_wrong() -> None:
+    """Wherever it is: max() passes over NaN behind a number."""
+    expected, noise = np.ones((2, 2, 3), np.float32), np.zeros((2, 3), np.float32)
+    found = expected.copy()
+    found[0, 1, 2] = np.nan
+    assert golden.step_errors(found, expected, noise) == [0.0, np.inf, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("graph", ["encode", "remember", "append", "step_0", "step_1"])
 def test_another_answer_of_any_graph_is_refused(
     untrained_bundle: Path, graph: str, monkeypatch: pytest.MonkeyPatch

@@ -146,10 +146,13 @@ def test_auto_without_any_says_why_for_each(bundle: Bundle, hide: Callable[..., 
     hide("tensorrt", "tensorrt_rtx", "openvino", "torch")
     with pytest.raises(
         BackendError,
-        match=r"backend 'auto': expected one of \[.*\] to run /.*, found none; pip install onnxruntime"
+        match=r"backend 'auto': expected one of \[.*\] to run /.*, found none; choose precision 'auto'"
         r" \(tensorrt: .*; openvino: .*; onnxruntime: precision: expected one of \['auto', 'fp32'\] \(what backend"
         r" 'onnxruntime' has here\), found 'bf16'; choose 'auto'; torch: .*\)",
     ):
+        open_backend(bundle, "auto", precision="bf16")
+    hide("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "torch")
+    with pytest.raises(BackendError, match=r"found none; pip install onnxruntime \(tensorrt: "):
         open_backend(bundle, "auto", precision="bf16")
 
 

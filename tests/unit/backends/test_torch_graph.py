@@ -159,6 +159,8 @@ def test_a_recorded_function_copies_a_value_once(graphs: Graphs) -> None:
 Case = tuple[str, list[tuple[int, ...]], list[Any], dict[str, Any]]
 CASES: list[Case] = [
     ("ArgMax", [(2, 5)], [], {"axis": -1, "keepdims": 0}),
+    ("AveragePool", [(1, 2, 5, 7)], [],
+     {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [0, 0, 0, 0], "count_include_pad": 1}),
     ("Gather", [(4, 5, 3)], [np.array([[3, 0], [1, 1]])], {"axis": -2}),
     ("Gather", [(4, 5, 3)], [np.array(2)], {"axis": 1}),
     ("GatherND", [(4, 5)], [np.array([[[3], [0]]])], {}),
@@ -250,6 +252,8 @@ def write_graph(
          "encode: operator Slice 'the_node': .*step"),
         (("DepthToSpace", [(1, 8, 2, 3)], [], {"blocksize": 2}),
          "encode: operator DepthToSpace 'the_node': mode: expected CRD, found DCR"),
+        (("AveragePool", [(1, 1, 4, 4)], [], {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+         r"encode: operator AveragePool 'the_node': pads: expected \[0, 0, 0, 0\], found \[1, 1, 1, 1\]"),
         (("Gelu", [(3,)], [], {"colour": 1}), "encode.onnx: torch .*Unrecognized attribute: colour"),
         (("Nonsense", [(3,)], [], {}), "encode.onnx: torch .*No Op registered for Nonsense"),
     ],

@@ -13,7 +13,7 @@ from onnxruntime import OrtValue
 
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.ort import OrtBackend
-from astra_ros.benchmarking import footprint
+from astra_ros.benchmarking import footprint, peaks
 from astra_ros.benchmarking.candidates import DECODED, Ranking, Way
 from astra_ros.benchmarking.catalogue import entries, reference_of
 from astra_ros.benchmarking.chunk import UNITS, Scheme, chunk_flops, chunk_subject
@@ -191,6 +191,14 @@ def test_names_are_groups_runtimes_and_what(scene: Scene) -> None:
     assert is_selected("latents/torch/append", ["latents"])
     assert is_selected("latents/torch/append", ["stages", "*/torch/*"])
     assert not is_selected("latents/torch/append", ["latents/torch"])
+
+
+def test_without_torch_numpy_shows_the_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "find_spec", lambda name: None)
+    found = {probe.name: probe.how for probe in probes(3)}
+    assert list(found) == [gemm_peak("cpu", "fp32"), "peaks/cpu/memory-read", "peaks/cpu/memory-copy"]
+    assert found[gemm_peak("cpu", "fp32")].endswith(f"numpy {np.__version__}, 3 threads")
+    assert all(f"numpy {np.__version__}, 1 thread" in how for how in list(found.values())[1:])
 
 
 def test_peaks_are_rates_of_products_and_memory() -> None:

@@ -37,6 +37,15 @@ def test_peaks_are_probed_in_one_too(untrained_bundle: Path) -> None:
         assert worker.ask(name) > 0
 
 
+def test_the_products_of_numpy_take_as_many_threads_as_the_others(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with Worker(job(untrained_bundle, PEAKS_RUNTIME)) as worker:
+        environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
+        assert {b"OPENBLAS_NUM_THREADS=1", b"OMP_NUM_THREADS=1", b"MKL_NUM_THREADS=1"} <= set(environment)
+
+
 def test_a_runtime_that_cannot_run_says_why(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"^[^\n]*expected a bundle folder with manifest.json[^\n]*$"):
         Worker(job(tmp_path, "onnxruntime", APPEND))

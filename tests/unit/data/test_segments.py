@@ -187,13 +187,15 @@ def scene(still: float, spec: ActionSpec) -> SegmentSource:
     return SegmentSource(numbered_episode(), latents, spec)
 
 
-def test_elsewhere_what_stands_still_is_another_recordings_and_what_moves_moves_as_it_did() -> None:
+def test_elsewhere_what_stands_still_is_another_robots_and_what_moves_moves_as_it_did() -> None:
     spec = source().spec
-    own, other = scene(1000.0, spec), scene(5000.0, spec)
+    own, other = scene(1000.0, spec), scene(5000.0, replace(spec, space="another robot"))
     config = SegmentConfig(chunk_len=4, **{**NO_CHANCE, "just_started": 0.5}, elsewhere=1.0)
-    batch = SegmentSampler([own, other], [spec.space], config).draw(64, np.random.default_rng(0))
+    sampler = SegmentSampler([own, other], [spec.space, "another robot"], config)
+    batch = sampler.draw(64, np.random.default_rng(0))
     still, filled = batch.latents[:, :, 0, 1, 1], batch.history_mask.bool()
     assert set(still.unique().tolist()) == {1000.0, 5000.0}
+    assert (still == torch.where(batch.space == 0, 5000.0, 1000.0)[:, None]).all()
     for index in range(64):
         remembered = batch.history_latents[index, filled[index]]
         assert (remembered[:, 0, 1, 1] == still[index, 0]).all()
@@ -202,15 +204,23 @@ def test_elsewhere_what_stands_still_is_another_recordings_and_what_moves_moves_
         assert steps.tolist() == [2.0] * 4
 
 
+def drawn_elsewhere(sources: list[SegmentSource], share: float) -> torch.Tensor:
+    config = SegmentConfig(chunk_len=4, **NO_CHANCE, elsewhere=share)
+    spaces = list(dict.fromkeys(one.spec.space for one in sources))
+    return SegmentSampler(sources, spaces, config).draw(8, np.random.default_rng(0)).latents
+
+
+def test_an_arm_without_another_robot_stays_where_it_is() -> None:
+    """Another recording of it would leave a second arm in the picture, one that never moves."""
+    spec = source().spec
+    arms = [scene(1000.0, spec), scene(5000.0, spec)]
+    assert torch.equal(drawn_elsewhere(arms, 0.0), drawn_elsewhere(arms, 1.0))
+
+
 def test_a_camera_that_moves_stays_where_it_is() -> None:
     one = numbered_camera()
-    plain, elsewhere = (
-        SegmentSampler(
-            [one], [one.spec.space], SegmentConfig(chunk_len=4, **NO_CHANCE, elsewhere=share)
-        ).draw(8, np.random.default_rng(0))
-        for share in (0.0, 1.0)
-    )
-    assert torch.equal(plain.latents, elsewhere.latents)
+    cameras = [one, replace(one, spec=replace(one.spec, space="another camera"))]
+    assert torch.equal(drawn_elsewhere(cameras, 0.0), drawn_elsewhere(cameras, 1.0))
 
 
 def varied(one: SegmentSource) -> SegmentBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
-from astra_ros.denoiser.dit import Denoiser, History
+from astra_ros.denoiser.dit import Chunk, Denoiser, History
 from astra_ros.denoiser.features import history_features
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out, stream_rollout
 from astra_ros.history.layout import NUM_SLOTS, blocks_after
@@ -161,6 +162,35 @@ def test_noise_of_the_memory_is_drawn_and_told(checkpoint: Checkpoint) -> None:
     clean = rolled_out(checkpoint, past, plan)
     noisy = rolled_out(checkpoint, past, plan, RolloutSettings(num_steps=1, history_sigma=0.1))
     assert not torch.allclose(clean, noisy, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2])
+def test_a_chunk_follows_the_noisy_last_frame_of_the_memory_as_in_training(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, num_chunks: int
+) -> None:
+    """And is told how noisy: the network corrects what it copies."""
+    seen: list[tuple[Tensor, Chunk]] = []
+    remembered: list[Tensor] = []
+    attend, denoise = Denoiser._attend, Denoiser.denoise
+
+    def watch_memory(self: Denoiser, history: History, *rest: Any) -> Any:
+        remembered.append(history.latents[:, -1])
+        return attend(self, history, *rest)
+
+    def watch_chunk(self: Denoiser, chunk: Chunk, *rest: Any) -> Any:
+        seen.append((remembered[-1], chunk))
+        return denoise(self, chunk, *rest)
+
+    monkeypatch.setattr(Denoiser, "_attend", watch_memory)
+    monkeypatch.setattr(Denoiser, "denoise", watch_chunk)
+    past, plan = memory(checkpoint, "panda"), actions(checkpoint.actions["panda"], 1, num_chunks * CHUNK)
+    rolled_out(checkpoint, past, plan, RolloutSettings(num_steps=1, history_sigma=0.1))
+    assert len(seen) == num_chunks
+    for last, chunk in seen:
+        assert torch.equal(chunk.last, last)
+        assert chunk.last_sigma is not None
+        assert chunk.last_sigma.tolist() == [pytest.approx(0.1)]
+    assert not torch.equal(seen[0][1].last, past.latents[:, -1])
 
 
 def features_of(modality: str, representation: str, dim: int) -> ActionSpec:

@@ -145,6 +145,18 @@ def test_a_training_of_other_settings_is_refused(tmp_path: Path, monkeypatch: py
     assert replace(runs, steps=6).checkpoint(FULL, 0) == folder
 
 
+def test_a_training_that_fails_is_named_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real one, of a codec that is not there."""
+    assert main(["--codec-run", str(tmp_path / "no"), "--out", str(tmp_path)]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert f"train {CONFIG} --out {tmp_path}/video_model codec_run={tmp_path}/no" in lines[-1]
+    assert lines[-1].endswith(": expected exit code 0, found 1; see what it said and run this again")
+    assert not any("Traceback" in line for line in lines)
+
+
 def test_an_older_result_says_nothing_of_its_settings_and_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.closed_loop_summary import falls, report, spearman, summary
+from benchmarks.closed_loop_summary import falls, report, require_same, spearman, summary
 
 COUNTS = (1, 4, 16, 64)
 MADE_WITH = {"bundle_sha256": "0" * 64, "noise_m": 0.06}
@@ -89,6 +91,42 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
         ValueError, match="expected all of one bundle, one prior and as many ranking steps, found 2 mixed"
     ):
         summary(episodes, "model")
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"bundle_sha256": "1" * 64},
+            f"bundle_sha256: expected {'1' * 64}, found {'0' * 64}; take another --out",
+        ),
+        ({"noise_m": 0.03}, "noise_m: expected 0.03, found 0.06; take another --out"),
+        ({"ranking_steps": 1}, "ranking_steps: expected 1, found 0; take another --out"),
+    ],
+)
+def test_episodes_of_other_settings_are_refused(tmp_path: Path, changed: dict[str, Any], line: str) -> None:
+    """Half of them are there: the others must not be lived before this is told."""
+    files = {seed: tmp_path / f"{seed}.json" for seed in range(4)}
+    for seed in range(2):
+        files[seed].write_text(json.dumps(_episode(seed, obeys=True)))
+    settings = {**MADE_WITH, "ranking_steps": 0}
+    require_same(files, settings, compared=range(4))
+    with pytest.raises(ValueError, match=f"^{files[0]}: {line}$"):
+        require_same(files, settings | changed, compared=range(4))
+
+
+def test_episodes_without_policies_are_refused_where_they_are_compared(tmp_path: Path) -> None:
+    """Unless there is nothing to compare: their goal cannot be reached."""
+    files = {seed: tmp_path / f"{seed}.json" for seed in range(2)}
+    impossible = {"task": "reach", "seed": 0, "is_possible": False, "methods": {}, **MADE_WITH}
+    without = {key: value for key, value in _episode(1, obeys=True).items() if key != "policies"}
+    for seed, found in enumerate((impossible, without)):
+        files[seed].write_text(json.dumps(found))
+    require_same(files, MADE_WITH, compared=range(1))
+    with pytest.raises(
+        ValueError, match=r"1\.json: policies: expected some, found none; take another --out or few"
+    ):
+        require_same(files, MADE_WITH, compared=range(2))
 
 
 def test_all_that_ranked_is_named() -> None:

@@ -60,6 +60,12 @@ def test_a_free_run_of_a_sound_model() -> None:
     assert len(frames) == 7
 
 
+def test_a_free_run_of_less_than_a_step_is_one_step() -> None:
+    run, frames = free_run(toy_world.ToyModel(), toy_world.data(1), seconds=0.06, every_s=0.006, seed=0)
+    assert [one.seconds for one in run.shown] == [0.2]
+    assert len(frames) == 2
+
+
 def test_a_free_run_that_fades_or_breaks(tmp_path: Path) -> None:
     faded, _ = free_run(toy_world.Blurs(per_step=1.0), toy_world.data(2), 60.0, 10.0, seed=0)
     assert faded.finite

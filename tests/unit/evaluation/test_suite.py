@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from astra_ros.actions.config import ActionEncoderConfig
+from astra_ros.actions.spec import ActionSpec
 from astra_ros.cli.main import main
 from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.codec.pictures import encode_episode
@@ -26,7 +29,7 @@ from astra_ros.denoiser.presets import ModelConfig
 from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation.inverse_dynamics import InverseDynamicsConfig
 from astra_ros.evaluation.predictor import CheckpointPredictor
-from astra_ros.evaluation.scenes import Sampling, Scenes, held_out_data
+from astra_ros.evaluation.scenes import Sampling, Scenes, UnsuitableDataError, held_out_data
 from astra_ros.evaluation.sources import Source
 from astra_ros.evaluation.suite import Suite, SuiteConfig
 from astra_ros.types import FloatArray
@@ -158,6 +161,91 @@ def test_router(folder: Path) -> None:
     assert sum(modalities["loads"]["arm"]["share"]) == pytest.approx(1.0)
     assert 0.5 <= modalities["purity"] <= 1.0
     assert _how(folder, "router") == "at most 24 moments per dataset."
+
+
+def test_a_dataset_too_short_for_the_router_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    with DatasetWriter(tmp_path / "brief", "brief", SLIDER, 10.0, 32) as writer:
+        writer.append(toy_world.episode(0, 8))
+    dataset = Dataset.open(tmp_path / "brief")
+    brief = Source(dataset, HeldOut(folder, {"brief": ("slider_0",)}).split("brief", dataset.episode_names))
+    config = SuiteConfig(RolloutSettings(1), tmp_path, windows=2)
+    suite = Suite(checkpoint, [brief, _source(folder, "car")], config, print)
+    report, spaces = suite.router()
+    assert (set(report.loads), set(spaces), set(suite.skipped)) == ({"drive"}, {"car"}, {"brief"})
+    with pytest.raises(
+        UnsuitableDataError, match=r"brief: expected a held-out episode of 1\.2 s, found none"
+    ):
+        Suite(checkpoint, [brief], config, print).router()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_dataset_without_a_training_episode_for_the_judge_is_passed_over(
+    folder: Path, tmp_path: Path, *, is_damaged: bool
+) -> None:
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    shutil.copytree(folder / "slider", tmp_path / "slider")
+    dataset = Dataset.open(tmp_path / "slider")
+    aside = dataset.episode_names[1:] if is_damaged else dataset.episode_names
+    if is_damaged:
+        next((tmp_path / "slider").rglob("episode_000000.mp4")).write_bytes(b"")
+    own = Source(dataset, HeldOut(folder, {"slider": aside}).split("slider", dataset.episode_names))
+    judge = InverseDynamicsConfig(size=32, steps=1)
+    config = SuiteConfig(RolloutSettings(1), tmp_path, windows=2, seeds=(0,), judge=judge)
+    suite = Suite(checkpoint, [own, _source(folder, "car")], config, print)
+    assert [one.name for one in suite.actions()] == ["car"]
+    expected = "slider: expected training episodes for the judge to learn from, found none: "
+    assert expected + ("" if is_damaged else "all of it is held out") in suite.skipped["slider"]
+    assert ("episode_000000.mp4" in suite.skipped["slider"]) == is_damaged
+
+
+def _source(folder: Path, name: str) -> Source:
+    """One of the datasets, with its last episode held out."""
+    dataset = Dataset.open(folder / name)
+    return Source(dataset, HeldOut(folder, {name: ("slider_4",)}).split(name, dataset.episode_names))
+
+
+def test_a_teacher_that_cannot_be_compared_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = load_checkpoint(folder / "checkpoint")
+    slider, car = whole.actions.values()
+
+    def refused(teacher: Checkpoint) -> str:
+        save_checkpoint(tmp_path / "teacher", teacher)
+        words = f"evaluate {folder}/checkpoint --test steps --teacher {tmp_path}/teacher --windows 1"
+        files = f"--data {folder}/slider {folder}/car --held-out {folder}/held_out.yaml"
+        assert main([*words.split(), *files.split()]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line.removeprefix("astra evaluate: --teacher: ")
+
+    def with_spaces(*specs: ActionSpec) -> Checkpoint:
+        teacher = new_checkpoint(MODEL, specs)
+        teacher.codec.load_state_dict(whole.codec.state_dict())
+        return teacher
+
+    assert "car: space: expected one of the checkpoint's, slider, found car" in refused(with_spaces(slider))
+    other = replace(car, names=("throttle",))
+    assert "car: actions: expected drive, rate of throttle" in refused(with_spaces(slider, other))
+    seen = with_spaces(slider, car)
+    seen.provenance = {"data": {"slider": {"held_out": ["slider_4"]}}}
+    assert "slider: expected held-out episodes that the model was not trained on" in refused(seen)
+    strange = new_checkpoint(MODEL, [slider, car])
+    assert re.search(
+        r"teacher: expected encoder \w{16} of 32 x 32 pixels every 0.2 s, as the model has it, found encoder \w{16} of",
+        refused(strange),
+    )
+
+
+def test_two_datasets_of_one_name_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a result, only one would be left."""
+    shutil.copytree(folder / "car", tmp_path / "other")
+    words = f"evaluate {folder}/checkpoint --data {folder}/car {tmp_path}/other"
+    assert main([*words.split(), "--held-out", f"{folder}/held_out.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/other: name: expected one of its own, found car, which {folder}/car has too" in line
 
 
 def test_a_checkpoint_that_saw_the_episodes_is_refused(

@@ -106,10 +106,11 @@ def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[A
     ("changes", "line"),
     [
         ({"num_steps": 8}, "steps: expected 1 to 7, found 8"),
+        ({"minutes": 0.0}, "minutes: expected more than 0, found 0.0"),
         ({"guidance": 0.5}, r"guidance: expected 1 \(none\) or more, found 0.5"),
     ],
 )
-def test_impossible_wishes_are_refused(changes: dict[str, int], line: str) -> None:
+def test_impossible_wishes_are_refused(changes: dict[str, float], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         DistillationConfig(**changes)  # type: ignore[arg-type]
 

@@ -73,6 +73,29 @@ def test_two_datasets_of_one_name_are_refused(data: Path, tmp_path: Path) -> Non
     assert f"{data}/toy_arm has too" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("units", replace(ARM, units=("mm", "1"))),
+        ("names", replace(ARM, names=("grip", "slide"))),
+        ("modality", replace(ARM, modality="command")),
+    ],
+)
+def test_one_space_declared_in_two_ways_is_refused(
+    data: Path, tmp_path: Path, field: str, other: ActionSchema
+) -> None:
+    with DatasetWriter(tmp_path / "second", "second", other, FPS, SIZE) as writer:
+        writer.append(sliding_square(ARM, 0))
+    (tmp_path / "held_out.yaml").write_text("toy_arm: [episode_002]\nsecond: []\n")
+    sources = (DataSource(str(data / "toy_arm")), DataSource(str(tmp_path / "second")))
+    with pytest.raises(
+        ValueError, match=rf"second: {field}: expected .*toy_arm of the same action"
+    ) as caught:
+        open_sets(DataConfig(sources, str(tmp_path / "held_out.yaml")), SIZE)
+    assert f"expected {getattr(ARM, field)} as" in str(caught.value)
+    assert f"has, found {getattr(other, field)}; import it again" in str(caught.value)
+
+
 def stored(path: Path, size: tuple[int, int], camera: tuple[int, int] | None) -> Path:
     """A dataset of an earlier version where the camera is not known."""
     with DatasetWriter(path, "toy_arm", ARM, FPS, size, camera) as writer:
@@ -283,20 +306,6 @@ def test_datasets_are_drawn_as_their_weights_say(encoded: list[EncodedSet]) -> N
     sampler = segment_sampler(encoded, fit_specs(encoded, 0.2), SegmentConfig())
     spaces = sampler.draw(2000, np.random.default_rng(0)).space
     assert float((spaces == 0).float().mean()) == pytest.approx(0.75, abs=0.03)
-
-
-def test_one_space_declared_in_two_ways_is_refused(
-    encoded: list[EncodedSet], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arm = encoded[0].source.dataset.schema
-    other = ActionSchema(arm.space, "drive", "rate", ("speed",), ("m/s",))
-    monkeypatch.setattr(type(encoded[1].source.dataset), "schema", property(lambda self: schemas[self.name]))
-    schemas = {"toy_arm": arm, "toy_car": other}
-    with pytest.raises(
-        ValueError,
-        match=r"toy_car: action space toy_arm: expected the names and units of .*toy_arm, found speed",
-    ):
-        fit_specs(encoded, 0.2)
 
 
 def test_a_dataset_without_a_usable_episode_is_refused(encoded: list[EncodedSet]) -> None:

@@ -1,0 +1,35 @@
+"""What the closed loop refuses before an episode is lived; it needs no simulator for that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from astra_ros.backends.bundle import load_bundle
+from benchmarks.closed_loop import main
+
+
+def test_episodes_of_another_bundle_are_refused_in_one_line(
+    untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are there: their numbers must not be written under this bundle's name."""
+    lived = {"bundle_sha256": "0" * 64, "noise_m": 0.06, "is_possible": False}
+    (tmp_path / "reach_200000.json").write_text(json.dumps(lived))
+    words = ["--out", str(tmp_path), "--episodes", "1", "--bundle", str(untrained_bundle)]
+    assert main(words) == 1
+    expected = load_bundle(untrained_bundle).sha256
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/reach_200000.json: bundle_sha256: expected {expected}, found {'0' * 64}; take another --out\n"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["reach_200000.json"]
+
+
+def test_a_bundle_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["--out", str(out), "--bundle", str(tmp_path / "no")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path}/no: expected a bundle folder with manifest.json, found ")
+    assert error.count("\n") == 1
+    assert not out.exists()
