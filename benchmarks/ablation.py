@@ -213,6 +213,24 @@ def run_all(
     }
 
 
+def write_results(runs: Runs, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the table; write it, its numbers and the inertia curves into the run's folder."""
+    summarised, curves = summary(results), inertia_curves(results)
+    how = (
+        f"{runs.seeds} seeds, {runs.steps} steps each after {runs.video_steps} of the common video model, "
+        f"guidance {runs.guidance:g}"
+    )
+    text = report(summarised, how)
+    print(text)
+    files = {suffix: runs.out / f"ablation.{suffix}" for suffix in ("json", "md", "png")}
+    content = {"how": how, "summary": plain(summarised), "runs": results}
+    machine = describe_machine(("torch", "numpy"))
+    files["json"].write_text(json.dumps({**content, "machine": machine}, indent=1, allow_nan=False) + "\n")
+    files["md"].write_text(text)
+    axes = Axes("Visual inertia", "remembered frames", "right less shuffled plan, dB")
+    save_curves([(axes, curves)], files["png"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, summarise."""
     parser = argparse.ArgumentParser(
@@ -264,20 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    summarised, curves = summary(results), inertia_curves(results)
-    how = (
-        f"{runs.seeds} seeds, {runs.steps} steps each after {runs.video_steps} of the common video model, "
-        f"guidance {runs.guidance:g}"
-    )
-    text = report(summarised, how)
-    print(text)
-    files = {suffix: runs.out / f"ablation.{suffix}" for suffix in ("json", "md", "png")}
-    content = {"how": how, "summary": plain(summarised), "runs": results}
-    machine = describe_machine(("torch", "numpy"))
-    files["json"].write_text(json.dumps({**content, "machine": machine}, indent=1, allow_nan=False) + "\n")
-    files["md"].write_text(text)
-    axes = Axes("Visual inertia", "remembered frames", "right less shuffled plan, dB")
-    save_curves([(axes, curves)], files["png"])
+    write_results(runs, results)
     return 0
 
 
