@@ -147,7 +147,9 @@ class Step(_AtSigma):
         history_bias: Tensor,
     ) -> Tensor:
         chunk = Chunk(noisy_latents, last_latents, actions, self.space)
-        clean, _ = self.denoiser.denoise(chunk, self.sigma, Cache(history_keys, history_values, history_bias))
+        clean = self.denoiser.denoise(
+            chunk, self.sigma, Cache(history_keys, history_values, history_bias)
+        ).latents
         return self.keep * noisy_latents + self.take * clean if self.keep else clean
 
 
@@ -178,6 +180,6 @@ class StepAtAnyLevel(nn.Module):
         """given: keys, values and bias of the history, sigma, sigma_next."""
         *cache, sigma, sigma_next = given
         chunk = Chunk(noisy_latents, last_latents, actions, self.space)
-        clean, _ = self.denoiser.denoise(chunk, sigma, Cache(*cache))
+        clean = self.denoiser.denoise(chunk, sigma, Cache(*cache)).latents
         keep = sigma_next / sigma
         return keep * noisy_latents + (1.0 - keep) * clean

@@ -19,7 +19,7 @@ from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.types import FloatArray
 
 # Smaller tensors stay inside the graphs: the constants of a step, norms, biases.
-MIN_SHARED_BYTES = 16_384
+MIN_SHARED_BYTES = 8_192
 # A runtime maps a tensor into memory without a copy when it begins on a page.
 _PAGE_BYTES = 4096
 

@@ -19,7 +19,12 @@ from astra_ros.denoiser.io import ModelDims
 from astra_ros.denoiser.presets import ModelConfig
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
-_PRIOR = "action_encoder.router_prior"
+# What weights of earlier versions lack, and since when the network has it.
+_LATER = {
+    "action_encoder.router_prior": "action experts began one per modality",
+    "pose_map.painter": "an action drew a sketch",
+    "head.gate": "an action drew a sketch",
+}
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Strict: raises FileNotFoundError or ValueError when the weights are not exactly those of the config."""
     checkpoint, weights = _from_config(_found(folder, CONFIG_FILE)), load_weights(folder)
     file = folder / WEIGHTS_FILE
-    if {*checkpoint.denoiser.state_dict()} - {*weights.denoiser} == {_PRIOR}:
+    missing = {*checkpoint.denoiser.state_dict()} - {*weights.denoiser}
+    if missing and all(name.startswith(tuple(_LATER)) for name in missing):
+        part = next(part for part in _LATER if any(name.startswith(part) for name in missing))
         raise ValueError(
-            f"{file}: {_PRIOR}: expected one, found none: trained before action experts began one per modality; "
+            f"{file}: {part}: expected weights of it, found none: trained before {_LATER[part]}; "
             "train again, or take it as video_model"
         )
     _load_strictly(checkpoint.codec, weights.codec, file)

@@ -18,7 +18,7 @@ class DenoiserConfig:
     latent_*: shape of a latent frame. mlp_hidden: width inside the MLPs (0: four times the width).
     chunk_len: frames denoised together. adapter: how actions enter the blocks.
     pose_rank: channels of the map that an action draws onto the token grid (0: none). refiner: channels of the
-    convolutions that finish a frame where tokens are coarse (0: none).
+    convolutions that finish a frame where tokens are coarse (0: none); the patch is a power of two then.
     """
 
     latent_channels: int = 12
@@ -41,6 +41,8 @@ class DenoiserConfig:
                 raise ValueError(
                     f"patch: expected a divisor of {name} {getattr(self, name)}, found {self.patch}"
                 )
+        if self.refiner and self.patch & (self.patch - 1):
+            raise ValueError(f"patch: expected a power of two with a refiner, found {self.patch}")
         if self.width % (8 * self.num_heads):
             raise ValueError(
                 f"width: expected a multiple of 8 * num_heads = {8 * self.num_heads}, found {self.width}"

@@ -6,6 +6,7 @@ activations and softmax are not. tests/unit/denoiser/test_cost.py compares every
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from astra_ros.denoiser.config import DenoiserConfig
@@ -13,7 +14,7 @@ from astra_ros.denoiser.presets import PRESETS
 from astra_ros.history.layout import BLOCKS, MAX_PATCH_SIDE, NUM_SLOTS, HistoryBlock, blocks_after
 
 _SINUSOIDS = 256  # of the noise level
-_KERNEL = 9  # of the refiner's convolutions
+_KERNEL = 9  # of the convolutions
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,19 @@ def _action_parameters(config: DenoiserConfig) -> int:
 def _pose_map_parameters(config: DenoiserConfig) -> int:
     if not config.pose_rank:
         return 0
-    drawn = config.tokens_per_frame * config.pose_rank
-    return (
-        _linear(config.width, config.width) + _linear(config.width, drawn) + config.pose_rank * config.width
-    )
+    width, rank = config.width, config.pose_rank
+    drawn = _linear(width, 2 * width) + _linear(2 * width, config.tokens_per_frame * rank) + rank * width
+    painted = sum(_KERNEL * inputs * outputs + outputs for inputs, outputs in _painter(config))
+    return drawn + painted
+
+
+def _painter(config: DenoiserConfig) -> list[tuple[int, int]]:
+    """Channels in and out of the convolutions that double a map's sides, of the one after them and of the sketch."""
+    if not config.refiner:
+        return []
+    fine, doublings = config.refiner, int(math.log2(config.patch))
+    inputs = [config.pose_rank, *doublings * [fine], fine]
+    return list(zip(inputs, [*doublings * [4 * fine], fine, config.latent_channels], strict=True))
 
 
 def _block_parameters(config: DenoiserConfig) -> int:
@@ -135,9 +145,10 @@ def _head_parameters(config: DenoiserConfig) -> int:
 
 
 def _convolutions(config: DenoiserConfig) -> tuple[tuple[int, int], ...]:
-    """Channels in and out of mix, flow, refine and out."""
-    channels, refiner = config.latent_channels, config.refiner
-    return (refiner + 2 * channels, refiner), (refiner, 2), (refiner + channels, refiner), (refiner, channels)
+    """Channels in and out of mix, flow, refine, out and gate."""
+    channels, fine = config.latent_channels, config.refiner
+    layers = (fine + 2 * channels, fine), (fine, 2), (fine + channels, fine), (fine, channels)
+    return (*layers, (fine, channels)) if config.pose_rank else layers
 
 
 def _history_flops(config: DenoiserConfig, blocks: tuple[HistoryBlock, ...]) -> int:
@@ -179,8 +190,13 @@ def _action_flops(config: DenoiserConfig, frames: int) -> int:
 def _pose_map_flops(config: DenoiserConfig, frames: int) -> int:
     if not config.pose_rank:
         return 0
-    drawn = config.tokens_per_frame * config.pose_rank
-    return 2 * frames * config.width * (config.width + 2 * drawn)
+    tokens, width, rank = config.tokens_per_frame, config.width, config.pose_rank
+    drawn = 2 * width * width + 2 * width * tokens * rank + tokens * rank * width
+    painted = sum(
+        tokens * min(4**doublings, config.patch**2) * _KERNEL * inputs * outputs
+        for doublings, (inputs, outputs) in enumerate(_painter(config))
+    )
+    return 2 * frames * (drawn + painted)
 
 
 def _noise_level_flops(config: DenoiserConfig) -> int:

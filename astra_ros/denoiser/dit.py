@@ -16,12 +16,13 @@ from typing import NamedTuple
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from astra_ros.actions.encoder import ActionEncoder, Routing
 from astra_ros.denoiser.blocks import Block, Modulation, modulated_norm
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.geometry import Cache, Geometry
+from astra_ros.denoiser.heads import Head, RefiningHead
+from astra_ros.denoiser.pose import PoseMap
 from astra_ros.history.embedder import HistoryEmbedder
 from astra_ros.history.layout import BLOCKS, HistoryBlock, blocks_after
 
@@ -54,6 +55,14 @@ class Chunk(NamedTuple):
     last_sigma: Tensor | None = None
 
 
+class Denoised(NamedTuple):
+    """latents (b, t, c, h, w), clean as predicted. routing: of the plan's actions. sketch: of pose.Canvas."""
+
+    latents: Tensor
+    routing: Routing
+    sketch: Tensor | None
+
+
 class NoiseLevelEmbedder(nn.Module):
     """sigma -> the modulations of every block and of the head: one shared projection and a learned table."""
 
@@ -79,72 +88,6 @@ class NoiseLevelEmbedder(nn.Module):
         return blocks, (shift, 1.0 + scale)
 
 
-class PoseMap(nn.Module):
-    """What an action draws onto the token grid: where the arm will be, how the picture will flow. Starts at nothing."""
-
-    def __init__(self, width: int, tokens: int, rank: int) -> None:
-        super().__init__()
-        self.draw = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, tokens * rank))
-        self.out = nn.Linear(rank, width, bias=False)
-        self.rank = rank
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, action: Tensor) -> Tensor:
-        """(b, t, d) -> (b, t * n, d)."""
-        return self.out(rearrange(self.draw(action), "b t (n r) -> b (t n) r", r=self.rank))
-
-
-class Head(nn.Module):
-    """Tokens → change of the last frame, straight from the patches. Starts at zero."""
-
-    def __init__(self, config: DenoiserConfig) -> None:
-        super().__init__()
-        self.layer = nn.Linear(config.width, config.latent_channels * config.patch**2)
-        for parameter in self.layer.parameters():
-            nn.init.zeros_(parameter)
-        self.patch, self.grid = config.patch, config.grid
-
-    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → the last frame as it is, and the change."""
-        return last, _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
-
-
-class RefiningHead(nn.Module):
-    """Tokens → the last frame moved along a flow, and a change of it, by convolutions at full resolution.
-
-    A token of 4x4 latents says where things go; what they look like there is in the last frame (docs/decisions/0005).
-    Starts at no flow and no change.
-    """
-
-    def __init__(self, config: DenoiserConfig) -> None:
-        super().__init__()
-        channels, values = config.refiner, config.latent_channels
-        self.layer = nn.Linear(config.width, channels * config.patch**2)
-        self.mix = nn.Conv2d(channels + 2 * values, channels, 3, padding=1)
-        self.flow = nn.Conv2d(channels, 2, 3, padding=1)
-        self.refine = nn.Conv2d(channels + values, channels, 3, padding=1)
-        self.out = nn.Conv2d(channels, values, 3, padding=1)
-        for parameter in [*self.flow.parameters(), *self.out.parameters()]:
-            nn.init.zeros_(parameter)
-        self.patch, self.grid = config.patch, config.grid
-        self.register_buffer("places", _places(config.latent_height, config.latent_width), persistent=False)
-
-    places: Tensor
-
-    def forward(self, tokens: Tensor, noisy: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → the last frame moved, and the change."""
-        drawn = _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
-        x = F.silu(self.mix(torch.cat([drawn, noisy.to(drawn), last.to(drawn)], dim=2).flatten(0, 1)))
-        moved = self._move(last.flatten(0, 1), self.flow(x))
-        x = x + F.silu(self.refine(torch.cat([x, moved.to(x)], dim=1)))
-        return moved.unflatten(0, noisy.shape[:2]), self.out(x).unflatten(0, noisy.shape[:2])
-
-    def _move(self, frames: Tensor, flow: Tensor) -> Tensor:
-        """frames (n, c, h, w); flow (n, 2, h, w): where to look, right and down, in eighths of the picture."""
-        where = self.places + 0.25 * rearrange(flow, "n two h w -> n h w two").to(frames)
-        return F.grid_sample(frames, where, padding_mode="border", align_corners=False)
-
-
 class Denoiser(nn.Module):
     """See the module docstring. Shapes: b batch, s history slots, t chunk frames, c h w latents, f action features."""
 
@@ -157,9 +100,7 @@ class Denoiser(nn.Module):
         self.patch_embedder = nn.Linear(2 * values, width)
         self.position = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
         self.action_encoder = ActionEncoder(config.actions, width)
-        self.pose_map = (
-            PoseMap(width, config.tokens_per_frame, config.pose_rank) if config.pose_rank else None
-        )
+        self.pose_map = PoseMap(config) if config.pose_rank else None
         self.noise_level = NoiseLevelEmbedder(width, config.depth)
         self.blocks = nn.ModuleList(
             Block(width, config.num_heads, config.mlp_hidden, config.adapter) for _ in range(config.depth)
@@ -178,8 +119,8 @@ class Denoiser(nn.Module):
         blocks = blocks_after(self.config.chunk_len)
         return self._attend(newest, blocks, sigma, self.geometry.moved_on(cache, blocks))[0]
 
-    def denoise(self, chunk: Chunk, sigma: Tensor, cache: Cache) -> tuple[Tensor, Routing]:
-        """Predicted clean latents (b, t, c, h, w) of a chunk at noise level sigma (b,), given the history's cache."""
+    def denoise(self, chunk: Chunk, sigma: Tensor, cache: Cache) -> Denoised:
+        """A chunk at noise level sigma (b,), given the history's cache."""
         modulations, (shift, scale) = self.noise_level(sigma)
         frames = chunk.noisy.shape[1]
         action, routing = self.action_encoder(chunk.actions, chunk.space)
@@ -188,13 +129,16 @@ class Denoiser(nn.Module):
         last = repeat(chunk.last, "b c h w -> b t c h w", t=frames)
         x = self.patch_embedder(self._patches(torch.cat([chunk.noisy, last], dim=2)))
         x = x + self.position.repeat(frames, 1)
+        canvas = None
         if self.pose_map is not None:
-            x = x + self.pose_map(action)
+            drawn, canvas = self.pose_map(action)
+            x = x + drawn
         context = self.geometry.of_chunk(action, cache.bias)
         for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             x, _ = block(x, modulation, context, (cache.keys[layer], cache.values[layer]))
-        moved, change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last)
-        return _expected(moved, chunk.last_sigma) + change, routing
+        moved, change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last, canvas)
+        latents = _expected(moved, chunk.last_sigma) + change
+        return Denoised(latents, routing, canvas.sketch if canvas else None)
 
     def _attend(
         self, history: History, blocks: tuple[HistoryBlock, ...], sigma: Tensor, past: Cache | None
@@ -215,17 +159,6 @@ class Denoiser(nn.Module):
     def _patches(self, latents: Tensor) -> Tensor:
         p = self.config.patch
         return rearrange(latents, "b t c (h p) (w q) -> b (t h w) (c p q)", p=p, q=p)
-
-
-def _unpatch(values: Tensor, patch: int, grid: tuple[int, int], frames: int) -> Tensor:
-    pattern = "b (t h w) (c p q) -> b t c (h p) (w q)"
-    return rearrange(values, pattern, t=frames, h=grid[0], w=grid[1], p=patch, q=patch)
-
-
-def _places(height: int, width: int) -> Tensor:
-    """(h, w, 2): centre of every latent, right and down, in [-1, 1], as grid_sample counts."""
-    rows, columns = ((2.0 * torch.arange(size) + 1.0) / size - 1.0 for size in (height, width))
-    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
 
 
 def _expected(last: Tensor, sigma: Tensor | None) -> Tensor:

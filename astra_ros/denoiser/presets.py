@@ -70,7 +70,7 @@ class ModelConfig:
 
 def tiny() -> ModelConfig:
     """128x128, for a CPU: tokens of 32x32 pixels, finished by convolutions."""
-    return ModelConfig("tiny", denoiser=DenoiserConfig(patch=4, refiner=64))
+    return ModelConfig("tiny", denoiser=DenoiserConfig(patch=4, refiner=64, pose_rank=128))
 
 
 def small() -> ModelConfig:

@@ -127,7 +127,7 @@ class _Predictor:
         level, kept = (torch.full((len(noisy),), value, device=noisy.device) for value in (sigma, keep))
         return self._denoiser.denoise(
             self._chunk._replace(noisy=noisy, keep_action=kept), level, self._cache
-        )[0]
+        ).latents
 
 
 def _history(

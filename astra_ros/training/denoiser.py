@@ -23,4 +23,4 @@ class DenoiserStep(TrainingStep):
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         segments = self._segments.draw(batch, draw.numpy).to(self.model.position.device)
         losses = denoising_loss(self.model, segments, self._config, draw.torch)
-        return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance}
+        return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

@@ -92,7 +92,7 @@ def integrate(
 
     def answer(noisy: Tensor, sigma: float, keep: float) -> Tensor:
         level, kept = (torch.full((len(noise),), value, device=noise.device) for value in (sigma, keep))
-        return denoiser.denoise(chunk._replace(noisy=noisy, keep_action=kept), level, cache)[0]
+        return denoiser.denoise(chunk._replace(noisy=noisy, keep_action=kept), level, cache).latents
 
     def predict(noisy: Tensor, sigma: float) -> Tensor:
         with_action = answer(noisy, sigma, 1.0)

@@ -20,12 +20,14 @@ class ObjectiveConfig:
     """sigmas: noise levels of the chunk; `load_config` fills in those that the preset serves. history_noise: of the memory.
 
     action_dropout: share of chunks without actions, for guidance (paper: A.9). balance: weight of the router's loss.
+    sketch: weight of what the action alone draws (docs/decisions/0010).
     """
 
     sigmas: SigmaSamplerConfig = field(default_factory=SigmaSamplerConfig)
     history_noise: HistoryNoiseConfig = field(default_factory=HistoryNoiseConfig)
     action_dropout: float = 0.1
     balance: float = 0.01
+    sketch: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.action_dropout <= 1.0:
@@ -33,11 +35,12 @@ class ObjectiveConfig:
 
 
 class Losses(NamedTuple):
-    """Scalars. total = flow + balance weight x balance."""
+    """Scalars. total = flow + balance weight x balance + sketch weight x sketch."""
 
     total: Tensor
     flow: Tensor
     balance: Tensor
+    sketch: Tensor
 
 
 class _Draw(NamedTuple):
@@ -62,10 +65,19 @@ def denoising_loss(
     cache, past_routing = denoiser.remember(history, told)
     noisy = add_noise(batch.latents, draw.noise, draw.sigma)
     chunk = Chunk(noisy, memory[:, -1], batch.actions, batch.space, draw.keep_action, told)
-    predicted, routing = denoiser.denoise(chunk, draw.sigma, cache)
-    flow = flow_loss(predicted.float(), batch.latents, draw.sigma)
-    balance = 0.5 * (balance_loss(past_routing) + balance_loss(routing))
-    return Losses(flow + config.balance * balance, flow.detach(), balance.detach())
+    denoised = denoiser.denoise(chunk, draw.sigma, cache)
+    flow = flow_loss(denoised.latents.float(), batch.latents, draw.sigma)
+    balance = 0.5 * (balance_loss(past_routing) + balance_loss(denoised.routing))
+    sketch = _sketch_loss(denoised.sketch, batch.latents, draw.keep_action)
+    total = flow + config.balance * balance + config.sketch * sketch
+    return Losses(total, *(x.detach() for x in (flow, balance, sketch)))
+
+
+def _sketch_loss(sketch: Tensor | None, clean: Tensor, keep_action: Tensor) -> Tensor:
+    """Mean squared error of the sketches of the chunks that were told their actions. Latents have unit variance."""
+    if sketch is None:
+        return clean.new_zeros(())
+    return ((sketch.float() - clean).square() * keep_action[:, None, None, None, None]).mean()
 
 
 def _draw(batch: SegmentBatch, config: ObjectiveConfig, generator: torch.Generator) -> _Draw:

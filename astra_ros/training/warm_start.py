@@ -57,7 +57,7 @@ def start_at_video_model(checkpoint: Checkpoint, start: Weights) -> None:
 
 
 def _reads_actions(name: str) -> bool:
-    return name.startswith(("action_encoder.", "pose_map.")) or ".adapter." in name
+    return name.startswith(("action_encoder.", "pose_map.", "head.gate.")) or ".adapter." in name
 
 
 def _projector(start: Checkpoint, space: str, num_inputs: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,14 @@ from onnx import helper, numpy_helper
 from astra_ros.actions.config import RouterKind
 from astra_ros.backends import golden
 from astra_ros.backends.base import Backend, BackendError
-from astra_ros.backends.bundle import Bundle, Manifest, describe_file, load_bundle, write_manifest
+from astra_ros.backends.bundle import (
+    Bundle,
+    BundleError,
+    Manifest,
+    describe_file,
+    load_bundle,
+    write_manifest,
+)
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.ort import OrtBackend
@@ -32,11 +39,14 @@ from astra_ros.denoiser.presets import tiny
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.flow.schedule import euler_weights
 from astra_ros.history.layout import NUM_SLOTS
+from astra_ros.training.distillation import DistillationConfig
 from export import check_parity, contract, to_onnx
 from export.contract import ExportConfig
 from export.served import as_served
 from export.to_onnx import export_bundle
 from tests.bundle_fixture import untrained, untrained_model
+from tests.unit.backends.test_bundle import flip_a_bit, refer_elsewhere
+from tests.unit.backends.test_engines import write
 from tests.unit.denoiser import scene
 
 TOLERANCE = 1e-4
@@ -92,7 +102,7 @@ def torch_samples(
         sample = torch.from_numpy(noise)[None]
         for sigma, sigma_next in pairwise(checkpoint.config.sigmas):
             chunk = Chunk(sample, memory.latents[:, -1], target, space)
-            clean, _ = denoiser.denoise(chunk, torch.tensor([sigma]), cache)
+            clean = denoiser.denoise(chunk, torch.tensor([sigma]), cache).latents
             keep, take = euler_weights(sigma, sigma_next)
             sample = keep * sample + take * clean
             yield sample
@@ -239,6 +249,45 @@ def test_every_precision_of_a_backend_is_compared_whatever_becomes_of_the_others
     parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
     assert {row.backend for row in parity.rows} == {"onnxruntime fp32"}
     assert parity.skipped == {"onnxruntime bf16": "precision: expected bf16, found fp32"}
+
+
+def test_damaged_engines_do_not_lose_what_was_compared(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = load_bundle(bundle_copy)
+    sound, damaged = (write(bundle, precision=precision) for precision in ("fp16", "fp32"))
+    flip_a_bit(damaged / "decode.engine")
+    assert check_parity.main([str(bundle_copy), "--backends", "onnxruntime"]) == 1
+    text = capsys.readouterr().out
+    assert text.count(" ok ") == 10
+    assert f"engines {sound.name}: files, sources and tensors in order\n" in text
+    assert f"REFUSED engines {damaged.name}: " in text
+    assert "decode.engine: expected sha256" in text
+
+
+def test_weights_that_the_manifest_does_not_list_are_never_compared(
+    bundle_copy: Path, untrained_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime would read them, and they may be right."""
+    refer_elsewhere(bundle_copy, "step_1.onnx")
+    with OrtBackend(load_bundle(bundle_copy)):
+        pass
+    assert check_parity.main([str(bundle_copy), str(untrained_checkpoint), "--backends", "onnxruntime"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: step_1.onnx: expected weights in files that the manifest lists")
+
+
+def test_every_way_to_a_gpu_is_tried_and_named(
+    untrained_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {"torch:cuda", "onnxruntime:CUDAExecutionProvider"} <= set(check_parity.DEFAULT_NAMES)
+    names = ["onnxruntime:CPUExecutionProvider", "onnxruntime:NoExecutionProvider"]
+    assert check_parity.main([str(untrained_bundle), "--backends", *names]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\nonnxruntime:CPUExecutionProvider fp32 ") == 10
+    assert (
+        "skipped onnxruntime:NoExecutionProvider fp32: provider: expected NoExecutionProvider, found" in text
+    )
 
 
 def test_the_parity_program_refuses_another_checkpoint(
@@ -406,6 +455,31 @@ def test_the_command_is_in_the_provenance(
         seen[0].command
         == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2 --candidates 8"
     )
+
+
+def test_an_export_says_whether_it_is_of_a_student(
+    untrained_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First of all, and in the manifest: guidance that was not distilled is lost."""
+    written: list[Manifest] = []
+
+    def stop(_graphs: object, manifest: Manifest, _root: Path) -> None:
+        written.append(manifest)
+        raise BundleError("far enough")
+
+    monkeypatch.setattr(to_onnx, "_write_graphs", stop)
+    checkpoint = load_checkpoint(untrained_checkpoint)
+    config = DistillationConfig(num_steps=2, guidance=1.5, teacher_steps=8)
+    for provenance, kind in (
+        ({}, "no student: it runs without guidance (astra distill makes a student with it)"),
+        ({"distillation": asdict(config)}, "student of a teacher with guidance 1.5, 2 steps for 8"),
+    ):
+        checkpoint.provenance = provenance
+        with pytest.raises(BundleError, match="far enough"):
+            export_bundle(checkpoint, untrained_checkpoint.parent / "out", ExportConfig("panda"))
+        manifest = written.pop()
+        assert manifest.provenance["checkpoint"] == kind
+        assert capsys.readouterr().out.splitlines() == [f"{manifest.model_id}: {kind}"]
 
 
 def test_the_comparison_graphs_answer_as_the_steps_do(untrained_checkpoint: Path, tmp_path: Path) -> None:

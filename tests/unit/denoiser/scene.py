@@ -45,7 +45,7 @@ def predict(denoiser: Denoiser, past: History, target: Chunk | None = None, told
     batch = len(past.latents)
     with torch.inference_mode():
         cache, _ = denoiser.remember(past, torch.full((batch,), told))
-        return denoiser.denoise(target, torch.full((batch,), SIGMA), cache)[0]
+        return denoiser.denoise(target, torch.full((batch,), SIGMA), cache).latents
 
 
 def memory(checkpoint: Checkpoint, space: str, batch: int = 1, filled: int = NUM_SLOTS) -> Memory:

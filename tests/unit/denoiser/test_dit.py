@@ -142,6 +142,35 @@ def test_the_action_has_exactly_no_effect_before_training(adapter: str) -> None:
     assert torch.equal(expected, predict(model, *others))
 
 
+def test_what_the_action_paints_has_exactly_no_effect_before_training() -> None:
+    model = Denoiser(untrained_model().config.denoiser).eval()
+    past = history(model)
+    target = chunk(model, past.latents[:, -1])
+    assert torch.equal(
+        predict(model, past, target), predict(model, past, target._replace(actions=target.actions - 1))
+    )
+
+
+def test_a_sketch_is_of_the_action_alone_and_is_taken_where_the_gate_says_so(denoiser: Denoiser) -> None:
+    past, sigma = history(denoiser), torch.ones(1)
+    target = chunk(denoiser, past.latents[:, -1])
+    seen = target._replace(noisy=target.noisy + 1.0, last=target.last - 1.0)
+    other = target._replace(actions=target.actions + 1.0)
+    with torch.inference_mode():
+        cache, _ = denoiser.remember(past, torch.zeros(1))
+        sketches = [denoiser.denoise(x, sigma, cache).sketch for x in (target, seen, other)]
+    expected, same, different = filter(torch.is_tensor, sketches)
+    assert expected.shape == target.noisy.shape
+    assert torch.equal(expected, same)
+    assert not torch.equal(expected, different)
+
+    model = Denoiser(denoiser.config).eval()
+    torch.nn.init.constant_(dict(model.named_parameters())["head.gate.bias"], 20.0)
+    with torch.inference_mode():
+        found = model.denoise(target, sigma, model.remember(past, torch.zeros(1))[0])
+    torch.testing.assert_close(found.latents, found.sketch)
+
+
 @pytest.mark.parametrize("adapter", ["act", "cross_attention"])
 def test_the_adapter_has_exactly_no_effect_before_training(
     adapter: str, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +222,11 @@ def test_rotary_products_depend_on_relative_coordinates_only() -> None:
     near, far = product([1.0, 2.0, 3.0], [0.0, 1.0, 5.0]), product([7.0, 4.0, 1.0], [6.0, 3.0, 3.0])
     assert torch.allclose(near, far, atol=1e-4)
     assert not torch.allclose(near, product([1.0, 2.0, 3.0], [0.0, 1.0, 4.0]), atol=1e-4)
+
+
+def test_a_patch_that_convolutions_cannot_double_up_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="patch: expected a power of two with a refiner, found 3"):
+        DenoiserConfig(latent_height=12, latent_width=12, patch=3, refiner=8)
 
 
 @pytest.mark.parametrize(
