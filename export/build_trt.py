@@ -33,10 +33,15 @@ from astra_ros.backends.engines import (
     build_command,
     require_fit,
 )
+from astra_ros.backends.manifest import Manifest
 from astra_ros.backends.tensorrt_library import Library, open_library
 from astra_ros.cli.options import add_json, require_json_folder
-from export.engine_builder import FIRST_COMPLETE_SM, BuildConfig, EngineBuilder
-from export.engine_weights import SHARED_WEIGHTS_FILE, SharedWeights
+
+try:
+    from export.engine_builder import FIRST_COMPLETE_SM, BuildConfig, EngineBuilder
+    from export.engine_weights import SHARED_WEIGHTS_FILE, SharedWeights
+except ImportError as error:
+    raise SystemExit(f"error: {error}; in a clone: pip install -e '.[trt]'") from error
 
 _HEARTBEAT_S = 3.0
 
@@ -48,6 +53,7 @@ def build_engines(bundle: Bundle, config: BuildConfig, out: Path | None = None) 
     """
     library = open_library(config.runtime)
     config = replace(config, targets=_possible_targets(library, bundle, config))
+    graphs = _possible_graphs(bundle.manifest, config.candidates)
     draft = _draft(library, bundle, config)
     place = (out or bundle.root / ENGINES_FOLDER) / draft.folder_name
     if place.exists() and not (place / SIDECAR_FILE).is_file():
@@ -58,7 +64,7 @@ def build_engines(bundle: Bundle, config: BuildConfig, out: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent) as temporary:
         folder = Path(temporary) / place.name
         folder.mkdir()
-        built = _build_all(library, bundle, config, folder)
+        built = _build_all(library, bundle, config, graphs, folder)
         files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
         engines = replace(draft, engines=built, files=files)
         require_fit(engines, bundle)
@@ -74,7 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     started = perf_counter()
     config = BuildConfig(
-        options.runtime, options.precision, tuple(sorted(set(options.sm))), options.weights_as_inputs
+        options.runtime,
+        options.precision,
+        tuple(sorted(set(options.sm))),
+        options.weights_as_inputs,
+        options.candidates,
     )
     try:
         require_json_folder(options)
@@ -126,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
         help="one copy of the weights for all engines of the bundle",
     )
     parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="of the graphs for candidates side by side, those for N; 0: none, they then run one after another"
+        " (default: all that the bundle has)",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the folder of engines goes (default: BUNDLE/engines)"
     )
     add_json(parser)
@@ -145,12 +162,25 @@ def _possible_targets(library: Library, bundle: Bundle, config: BuildConfig) -> 
             f" on a machine with that GPU and the package tensorrt: {other}"
         )
     if not replace(config, targets=asked).has_products_in(config.precision):
-        other = build_command(bundle.root, library.name, "fp16", min(asked))
+        other = build_command(bundle.root, library.name, "fp16", [min(asked)])
         raise ValueError(
             f"--precision {config.precision}: expected SM {FIRST_COMPLETE_SM} or newer, found {min(asked)}, for which"
             f" {library.name} has no {config.precision} products; {other}"
         )
     return asked
+
+
+def _possible_graphs(manifest: Manifest, candidates: int | None) -> list[str]:
+    """Those to build engines of. Raises ValueError when the bundle has none for so many candidates side by side."""
+    if candidates is None:
+        return list(manifest.graph_specs)
+    known = manifest.batches
+    if candidates not in (0, *known):
+        raise ValueError(
+            f"--candidates: expected 0 or one of the bundle's batches {', '.join(map(str, known))}, found {candidates};"
+            " export the bundle for others: python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE --candidates N"
+        )
+    return list(manifest.with_batches(tuple(sorted({1, candidates or 1}))).graph_specs)
 
 
 def _draft(library: Library, bundle: Bundle, config: BuildConfig) -> EngineSet:
@@ -169,8 +199,10 @@ def _draft(library: Library, bundle: Bundle, config: BuildConfig) -> EngineSet:
     )
 
 
-def _build_all(library: Library, bundle: Bundle, config: BuildConfig, folder: Path) -> dict[str, EngineSpec]:
-    graphs, built = list(bundle.manifest.graph_specs), {}
+def _build_all(
+    library: Library, bundle: Bundle, config: BuildConfig, graphs: list[str], folder: Path
+) -> dict[str, EngineSpec]:
+    built = {}
     sharing = SharedWeights(folder / SHARED_WEIGHTS_FILE) if config.weights_as_inputs else nullcontext()
     with sharing as weights:
         builder = EngineBuilder(library, bundle, config, weights)

@@ -3,7 +3,7 @@
     python -m export.check_parity BUNDLE                  torch runs the bundle's own graphs
     python -m export.check_parity BUNDLE CHECKPOINT       torch runs the network as it was trained
 
-TensorRT engines for other machines are checked as far as that goes without running them.
+What does not run here is listed with the reason; the files of all TensorRT engines, also for other machines, are checked.
 """
 
 from __future__ import annotations
@@ -18,35 +18,43 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+try:
+    import torch
+
+    from astra_ros.backends.eager import EagerBackend
+    from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
+    from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
+    from export.contract import PIXELS_TOLERANCE, model_id
+    from export.engine_builder import require_sources
+    from export.reference import TorchReference, golden_inputs
+    from export.served import as_served
+    from export.to_onnx import EXPORT_TOLERANCE
+    from export.weights import round_to_float16
+except ImportError as error:
+    raise SystemExit(f"error: {error}; in a clone: pip install -e '.[train]'") from error
 
 from astra_ros.backends import golden
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle, load_bundle
-from astra_ros.backends.eager import EagerBackend
 from astra_ros.backends.engines import checked_engines
 from astra_ros.backends.factory import NAMES, open_backend, precisions
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.backends.ort import GPU_PROVIDERS
 from astra_ros.cli.options import add_json, require_json_folder
-from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
-from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.history.memory import HistorySlots
 from astra_ros.types import FloatArray
-from export.contract import PIXELS_TOLERANCE, model_id
-from export.reference import TorchReference, golden_inputs
-from export.served import as_served
-from export.to_onnx import EXPORT_TOLERANCE
-from export.weights import round_to_float16
 
 Array = npt.NDArray[Any]
 
 ROLLOUT_CHUNKS = 4
+DEFAULT_NAMES = (*NAMES, "torch:cuda", *(f"onnxruntime:{provider}" for provider in GPU_PROVIDERS))
 
 
 @dataclass(frozen=True)
 class Row:
-    """Difference of one stage of one backend ("onnxruntime fp32").
+    """Difference of one stage of one backend ("torch:cuda fp32").
 
     In float32 latents in their own unit, pictures in grey levels of 255; in lower precisions max is the relative error of
     golden.relative_errors. rounding: largest difference that storing the weights as float16 makes, in torch; 0 where
@@ -110,7 +118,8 @@ class _Scene:
 class Parity:
     """rows: what was compared. refused: backends that the bundle's own golden vectors refuse, and why.
 
-    skipped: backends, or precisions of one, that do not run here, and why. engines: TensorRT engines whose files are in order.
+    skipped: backends, or precisions of one, that do not run here, and why. engines: TensorRT engines whose files are in order,
+    whether or not they run here; those whose files are not are refused.
     """
 
     rows: list[Row]
@@ -153,48 +162,55 @@ class Reference:
             _torch_rollout(one, self.scene) for one in (stored, checkpoint)
         )
 
-    def rows(self, backend: Backend) -> list[Row]:
-        """Every stage gets torch's input; the rollout runs on its own outputs."""
-        name, manifest = f"{backend.name} {backend.precision}", backend.manifest
+    def rows(self, name: str, backend: Backend) -> list[Row]:
+        """Every stage gets torch's input; the rollout runs on its own outputs. name: of the backend, as it was opened."""
+        name, manifest = f"{name} {backend.precision}", backend.manifest
         if backend.precision != manifest.precision:
             limit = manifest.tolerance(backend.precision)
             return [Row(name, stage, error, limit) for stage, error in self._relative_errors(backend).items()]
         stages = _stages(backend, self.scene)
-        rows = [
-            _row(name, stage, stages[stage], self.stages[stage], self.unrounded[stage]) for stage in stages
-        ]
         appended, again = stages["append, step_0"], stages["remember, step_0"]
-        rollout = _rollout(backend, self.scene)
-        return [
-            *rows,
-            _row(name, "append - remember", appended, again, again),
-            _row(name, "rollout", rollout, self.rollout, self.unrounded_rollout),
+        # Stage, what the backend made of it, torch with the stored weights, torch with the trained ones.
+        compared = [
+            *((stage, stages[stage], self.stages[stage], self.unrounded[stage]) for stage in stages),
+            ("append - remember", appended, again, again),
+            ("rollout", _rollout(backend, self.scene), self.rollout, self.unrounded_rollout),
             *(
-                _row(
-                    name,
-                    f"batch {batch}",
-                    _side_by_side(backend, self.scene, asked),
-                    self.candidates[batch],
-                    self.unrounded_candidates[batch],
-                )
-                for batch, asked in self.scene.candidates.items()
+                (f"batch {batch}", found, self.candidates[batch], self.unrounded_candidates[batch])
+                for batch, found in self._side_by_side(backend).items()
             ),
         ]
+        return [_row(name, *each, _limits(backend)) for each in compared]
+
+    def _side_by_side(self, backend: Backend) -> dict[int, FloatArray]:
+        """By batch, of those that the backend has: engines may have been built for fewer than the bundle's."""
+        return {
+            batch: _side_by_side(backend, self.scene, asked)
+            for batch, asked in self.scene.candidates.items()
+            if batch in backend.manifest.batches
+        }
 
     def _relative_errors(self, backend: Backend) -> dict[str, float]:
         errors = golden.relative_errors(
             golden.run_rollout(backend, self.scene.inputs), self.outputs, self.scene.inputs
         )
-        for batch, asked in self.scene.candidates.items():
-            found = _side_by_side(backend, self.scene, asked)
+        for batch, found in self._side_by_side(backend).items():
+            noise = self.scene.candidates[batch].noise
             errors[f"batch {batch}"] = max(
-                golden.step_errors(found, self.candidates[batch], asked.noise), default=np.inf
+                golden.step_errors(found, self.candidates[batch], noise), default=np.inf
             )
         return errors
 
 
-def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Sequence[str] = NAMES) -> Parity:
-    """Every backend of `names` in every precision it has here. Raises ValueError for the checkpoint of another bundle."""
+def compare(
+    bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Sequence[str] = DEFAULT_NAMES
+) -> Parity:
+    """Every backend of `names` in every precision it has here.
+
+    Raises ValueError for the checkpoint of another bundle, and for graphs whose weights nobody vouches for.
+    """
+    for graph in bundle.manifest.graphs:
+        require_sources(bundle.graph(graph), bundle)
     reference = Reference(bundle, checkpoint_dir, seed)
     rows: list[Row] = []
     refused: dict[str, str] = {}
@@ -208,12 +224,14 @@ def compare(bundle: Bundle, checkpoint_dir: Path | None, seed: int, names: Seque
         for precision in possible:
             try:
                 with open_backend(bundle, name, precision=precision) as backend:
-                    rows += reference.rows(backend)
+                    rows += reference.rows(name, backend)
             except BundleError as error:
                 refused[f"{name} {precision}"] = str(error)
             except BackendError as error:
                 skipped[f"{name} {precision}"] = str(error)
-    return Parity(rows, refused, skipped, checked_engines(bundle))
+    engines = checked_engines(bundle)
+    refused |= {f"engines {folder}": wrong for folder, wrong in engines.items() if wrong}
+    return Parity(rows, refused, skipped, [folder for folder, wrong in engines.items() if not wrong])
 
 
 def _require_origin(checkpoint: Checkpoint, manifest: Manifest) -> Checkpoint:
@@ -294,23 +312,34 @@ def _torch_rollout(checkpoint: Checkpoint, scene: _Scene) -> FloatArray:
     return latents[0].numpy()
 
 
-def _row(backend: str, stage: str, found: Array, stored: Array, trained: Array) -> Row:
+def _limits(backend: Backend) -> tuple[float, float]:
+    """Of latents and grey levels. A CPU must come as near to torch as for an export; a GPU gets what a robot accepts."""
+    golden_spec = backend.manifest.golden
+    if backend.device == "cpu":
+        return EXPORT_TOLERANCE, PIXELS_TOLERANCE
+    return golden_spec.latents_tolerance, golden_spec.pixels_tolerance
+
+
+def _row(
+    backend: str, stage: str, found: Array, stored: Array, trained: Array, limits: tuple[float, float]
+) -> Row:
     difference = np.abs(found.astype(np.float64) - stored)
-    limit = PIXELS_TOLERANCE if found.dtype == np.uint8 else EXPORT_TOLERANCE
+    limit = limits[found.dtype == np.uint8]
     rounding = np.abs(stored.astype(np.float64) - trained).max()
     return Row(backend, stage, float(difference.max()), limit, float(difference.mean()), float(rounding))
 
 
 def report(parity: Parity) -> str:
     """A table, and what is not in it."""
+    width = max(22, *(len(row.backend) for row in parity.rows), 0)
     lines = [
-        f"{'backend':22} {'stage':17} {'max':>9} {'limit':>9} {'':9} {'mean':>9}  float16 rounding alone"
+        f"{'backend':{width}} {'stage':17} {'max':>9} {'limit':>9} {'':9} {'mean':>9}  float16 rounding alone"
     ]
     for row in parity.rows:
         verdict = "ok" if row.is_within else "DIFFERS"
         numbers = f"{row.max:9.1e} {row.limit:9.1e} {verdict:9} {row.mean:9.1e}  {row.rounding:.1e}"
-        lines.append(f"{row.backend:22} {row.stage:17} {numbers}")
-    lines += [f"{folder}: files, sources and tensors in order; not run here" for folder in parity.engines]
+        lines.append(f"{row.backend:{width}} {row.stage:17} {numbers}")
+    lines += [f"engines {folder}: files, sources and tensors in order" for folder in parity.engines]
     lines += [f"REFUSED {name}: {why}" for name, why in parity.refused.items()]
     return "\n".join([*lines, *(f"skipped {name}: {why}" for name, why in parity.skipped.items())])
 
@@ -325,7 +354,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("checkpoint", type=Path, nargs="?", help="what it was exported from")
     parser.add_argument(
-        "--backends", nargs="+", default=NAMES, metavar="NAME", help=f"default: {' '.join(NAMES)}"
+        "--backends",
+        nargs="+",
+        default=DEFAULT_NAMES,
+        metavar="NAME",
+        help=f"default: {' '.join(DEFAULT_NAMES)}",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the inputs")
     add_json(parser)

@@ -26,6 +26,7 @@ from astra_ros.backends.manifest import (
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.io import comparison_specs, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
+from export.work import graph_flops
 
 OPSET = 20
 WEIGHTS_FILE, GOLDEN_FILE = "weights.bin", "golden.npz"
@@ -89,9 +90,20 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
             "command": config.command,
             "seed": config.seed,
             "versions": _versions(),
+            "checkpoint": kind_of(checkpoint),
             "training": checkpoint.provenance,
         },
+        flops=graph_flops(served.config.denoiser),
     )
+
+
+def kind_of(checkpoint: Checkpoint) -> str:
+    """A student, which has its teacher's guidance in its weights, or not: a bundle's graphs guide nothing."""
+    distillation = checkpoint.provenance.get("distillation")
+    if isinstance(distillation, dict):
+        guidance, few, many = map(distillation.get, ("guidance", "num_steps", "teacher_steps"))
+        return f"student of a teacher with guidance {guidance}, {few} steps for {many}"
+    return "no student: it runs without guidance (astra distill makes a student with it)"
 
 
 def model_id(checkpoint: Checkpoint) -> str:

@@ -32,17 +32,34 @@ class BuildConfig:
 
     targets: SMs, 86 for compute capability 8.6; empty: what the library takes by itself.
     weights_as_inputs: large weights are inputs of the networks, so that the engines share one copy on the device.
+    candidates: side by side; 0: none; None: whatever the bundle has graphs for.
     """
 
     runtime: Runtime = "tensorrt_rtx"
     precision: Precision = "fp16"
     targets: tuple[int, ...] = ()
     weights_as_inputs: bool = False
+    candidates: int | None = None
 
     def has_products_in(self, precision: Precision) -> bool:
         """Whether all targets can multiply in a dtype."""
         is_complete = not self.targets or min(self.targets) >= FIRST_COMPLETE_SM
         return is_complete or precision == "fp16" or (precision == "fp32" and self.runtime == "tensorrt")
+
+
+def require_sources(path: Path, bundle: Bundle) -> dict[str, str]:
+    """sha256 of the graph's file and of those its weights lie in. Raises ValueError when the manifest vouches for none of one."""
+    locations = {
+        entry.value
+        for tensor in read_graph(path).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    if unlisted := sorted(locations - bundle.manifest.files.keys()):
+        raise ValueError(
+            f"{path.name}: expected weights in files that the manifest lists, found {unlisted[0][:80]!r}; export the bundle again"
+        )
+    return {name: bundle.manifest.files[name].sha256 for name in sorted({path.name, *locations})}
 
 
 class EngineBuilder:
@@ -59,7 +76,7 @@ class EngineBuilder:
     def build(self, graph: str) -> tuple[bytes, EngineSpec]:
         """The engine, and what it is. Raises ValueError with the library's reason when it cannot be built."""
         path = self._bundle.graph(graph)
-        sources = self._sources(path)
+        sources = require_sources(path, self._bundle)
         model = load_graph(path, self._config.precision, keep_exact=self._config.has_products_in("fp32"))
         weights = self._weights.move_from(model.graph) if self._weights else {}
         network = self._parse(model, graph)
@@ -75,16 +92,6 @@ class EngineBuilder:
             weights=weights,
         )
         return self._serialise(graph, network), spec
-
-    def _sources(self, path: Path) -> dict[str, str]:
-        model = read_graph(path)
-        locations = {
-            entry.value
-            for tensor in model.graph.initializer
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-        return {name: self._bundle.manifest.files[name].sha256 for name in sorted({path.name, *locations})}
 
     def _parse(self, model: onnx.ModelProto, graph: str) -> Any:
         flags = self._trt.NetworkDefinitionCreationFlag

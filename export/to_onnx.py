@@ -15,16 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-import onnx
-import torch
-from onnxscript import optimizer
-from torch import nn
+try:
+    import onnx
+    import torch
+    from onnxscript import optimizer
+    from torch import nn
+
+    from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
+except ImportError as error:
+    raise SystemExit(f"error: {error}; in a clone: pip install -e '.[train]'") from error
 
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import MANIFEST_FILE, Bundle, describe_file, load_bundle, write_manifest
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.backends.ort import OrtBackend
-from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.denoiser.io import GraphSpec
 from export.contract import GOLDEN_FILE, OPSET, WEIGHTS_FILE, ExportConfig, draft_manifest
 from export.graphs import build_graphs
@@ -47,6 +51,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
         )
     served = as_served(checkpoint, config.space, config.steps)
     draft = draft_manifest(checkpoint, served, config)
+    print(f"{draft.model_id}: {draft.provenance['checkpoint']}", flush=True)
     if draft.weights_dtype == "float16":
         round_to_float16(served)
     out.parent.mkdir(parents=True, exist_ok=True)

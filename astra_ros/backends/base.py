@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
 from types import TracebackType
@@ -45,10 +45,12 @@ class Past:
     """What one observation leaves in a backend. Any number of rollouts begin at it, for as long as the backend is open.
 
     cache: keys, values and bias of the history (denoiser/io.py), in the runtime's own memory. slots: what they are of.
+    repeated: the cache for candidates side by side, by their number, once a rollout of so many has begun.
     """
 
     cache: Mapping[str, Any]
     slots: HistorySlots
+    repeated: dict[int, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Backend(ABC):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +144,11 @@ class EngineSet:
         shared = ["shared"] if self.weights else []
         return "-".join([self.runtime, self.version, self.precision, *targets, *shared])
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Candidates side by side that there are engines for, from 1 up."""
+        return tuple(sorted({1, *(engine.batch for engine in self.engines.values())}))
+
     def runs_on(self, sm: int) -> bool:
         return sm in self.targets if self.targets else sm in _DEFAULT_TARGETS or sm >= _FIRST_OPEN_TARGET
 
@@ -165,14 +171,20 @@ class EngineSet:
 Found = tuple[Path, EngineSet]
 
 
-def build_command(bundle: Path, runtime: str, precision: str = "", sm: int = 0) -> str:
-    """The line that makes the engines that are missing."""
+def build_command(bundle: Path, runtime: str, precision: str = "", targets: Sequence[int] = ()) -> str:
+    """The line that makes the engines that are missing. targets: SMs; none: the library's own choice."""
     options = [
         f"--runtime {runtime}",
         f"--precision {precision}" if precision else "",
-        f"--sm {sm}" if sm else "",
+        *(f"--sm {target}" for target in targets),
     ]
     return " ".join(["python -m export.build_trt", str(bundle), *filter(None, options)])
+
+
+def rebuild_command(folder: Path, engines: EngineSet) -> str:
+    """The line that makes the engines of BUNDLE/engines/FOLDER once more."""
+    command = build_command(folder.parents[1], engines.runtime, engines.precision, engines.targets)
+    return f"{command} --weights-as-inputs" if engines.weights else command
 
 
 def find_engines(bundle: Bundle, runtime: Runtime, version: str, sm: int, precision: str = "") -> list[Found]:
@@ -192,9 +204,11 @@ def find_engines(bundle: Bundle, runtime: Runtime, version: str, sm: int, precis
             refused.append(f"{path.parent.name} ({str(error)[:200]})")
     if not found:
         wanted = f"{runtime} {version}{precision and ' in '}{precision} for SM {sm}"
+        # Newer GPUs than the library knows by name run the engines that name none.
+        targets = [sm] if runtime == "tensorrt_rtx" and sm < _FIRST_OPEN_TARGET else []
         raise BackendError(
             f"{bundle.root / ENGINES_FOLDER}: expected engines of {wanted}, found {'; '.join(refused) or 'none'};"
-            f" {build_command(bundle.root, runtime, precision, sm if runtime == 'tensorrt_rtx' else 0)}"
+            f" {build_command(bundle.root, runtime, precision, targets)}"
         )
     return sorted(found, key=lambda each: (FASTEST_FIRST.index(each[1].precision), bool(each[1].weights)))
 
@@ -205,12 +219,22 @@ def read_sidecar(folder: Path) -> EngineSet:
     try:
         return EngineSet.from_json(_read_file(path, _MAX_SIDECAR_BYTES).decode())
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: {error}; build the engines again: python -m export.build_trt") from error
+        runtime = "tensorrt" if folder.name.startswith("tensorrt-") else "tensorrt_rtx"
+        raise BundleError(
+            f"{path}: {error}; build the engines again: {build_command(folder.parents[1], runtime)}"
+        ) from error
 
 
 def require_fit(engines: EngineSet, bundle: Bundle) -> None:
-    """Raises ValueError unless there is one engine per graph, made of this bundle's files, with the graph's inputs and outputs."""
-    specs = bundle.manifest.graph_specs
+    """Raises ValueError unless there is one engine per graph, made of this bundle's files, with the graph's inputs and outputs.
+
+    Those of candidates side by side may be missing, of a batch all or none.
+    """
+    if not set(engines.batches) <= set(bundle.manifest.batches):
+        raise ValueError(
+            f"engines: expected batches among {bundle.manifest.batches}, found {_short(engines.batches)}"
+        )
+    specs = bundle.manifest.with_batches(engines.batches).graph_specs
     schema.require_names("engines", set(engines.engines), set(specs))
     for graph, engine in engines.engines.items():
         _require_sources(graph, engine, bundle)
@@ -222,20 +246,28 @@ def require_fit(engines: EngineSet, bundle: Bundle) -> None:
                 raise ValueError(f"{graph} {side}: expected float32 {expected}, found {_short(found)}")
 
 
-def checked_engines(bundle: Bundle) -> list[str]:
-    """Folders of a bundle's engines, for whatever machine, whose files are all as they were built. Raises BundleError."""
-    folders = [path.parent for path in sorted((bundle.root / ENGINES_FOLDER).glob(f"*/{SIDECAR_FILE}"))]
-    for folder in folders:
-        engines = read_sidecar(folder)
+def checked_engines(bundle: Bundle) -> dict[str, str]:
+    """Folders of a bundle's engines, for whatever machine, and what is wrong with each: "" where all is as it was built."""
+    found = {}
+    for path in sorted((bundle.root / ENGINES_FOLDER).glob(f"*/{SIDECAR_FILE}")):
         try:
-            require_fit(engines, bundle)
-        except ValueError as error:
-            raise BundleError(
-                f"{folder / SIDECAR_FILE}: {error}; {build_command(bundle.root, engines.runtime)}"
-            ) from error
-        for name in engines.files:
-            read_engine_file(folder, engines, name)
-    return [folder.name for folder in folders]
+            _require_as_built(path.parent, bundle)
+            found[path.parent.name] = ""
+        except BundleError as error:
+            found[path.parent.name] = str(error)
+    return found
+
+
+def _require_as_built(folder: Path, bundle: Bundle) -> None:
+    engines = read_sidecar(folder)
+    try:
+        require_fit(engines, bundle)
+    except ValueError as error:
+        raise BundleError(
+            f"{folder / SIDECAR_FILE}: {error}; {build_command(bundle.root, engines.runtime)}"
+        ) from error
+    for name in engines.files:
+        read_engine_file(folder, engines, name)
 
 
 def read_engine_file(folder: Path, engines: EngineSet, name: str) -> bytes:
@@ -252,7 +284,7 @@ def read_engine_file(folder: Path, engines: EngineSet, name: str) -> bytes:
             check_header(raw, engines.version)
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"{folder / name}: {error}; build the engines again: python -m export.build_trt"
+            f"{folder / name}: {error}; build the engines again: {rebuild_command(folder, engines)}"
         ) from error
     return raw
 

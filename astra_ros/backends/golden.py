@@ -5,8 +5,6 @@ They catch what no hash can: a runtime, processor or driver that computes someth
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astra_ros.backends.arrays import read_arrays
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistorySlots
@@ -164,13 +163,7 @@ def save(path: Path, inputs: RolloutInputs, outputs: RolloutOutputs) -> None:
 def load(path: Path, manifest: Manifest) -> tuple[RolloutInputs, RolloutOutputs]:
     """Raises BundleError unless the file holds exactly the arrays that the manifest implies."""
     expected = _layout(manifest)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise BundleError(
-            f"{path.name}: expected an npz of arrays, found {error}; export the bundle again"
-        ) from error
+    arrays = read_arrays(path, "an npz of arrays", "export the bundle again")
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     if found != expected:
         wrong = {name: found.get(name) for name in expected | found if found.get(name) != expected.get(name)}

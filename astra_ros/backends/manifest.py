@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ SCHEMA_VERSION = 3
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT = 1 << 20
+_MAX_FLOPS = 1 << 60
 MAX_BATCH = 1024
 
 
@@ -171,6 +172,27 @@ class QuantizationSpec:
 
 
 @dataclass(frozen=True)
+class FlopsSpec:
+    """Floating point operations for one robot's prediction, two per multiplication with its addition.
+
+    remember, append: of the graph. step: of one denoising step of a chunk.
+    """
+
+    remember: int
+    append: int
+    step: int
+
+    def __post_init__(self) -> None:
+        for name, found in asdict(self).items():
+            if not 1 <= found <= _MAX_FLOPS:
+                raise ValueError(f"{name}: expected 1..{_MAX_FLOPS}, found {str(found)[:80]}")
+
+    def chunk(self, num_steps: int) -> int:
+        """Of one further chunk of a rollout."""
+        return self.append + num_steps * self.step
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contract between an exported model and a robot.
 
@@ -182,6 +204,7 @@ class Manifest:
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
     trust: None until export/calibrate.py has fitted it. quantization: None until export/quantize.py has.
+    flops: None where the export did not tell them.
     """
 
     schema_version: int
@@ -205,6 +228,7 @@ class Manifest:
     provenance: dict[str, Any]
     trust: TrustSpec | None = None
     quantization: QuantizationSpec | None = None
+    flops: FlopsSpec | None = None
 
     def __post_init__(self) -> None:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
@@ -245,6 +269,12 @@ class Manifest:
         """Inputs and outputs of every graph."""
         optional = {name: spec for name, spec in comparison_specs(self.dims).items() if name in self.graphs}
         return {**graph_specs(self.dims, self.num_steps, self.batches), **optional}
+
+    def with_batches(self, batches: tuple[int, ...]) -> Manifest:
+        """As if the bundle had been exported for these of its batches alone."""
+        every, kept = (graph_specs(self.dims, self.num_steps, some) for some in (self.batches, batches))
+        graphs = {name: file for name, file in self.graphs.items() if name in kept or name not in every}
+        return replace(self, batches=batches, graphs=graphs)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"

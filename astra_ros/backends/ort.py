@@ -26,14 +26,15 @@ _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _NO_TF32 = ("NVIDIA_TF32_OVERRIDE", "0")
 # Providers that come in a package of their own: how it is imported.
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
+GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", *_PLUGINS)
 
 
 class OrtBackend(Backend):
     """Runs on the CPU, or on a GPU by another execution provider.
 
     num_threads: CPU threads of one inference; graphs run one after another, never together.
-    provider: execution provider that must run the graphs, for example CUDAExecutionProvider, TensorrtExecutionProvider or
-    NvTensorRTRTXExecutionProvider; getting another one is an error.
+    provider: execution provider that must run the graphs, every operator of them, for example one of GPU_PROVIDERS; getting
+    another one, and be it for one operator, is an error.
     """
 
     name = "onnxruntime"
@@ -65,20 +66,20 @@ class OrtBackend(Backend):
         if self._provider in _PLUGINS:
             options.add_provider_for_devices(_plugin_devices(self._provider), {})
         else:
+            _require_available(self._provider)
             providers.append((self._provider, _PROVIDER_OPTIONS.get(self._provider, {})))
         try:
-            session = ort.InferenceSession(path, options, providers=providers)
+            # Without its retry, which would open the graph on other providers and say nothing of why.
+            return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
         except Exception as error:  # the runtime's exceptions share no base class
-            raise BundleError(
-                f"{path.name}: onnxruntime {ort.__version__} cannot open it ({error})"
-            ) from error
-        found = session.get_providers()[0]
-        if found != self._provider:
+            if self._provider == _CPU:
+                raise BundleError(
+                    f"{path.name}: onnxruntime {ort.__version__} cannot open it ({error})"
+                ) from error
             raise BackendError(
-                f"provider: expected {self._provider}, found {found}; install the onnxruntime package that has it"
-                f" (available here: {ort.get_available_providers()})"
-            )
-        return session
+                f"provider: expected {self._provider} to run all of {path.name}, found that onnxruntime {ort.__version__}"
+                f" cannot ({error}); choose another backend"
+            ) from error
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
@@ -88,6 +89,8 @@ class OrtBackend(Backend):
         options.use_deterministic_compute = True
         # Idle threads must sleep: with a session per graph, spinning ones take the cores from the running graph.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._provider != _CPU:  # else the CPU runs, unasked, what the provider cannot
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ort.OrtValue]:
@@ -114,6 +117,14 @@ class OrtBackend(Backend):
 
     def _release(self) -> None:
         self._sessions.clear()
+
+
+def _require_available(provider: str) -> None:
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise BackendError(
+            f"provider: expected {provider}, found {', '.join(available)}; install the onnxruntime package that has it"
+        )
 
 
 def _plugin_devices(provider: str) -> list[Any]:

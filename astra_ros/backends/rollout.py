@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,13 +47,16 @@ class Rollout:
         self._latents[:] = past.slots.latents[newest]
         self._actions[:] = past.slots.actions[newest]
         self._mask[:] = past.slots.mask[newest]
-        if self.batch == 1:
-            self._cache = dict(past.cache)
-        else:
-            self._cache = {
+        self._cache = dict(past.cache if self.batch == 1 else self._repeated(past))
+
+    def _repeated(self, past: Past) -> Mapping[str, Any]:
+        """Once per past: those who ask for many candidates begin at it again for each batch of them."""
+        if self.batch not in past.repeated:
+            past.repeated[self.batch] = {
                 name: self._backend.repeat(past.cache[name], self.batch, axis)
                 for name, axis in CACHE_AXES.items()
             }
+        return past.repeated[self.batch]
 
     def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
         """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).

@@ -6,7 +6,7 @@ What crosses to the host are a chunk's latents and the pictures; keys and values
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from astra_ros.backends.engines import (
     build_command,
     find_engines,
     read_engine_file,
+    rebuild_command,
 )
+from astra_ros.backends.manifest import BundleError
 from astra_ros.backends.rollout import Rollout
 from astra_ros.backends.tensorrt_library import Library, open_library
 from astra_ros.denoiser.io import batched
@@ -64,9 +66,10 @@ class TensorRtBackend(Backend):
         library = open_library(self.name)
         self._cuda = cuda = Device()
         self.version, self.device = f"{library.name} {library.version}", f"cuda:0 ({cuda.name}, SM {cuda.sm})"
-        folder, engines = _find(library, self._bundle, cuda.sm, self._asked)[0]
+        found = _find(library, self._bundle, cuda.sm, self._asked)
+        engines, self._engines = _first_sound(library, cuda, found, self.specs)
         self.precision = engines.precision
-        self._engines = _load(library, cuda, folder, engines, list(self.specs))
+        self.manifest = self._bundle.manifest.with_batches(engines.batches)
 
     def _warm_up(self) -> None:
         for batch in self.manifest.batches:  # captures the CUDA graphs, which keep their buffers
@@ -83,7 +86,7 @@ class TensorRtBackend(Backend):
             _require_shape(graph, name, value.shape, shape)
             values[name] = value if isinstance(value, DeviceArray) else cuda.upload(value)
         outputs = {name: DeviceArray(cuda, shape) for name, shape in spec.outputs.items()}
-        self._engines[graph].enqueue({**values, **outputs}, cuda.stream)
+        self._engine(graph).enqueue({**values, **outputs}, cuda.stream)
         return outputs
 
     def fetch(self, value: DeviceArray) -> FloatArray:
@@ -103,7 +106,7 @@ class TensorRtBackend(Backend):
         for name, shape in shapes.items():
             _require_shape(graphs[0], name, inputs[name].shape, shape)
         if batch not in self._chunks:
-            self._chunks[batch] = Chunk(cuda, [self._engines[graph] for graph in graphs], shapes)
+            self._chunks[batch] = Chunk(cuda, [self._engine(graph) for graph in graphs], shapes)
         return self._chunks[batch].run(inputs)
 
     def _release(self) -> None:
@@ -112,6 +115,13 @@ class TensorRtBackend(Backend):
         if self._cuda is not None:
             self._cuda.close()
             self._cuda = None
+
+    def _engine(self, graph: str) -> Engine:
+        if graph not in self._engines:
+            raise BackendError(
+                f"{graph}: expected an engine, found none; build the engines again without --candidates"
+            )
+        return self._engines[graph]
 
     def _device(self) -> Device:
         self._require_loaded()
@@ -222,15 +232,38 @@ def _find(library: Library, bundle: Bundle, sm: int, precision: str = "") -> lis
     return find_engines(bundle, library.name, library.version, sm, precision)
 
 
+def _first_sound(
+    library: Library, cuda: Device, found: Sequence[Found], graphs: Collection[str]
+) -> tuple[EngineSet, dict[str, Engine]]:
+    """Of the first folder that loads. Raises what is wrong with the first when none does."""
+    refusals: list[BackendError | BundleError] = []
+    for folder, engines in found:
+        try:
+            loaded = _load(library, cuda, folder, engines, graphs)
+        except (BackendError, BundleError) as error:
+            refusals.append(error)
+            continue
+        for refusal in refusals:
+            logger.warning("engines passed over: %s", refusal)
+        return engines, loaded
+    raise refusals[0]
+
+
 def _load(
-    library: Library, cuda: Device, folder: Path, engines: EngineSet, graphs: list[str]
+    library: Library, cuda: Device, folder: Path, engines: EngineSet, graphs: Collection[str]
 ) -> dict[str, Engine]:
-    weights = cuda.upload_bytes(read_engine_file(folder, engines, engines.weights)) if engines.weights else 0
     runtime = library.module.Runtime(library.log)
     loaded = {}
-    for graph in graphs:
+    for graph in (graph for graph in graphs if graph in engines.engines):
         spec = engines.engines[graph]
-        loaded[graph] = Engine(library, runtime, graph, read_engine_file(folder, engines, spec.file), spec)
+        raw = read_engine_file(folder, engines, spec.file)
+        try:
+            loaded[graph] = Engine(library, runtime, graph, raw, spec)
+        except BackendError as error:
+            again = rebuild_command(folder, engines)
+            raise BackendError(f"{error}; build the engines again: {again}") from error
+    # After the engines, so that nothing is left on the device when one of them is damaged.
+    weights = cuda.upload_bytes(read_engine_file(folder, engines, engines.weights)) if engines.weights else 0
     # Engines run one after another: they can work in the same memory.
     nbytes = max(engine.workspace_bytes for engine in loaded.values())
     workspace = cuda.allocate(nbytes) if nbytes else 0
@@ -251,8 +284,7 @@ def _require_io(graph: str, engine: Any, spec: EngineSpec) -> None:
     if found != expected:
         wrong = {name for name in expected | found if found.get(name) != expected.get(name)}
         raise BackendError(
-            f"{graph}: expected an engine with the tensors that its engines.json names, found other {sorted(wrong)};"
-            " build the engines again: python -m export.build_trt"
+            f"{graph}: expected an engine with the tensors that its engines.json names, found other {sorted(wrong)}"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from astra_ros.backends.base import Backend
+from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.benchmarking.candidates import WAYS, Ranking, Way
 from astra_ros.benchmarking.chunk import SCHEMES, Scheme, chunk_flops, chunk_subject
 from astra_ros.benchmarking.interleaving import Subject
@@ -13,7 +14,6 @@ from astra_ros.benchmarking.runtimes import COMPARED_ON, SERVED
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import stream_subject
-from astra_ros.denoiser.cost import Flops
 from astra_ros.denoiser.io import graph_specs
 
 _CHUNKS: dict[str, tuple[Scheme, ...]] = {
@@ -29,6 +29,8 @@ _CHUNKS: dict[str, tuple[Scheme, ...]] = {
     "cuda": SCHEMES,
     "cuda.compile": ("append",),
     "cuda.graph": ("append",),
+    "tensorrt": ("append",),
+    "tensorrt_rtx": ("append",),
 }
 # The first: as the node runs.
 FOOTPRINTS = ("footprint/auto", "footprint/onnxruntime", "footprint/openvino", "footprint/torch")
@@ -47,7 +49,7 @@ class Entry:
     flops: int | None = None
 
 
-def entries(scene: Scene, num_candidates: int, flops: Flops | None) -> list[Entry]:
+def entries(scene: Scene, num_candidates: int, flops: FlopsSpec | None) -> list[Entry]:
     """Of a bundle, as they are reported; peaks and footprints are not among them."""
     return [
         *_chunks("latents", scene, flops),
@@ -58,16 +60,16 @@ def entries(scene: Scene, num_candidates: int, flops: Flops | None) -> list[Entr
     ]
 
 
-def reference_of(name: str) -> str | None:
+def reference_of(name: str, device: str) -> str | None:
     """What a subject is compared with: the naive chunk on the same device, or separate runs of candidates."""
     group, runtime, _ = name.split("/")
     if group == "candidates":
         return f"{group}/{runtime}/separate"
-    naive = "cuda" if runtime.startswith("cuda") else "torch"
+    naive = "cuda" if device.startswith("cuda") else "torch"
     return f"{group}/{naive}/recompute" if group in ("latents", "pixels") else None
 
 
-def _chunks(group: str, scene: Scene, flops: Flops | None) -> Iterator[Entry]:
+def _chunks(group: str, scene: Scene, flops: FlopsSpec | None) -> Iterator[Entry]:
     def entry(runtime: str, scheme: Scheme) -> Entry:
         def build(name: str, backend: Backend) -> Subject:
             return chunk_subject(name, backend, scheme, scene, with_codec=group == "pixels")
@@ -78,7 +80,7 @@ def _chunks(group: str, scene: Scene, flops: Flops | None) -> Iterator[Entry]:
     return (entry(runtime, scheme) for runtime, schemes in _CHUNKS.items() for scheme in schemes)
 
 
-def _stages(scene: Scene, flops: Flops | None) -> Iterator[Entry]:
+def _stages(scene: Scene, flops: FlopsSpec | None) -> Iterator[Entry]:
     """Comparison graphs, and the steps beside them, where all run in the precision of the graphs."""
 
     def entry(runtime: str, graph: str) -> Entry:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from astra_ros.backends.base import Backend
+from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.benchmarking.interleaving import Subject
 from astra_ros.benchmarking.scene import Scene
-from astra_ros.denoiser.cost import Flops
 from astra_ros.types import FloatArray
 
 # recompute: the whole history at every denoising step, as the released Astra does.
@@ -18,7 +18,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 UNITS = 4  # chunks in a row, as in a rollout
 
 
-def chunk_flops(scheme: Scheme, flops: Flops, num_steps: int) -> int:
+def chunk_flops(scheme: Scheme, flops: FlopsSpec, num_steps: int) -> int:
     """Of a chunk, codec excluded."""
     if scheme == "append":
         return flops.chunk(num_steps)

@@ -53,4 +53,6 @@ RUNTIMES: dict[str, Opener] = {
     "cuda": _plain_torch("cuda"),
     "cuda.compile": _plain_torch("cuda", "max-autotune"),
     "cuda.graph": _as_shipped("torch:cuda"),
+    "tensorrt": _as_shipped("tensorrt"),
+    "tensorrt_rtx": _as_shipped("tensorrt_rtx"),
 }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from astra_ros.backends.base import Backend
+from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.benchmarking.interleaving import Subject
-from astra_ros.denoiser.cost import Flops
 from astra_ros.denoiser.io import CACHE_AXES, Shape
 from astra_ros.types import FloatArray
 
@@ -28,7 +28,7 @@ def stage_subject(name: str, backend: Backend, graph: str) -> Subject:
     return Subject(name, run, UNITS)
 
 
-def stage_flops(graph: str, flops: Flops) -> int | None:
+def stage_flops(graph: str, flops: FlopsSpec) -> int | None:
     """Of one run; None for the codec and for graphs that have no formula."""
     stage, _, batch = graph.partition("_x")
     kind = stage.split("_")[0]

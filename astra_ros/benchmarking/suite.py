@@ -21,12 +21,13 @@ from astra_ros.benchmarking.medians import median, ratio
 from astra_ros.benchmarking.names import is_selected, require_known
 from astra_ros.benchmarking.peaks import PEAKS, summary
 from astra_ros.benchmarking.results import Speed, SpeedResult
-from astra_ros.benchmarking.runtimes import SERVED
+from astra_ros.benchmarking.runtimes import COMPARED_ON, SERVED
 from astra_ros.benchmarking.scene import Scene
-from astra_ros.benchmarking.work import bundle_flops
 from astra_ros.benchmarking.worker import AGREEMENT, PEAKS_RUNTIME, Job
 from astra_ros.benchmarking.workers import Worker, WorkerError
-from astra_ros.denoiser.cost import Flops
+
+_EXPORT = "python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
+_NO_FLOPS = f"flops: the manifest does not tell them; export the bundle again: {_EXPORT}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,14 @@ class Suite:
     ) -> None:
         self._bundle, self._config, self._report = bundle, config, report
         self._skipped: dict[str, str] = {}
-        self._flops = self._known_flops()
+        self._flops = bundle.manifest.flops
+        if self._flops is None:
+            self._skipped["GFLOP/s and shares of the peak"] = _NO_FLOPS
+        if is_selected(f"stages/{COMPARED_ON}/", config.only):
+            for idea, graph in comparisons.untold_ideas(bundle.manifest.graphs).items():
+                self._skipped[idea] = (
+                    f"the bundle has no graph {graph}; export it again: {_EXPORT} --comparisons"
+                )
         known = entries(Scene(bundle), config.candidates, self._flops)
         require_known(config.only, [*PEAKS, *(entry.name for entry in known), *FOOTPRINTS])
         self._entries = [entry for entry in known if is_selected(entry.name, config.only)]
@@ -78,13 +86,14 @@ class Suite:
             with busy_processes(self._config.busy):
                 seconds = interleave(turns, self._config.interleaving, self._report)
             agreement = self._agreement(workers)
+            served_on = workers[SERVED].description["device"] if SERVED in workers else "cpu"
             peaks = {name: probe["work"] / seconds[name] for name, probe in described.items()}
             speeds = {
                 entry.name: _speed(entry, workers[entry.runtime].description, seconds, peaks)
                 for entry in ready
             }
         goals = [
-            *comparisons.speed_goals(seconds),
+            *comparisons.speed_goals(seconds, served_on=served_on),
             *comparisons.other_goals(
                 speeds.get(f"latents/{SERVED}/append"),
                 speeds.get(f"stream/{SERVED}/{self._bundle.manifest.chunk_len}"),
@@ -104,13 +113,6 @@ class Suite:
             load_average=(load_before, os.getloadavg()[0]),
             seconds={name: [float(f"{value:.4g}") for value in values] for name, values in seconds.items()},
         )
-
-    def _known_flops(self) -> Flops | None:
-        try:
-            return bundle_flops(self._bundle.manifest)
-        except ValueError as error:
-            self._skipped["GFLOP/s and shares of the peak"] = str(error)
-            return None
 
     def _start_workers(self, stack: ExitStack) -> dict[str, Worker]:
         """One after the other, those that can run here, by runtime."""
@@ -157,7 +159,7 @@ def _speed(
     peaks: Mapping[str, Seconds],
 ) -> Speed:
     own, peak = seconds[entry.name], peaks.get(description["peak"])
-    reference = reference_of(entry.name)
+    reference = reference_of(entry.name, description["device"])
     slow = seconds.get(reference) if reference and reference != entry.name else None
     return Speed(
         runs=description["runs"],

@@ -74,7 +74,8 @@ def _opened(job: Job) -> Iterator[tuple[dict[str, Any], Commands]]:
         own = [entry for entry in known if entry.runtime == job.runtime and entry.name in job.names]
         commands: Commands = {entry.name: entry.build(entry.name, backend).seconds for entry in own}
         commands[AGREEMENT] = lambda: asdict(Ranking(backend, scene, job.candidates).agreement())
-        yield {"runs": backend.description, "peak": gemm_peak(backend.device, backend.precision)}, commands
+        peak = gemm_peak(backend.device, backend.precision)
+        yield {"runs": backend.description, "device": backend.device, "peak": peak}, commands
 
 
 if __name__ == "__main__":

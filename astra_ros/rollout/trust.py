@@ -6,8 +6,6 @@ numpy only; docs/decisions/0007.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from astra_ros.backends.arrays import read_arrays
 from astra_ros.backends.bundle import Bundle, replace_file
 from astra_ros.backends.manifest import BundleError
 from astra_ros.types import FloatArray
@@ -127,13 +126,7 @@ def load_trust(bundle: Bundle) -> Trust | None:
     spec = bundle.manifest.trust
     if spec is None:
         return None
-    try:
-        with np.load(bundle.file(spec.file), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(
-            f"{spec.file}: expected the arrays of a calibration, found {error!r}; {_FIX}"
-        ) from error
+    found = read_arrays(bundle.file(spec.file), "the arrays of a calibration", _FIX)
     _require_arrays(found, bundle)
     familiarity = Familiarity(*(found[field.name] for field in fields(Familiarity)))
     return Trust(familiarity, float(found["limit"]), found["intercept"], found["slope"])

@@ -29,7 +29,7 @@ from export import build_trt, engine_weights
 from export.build_trt import build_engines
 from export.engine_builder import BuildConfig
 from export.precision import load_graph
-from tests.unit.backends.test_bundle import accept, flip_a_bit
+from tests.unit.backends.test_bundle import accept, flip_a_bit, refer_elsewhere
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed; run: make test")
 
@@ -258,6 +258,38 @@ def test_a_graph_with_a_dynamic_shape_is_refused(
     error = capsys.readouterr().err
     assert "encode: pixels: expected a static shape, found (1, 3, -1, 64); export the bundle again" in error
     assert not any((bundle_copy / "engines").iterdir())
+
+
+def test_engines_of_some_batches_alone(bundle: Bundle, tmp_path: Path) -> None:
+    every = list(bundle.manifest.graph_specs)
+    alone = [graph for graph in every if not graph.endswith("_x8")]
+    for candidates, expected in ((0, alone), (8, every)):
+        folder, engines = build_engines(bundle, BuildConfig(candidates=candidates), tmp_path)
+        assert list(engines.engines) == expected
+        assert read_sidecar(folder) == engines
+
+
+@pytest.mark.parametrize("candidates", ["3", "-1"])
+def test_candidates_that_the_bundle_has_no_graphs_for_are_refused(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], candidates: str
+) -> None:
+    out = tmp_path / "out"
+    assert build_trt.main([str(bundle.root), "--out", str(out), "--candidates", candidates]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--candidates: expected 0 or one of the bundle's batches 1, 8, found {candidates}; export" in line
+    assert not out.exists()
+
+
+def test_weights_that_the_manifest_does_not_list_are_refused(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refer_elsewhere(bundle_copy, "step_1.onnx")
+    assert build_trt.main([str(bundle_copy)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line == "error: step_1.onnx: expected weights in files that the manifest lists, found 'other.bin';"
+        " export the bundle again"
+    )
 
 
 @pytest.mark.parametrize("raw", [b"", b"not a graph", bytes(range(256)) * 40])

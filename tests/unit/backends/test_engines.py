@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,13 @@ def write(bundle: Bundle, **changes: Any) -> Path:
         names = (bundle.manifest.graphs[graph], "weights.bin")
         sources = {name: bundle.manifest.files[name].sha256 for name in names}
         engines[graph] = EngineSpec(
-            f"{graph}.engine", 1, sources, {"float16": 1}, inputs, outputs, weights={}
+            f"{graph}.engine",
+            8 if graph.endswith("_x8") else 1,
+            sources,
+            {"float16": 1},
+            inputs,
+            outputs,
+            weights={},
         )
         raw = engine_bytes(graph.encode())
         files[f"{graph}.engine"] = (FileSpec(hashlib.sha256(raw).hexdigest(), len(raw)), raw)
@@ -170,7 +177,8 @@ def test_a_bad_field_is_named(bundle: Bundle, keys: tuple[str, ...], value: Any,
     alter(folder, *keys, value=value)
     with pytest.raises(BundleError, match=message) as refusal:
         read_sidecar(folder)
-    assert "build the engines again: python -m export.build_trt" in str(refusal.value)
+    again = f"python -m export.build_trt {bundle.root} --runtime tensorrt_rtx"
+    assert str(refusal.value).endswith(f"build the engines again: {again}")
     assert len(str(refusal.value)) < 1000
 
 
@@ -284,13 +292,14 @@ def test_random_headers_are_refused() -> None:
     ],
 )
 def test_an_altered_engine_is_refused(bundle: Bundle, damage: Callable[[Path], None], message: str) -> None:
-    folder = write(bundle)
+    folder = write(bundle, targets=(86,))
     engines = read_sidecar(folder)
     damage(folder / "step_1.engine")
     with pytest.raises(BundleError, match=message) as refusal:
         read_engine_file(folder, engines, "step_1.engine")
     assert "step_1.engine" in str(refusal.value)
-    assert str(refusal.value).endswith("build the engines again: python -m export.build_trt")
+    again = f"python -m export.build_trt {bundle.root} --runtime tensorrt_rtx --precision fp16 --sm 86"
+    assert str(refusal.value).endswith(f"build the engines again: {again}")
 
 
 def test_engines_of_another_version_under_a_true_hash_are_refused(bundle: Bundle) -> None:
@@ -374,6 +383,13 @@ def test_no_engines_at_all(bundle: Bundle) -> None:
         find_engines(bundle, "tensorrt_rtx", VERSION, 86)
 
 
+def test_for_a_gpu_that_the_library_does_not_name_no_target_is_asked_for(bundle: Bundle) -> None:
+    """build_trt would refuse it; engines without a target run there."""
+    for sm, remedy in ((130, "--runtime tensorrt_rtx"), (75, "--runtime tensorrt_rtx --sm 75")):
+        with pytest.raises(BackendError, match=f"{bundle.root} {remedy}$"):
+            find_engines(bundle, "tensorrt_rtx", VERSION, sm)
+
+
 def test_damaged_engines_do_not_hide_sound_ones(bundle: Bundle) -> None:
     (write(bundle, precision="fp16") / "engines.json").write_text("{")
     write(bundle, precision="fp32")
@@ -391,12 +407,24 @@ def test_an_engine_with_other_inputs_than_its_graph_does_not_fit(bundle: Bundle)
 
 
 def test_engines_for_any_machine_are_checked_as_far_as_files_go(bundle: Bundle) -> None:
-    assert checked_engines(bundle) == []
+    assert checked_engines(bundle) == {}
     folders = [write(bundle), write(bundle, version="1.6.0.3", targets=(121,), engines={}, files={})]
-    with pytest.raises(BundleError, match=r"sm121.*engines: expected .*missing.*python -m export.build_trt"):
-        checked_engines(bundle)
-    (folders[1] / "engines.json").unlink()
-    assert checked_engines(bundle) == [folders[0].name]
+    found = checked_engines(bundle)
+    assert found[folders[0].name] == ""
+    assert re.search(r"engines: expected .*missing.*python -m export.build_trt", found[folders[1].name])
     flip_a_bit(folders[0] / "decode.engine")
-    with pytest.raises(BundleError, match=r"decode.engine: expected sha256"):
-        checked_engines(bundle)
+    assert "decode.engine: expected sha256" in checked_engines(bundle)[folders[0].name]
+
+
+def test_engines_of_candidates_may_be_missing_of_a_batch_all_or_none(bundle: Bundle) -> None:
+    every = read_sidecar(write(bundle))
+    alone = {graph: engine for graph, engine in every.engines.items() if engine.batch == 1}
+    fewer = dataclasses.replace(every, engines=alone)
+    require_fit(fewer, bundle)
+    assert (every.batches, fewer.batches) == ((1, 8), (1,))
+    for engines, problem in (
+        ({**alone, "step_0_x8": every.engines["step_0_x8"]}, r"missing \['append_x8', 'step_1_x8'\]"),
+        ({**alone, "step_0_x8": dataclasses.replace(alone["step_0"], batch=4)}, r"batches among \(1, 8\)"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            require_fit(dataclasses.replace(every, engines=engines), bundle)

@@ -217,16 +217,44 @@ def test_a_runtime_that_does_not_load_is_named(
         open_backend(bundle, name)
 
 
-@pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider", "Cuda"])
 def test_getting_another_provider_than_asked_for_is_an_error(bundle: Bundle, provider: str) -> None:
     with pytest.raises(
-        BackendError, match=f"provider: expected {provider}, found CPUExecutionProvider; install the onnxr"
+        BackendError, match=f"provider: expected {provider}, found .*CPUExecutionProvider; install the onnxr"
     ):
         open_backend(bundle, f"onnxruntime:{provider}")
 
 
-@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.skipif(
+    "AzureExecutionProvider" not in onnxruntime.get_available_providers(), reason="not in this onnxruntime"
+)
+def test_a_provider_that_leaves_work_to_the_cpu_is_an_error(bundle: Bundle) -> None:
+    """Azure's takes none of a graph's operators: ONNX Runtime would run all of them on the CPU and report Azure's."""
+    with pytest.raises(
+        BackendError,
+        match=r"provider: expected AzureExecutionProvider to run all of encode.onnx, found that onnxruntime [\d.]+ cannot"
+        r" \(.*assigned to the default CPU EP.*\); choose another backend",
+    ):
+        open_backend(bundle, "onnxruntime:AzureExecutionProvider")
+
+
+def test_a_provider_that_fails_is_not_retried_on_another(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own reason is told. ONNX Runtime would open the graph on the CPU otherwise."""
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def fail(session: Any, providers: Any, *given: Any, **options: Any) -> None:
+        if "Azure" in str(providers):
+            raise RuntimeError("libcudnn.so.9: cannot open shared object file")
+        create(session, providers, *given, **options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fail)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider"])
+    with pytest.raises(BackendError, match=r"expected AzureExecutionProvider .*\(libcudnn.so.9: cannot open"):
+        open_backend(bundle, "onnxruntime:AzureExecutionProvider")
+
+
 def test_on_a_gpu_float32_is_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """NVIDIA's libraries read the variable; TensorRT's provider has no other way."""
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # so that it is as before when the test ends

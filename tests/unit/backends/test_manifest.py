@@ -35,6 +35,10 @@ def test_round_trip(text: str) -> None:
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
+def test_a_bundle_that_does_not_tell_its_work_is_as_good(text: str) -> None:
+    assert Manifest.from_json(changed(text, lambda m: m.pop("flops"))).flops is None
+
+
 def test_dims_agree_with_the_fields(text: str) -> None:
     manifest = Manifest.from_json(text)
     dims = manifest.dims
@@ -106,6 +110,9 @@ def test_dims_agree_with_the_fields(text: str) -> None:
             lambda m: m["files"]["weights.bin"].update(bytes=-1),
             "files.weights.bin: bytes: expected 0 or more",
         ),
+        (lambda m: m["flops"].update(step=0), r"flops: step: expected 1\.\.\d+, found 0"),
+        (lambda m: m["flops"].update(step=10**400), r"flops: step: expected 1\.\.\d+, found 1000"),
+        (lambda m: m["flops"].pop("append"), r"flops: .*missing \['append'\]"),
         (lambda m: m.update(provenance=[]), "provenance: expected an object"),
     ],
 )

@@ -23,12 +23,14 @@ from astra_ros.backends.ort import OrtBackend
 from astra_ros.backends.trt import TensorRtBackend, TensorRtRtxBackend
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
+from astra_ros.rollout.candidates import Candidates
 from astra_ros.types import FloatArray
-from export import engine_weights
+from export import check_parity, engine_weights
 from export.build_trt import build_engines
 from export.engine_builder import BuildConfig
 from tests.bundle_fixture import CHUNK, LATENT
 from tests.unit.backends.host_cuda import HostCuda, HostRuntime
+from tests.unit.backends.test_bundle import flip_a_bit
 from tests.unit.backends.test_engines import write
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed; run: make test")
@@ -110,6 +112,17 @@ def test_rollouts_are_those_of_onnxruntime(backend: TensorRtRtxBackend, bundle: 
             found, expected = roll_out(backend, batch, seed), roll_out(other, batch, seed)
             assert np.abs(found - expected).max() <= 1e-5
             assert np.abs(expected).max() > 0.5
+
+
+def test_the_parity_program_gives_a_gpu_the_limits_of_the_manifest(bundle: Bundle, cuda: HostCuda) -> None:
+    parity = check_parity.compare(bundle, None, 3, ["tensorrt_rtx"])
+    assert parity.is_within
+    assert {row.backend for row in parity.rows} == {"tensorrt_rtx fp32"}
+    golden = bundle.manifest.golden
+    assert {row.limit for row in parity.rows} == {golden.latents_tolerance, golden.pixels_tolerance}
+    assert parity.engines
+    assert "not run here" not in check_parity.report(parity)
+    assert not cuda.memory
 
 
 def test_rollouts_may_take_turns(backend: TensorRtRtxBackend) -> None:
@@ -255,6 +268,44 @@ def test_float16_within_the_tolerance_of_reduced_precision(bundle_copy: Path, pl
         TensorRtRtxBackend(bundle, precision="fp32").load()
 
 
+def test_a_damaged_engine_does_not_hide_sound_ones(
+    bundle: Bundle, tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    cuda, root = place(), shutil.copytree(bundle.root, tmp_path / "bundle")
+    (sound,) = (root / "engines").iterdir()
+    damaged = shutil.copytree(sound, sound.with_name("tensorrt_rtx-0-damaged"))
+    flip_a_bit(damaged / "step_1.engine")
+    with TensorRtRtxBackend(load_bundle(root)) as backend:
+        assert roll_out(backend, 1, seed=0).any()
+    assert "engines passed over: " in caplog.text
+    assert str(damaged / "step_1.engine") in caplog.text
+    flip_a_bit(sound / "step_1.engine")
+    with pytest.raises(BundleError, match=r"tensorrt_rtx-0-damaged/step_1.engine: expected sha256"):
+        TensorRtRtxBackend(load_bundle(root)).load()
+    assert not cuda.memory
+
+
+def test_without_engines_of_candidates_they_run_one_after_another(bundle_copy: Path, place: Place) -> None:
+    bundle = load_bundle(bundle_copy)
+    build_engines(bundle, BuildConfig(precision="fp32", candidates=0))
+    place()
+    plans = 0.3 * np.random.default_rng(0).standard_normal((3, CHUNK, 8), np.float32)
+    with OrtBackend(bundle, num_threads=1) as other, TensorRtRtxBackend(bundle) as backend:
+        backend.warmup()
+        assert backend.manifest.batches == (1,)
+        found, expected = (
+            [one for one in Candidates(each).roll_out(past_of(each, 0), plans, seed=1) if one]
+            for each in (backend, other)
+        )
+        assert [list(one.plans) for one in found] == [[0], [1], [2]]
+        latents = np.concatenate([one.latents for one in found])
+        assert np.abs(latents - expected[0].latents).max() <= 1e-5
+        with pytest.raises(ValueError, match=r"batch: expected one of \(1,\)"):
+            backend.rollout(BATCH)
+        with pytest.raises(BackendError, match="step_0_x8: expected an engine, found none; build"):
+            backend.run("step_0_x8", backend._blank("step_0_x8"))
+
+
 def test_a_gpu_that_the_library_does_not_know_is_refused(bundle: Bundle, place: Place) -> None:
     place(sm=90)
     with pytest.raises(
@@ -282,7 +333,8 @@ def test_an_engine_unlike_its_description_is_refused(
         "tests.unit.backends.host_cuda.HostEngine.get_tensor_shape", lambda _engine, _name: (1, 2, 3)
     )
     with pytest.raises(
-        BackendError, match=r"encode: expected an engine with the tensors .*build the engines again"
+        BackendError,
+        match=rf"encode: expected an engine with the tensors .*build the engines again: .* {bundle.root} --runtime",
     ):
         TensorRtRtxBackend(bundle).load()
     assert not cuda.memory

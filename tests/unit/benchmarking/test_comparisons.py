@@ -72,7 +72,7 @@ def test_a_goal_is_reached_by_the_median_of_the_ratios(monkeypatch: pytest.Monke
         "candidates/frames/batched": rounds(1.0),
     }
     monkeypatch.setattr(comparisons, "has_matrix_unit", lambda: False)
-    found = comparisons.speed_goals(seconds)
+    found = comparisons.speed_goals(seconds, "cpu")
     assert goal(found, "times as fast as naive torch, latents") == Goal(
         "times as fast as naive torch, latents", ">= 5", Median(12.0, 12.0, 12.0), is_reached=True
     )
@@ -80,7 +80,30 @@ def test_a_goal_is_reached_by_the_median_of_the_ratios(monkeypatch: pytest.Monke
     assert goal(found, "times as fast as separate runs of candidates, frames").is_reached is True
     assert goal(found, "times as fast as naive torch, pixels").is_reached is None
     monkeypatch.setattr(comparisons, "has_matrix_unit", lambda: True)
-    assert goal(comparisons.speed_goals(seconds), "times as fast as naive torch, latents").is_reached is False
+    assert (
+        goal(comparisons.speed_goals(seconds, "cpu"), "times as fast as naive torch, latents").is_reached
+        is False
+    )
+
+
+def test_a_gpu_does_not_reach_the_goals_of_a_cpu() -> None:
+    """That it is faster than a CPU says nothing of this program."""
+    seconds = {
+        "latents/torch/recompute": rounds(900.0),
+        "latents/torch.compile/append": rounds(90.0),
+        "latents/onnxruntime-defaults/append": rounds(90.0),
+        "latents/served/append": rounds(1.0),
+        "latents/cuda/append": rounds(9.0),
+        "latents/cuda.graph/append": rounds(1.0),
+        "candidates/latents/separate": rounds(9.0),
+        "candidates/latents/batched": rounds(1.0),
+    }
+    for device, expected in (("cpu", 5), ("cuda:0 (a GPU, SM 89)", 2)):
+        found = comparisons.speed_goals(seconds, device)
+        assert sum(one.is_reached is True for one in found) == expected
+        assert goal(found, "times as fast as CUDA: eager, latents").is_reached is True
+        assert goal(found, "times as fast as separate runs of candidates, latents").is_reached is True
+    assert goal(found, "times as fast as naive torch, latents").found is None
 
 
 def speed(seconds: float, share: float | None = None) -> Speed:

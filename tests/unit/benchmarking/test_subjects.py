@@ -12,6 +12,7 @@ import pytest
 from onnxruntime import OrtValue
 
 from astra_ros.backends.bundle import Bundle, load_bundle
+from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.benchmarking import footprint, peaks
 from astra_ros.benchmarking.candidates import DECODED, Ranking, Way
@@ -24,7 +25,6 @@ from astra_ros.benchmarking.scene import Scene
 from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import UNITS as PREDICTIONS
 from astra_ros.benchmarking.stream import stream_subject
-from astra_ros.denoiser.cost import Flops
 from astra_ros.denoiser.io import CACHE_AXES
 
 
@@ -89,7 +89,7 @@ def test_a_chunk_keeps_its_history_as_its_scheme_says(
 
 
 def test_work_of_a_chunk() -> None:
-    flops = Flops(remember=100, append=10, step=1)
+    flops = FlopsSpec(remember=100, append=10, step=1)
     assert [chunk_flops(s, flops, 4) for s in ("recompute", "remember", "append")] == [404, 104, 14]
 
 
@@ -106,7 +106,7 @@ def test_work_of_a_chunk() -> None:
     ],
 )
 def test_work_of_a_graph(graph: str, work: int | None) -> None:
-    assert stage_flops(graph, Flops(remember=100, append=10, step=1)) == work
+    assert stage_flops(graph, FlopsSpec(remember=100, append=10, step=1)) == work
 
 
 def test_every_graph_of_the_bundle_can_run_alone(backend: CountingBackend, scene: Scene) -> None:
@@ -181,13 +181,15 @@ def test_a_process_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 def test_names_are_groups_runtimes_and_what(scene: Scene) -> None:
-    known = entries(scene, 64, Flops(1, 1, 1))
+    known = entries(scene, 64, FlopsSpec(1, 1, 1))
     names = [entry.name for entry in known]
     assert len(set(names)) == len(names)
     assert {name.split("/")[0] for name in (*names, *PEAKS)} | {"footprint"} == set(GROUPS)
     assert {entry.runtime for entry in known} == set(RUNTIMES)
-    references = {reference_of(name) for name in names} - {None}
-    assert references <= set(names)
+    for device in ("cpu", "cuda:0 (a device)"):
+        references = {reference_of(name, device) for name in names} - {None}
+        assert references <= set(names)
+    assert reference_of("latents/served/append", "cuda:0 (a device)") == "latents/cuda/recompute"
     assert is_selected("latents/torch/append", ["latents"])
     assert is_selected("latents/torch/append", ["stages", "*/torch/*"])
     assert not is_selected("latents/torch/append", ["latents/torch"])

@@ -52,6 +52,13 @@ def test_a_runtime_that_cannot_run_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt_rtx"])
+def test_why_tensorrt_cannot_run_is_the_reason(untrained_bundle: Path, runtime: str) -> None:
+    with pytest.raises(WorkerError, match=r"expected the package tensorrt|no CUDA device"):
+        Worker(job(untrained_bundle, runtime, f"latents/{runtime}/append"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_the_reason(untrained_bundle: Path) -> None:
     with pytest.raises(WorkerError, match="device: expected a CUDA device, found none"):
         Worker(job(untrained_bundle, "cuda", "latents/cuda/append"))

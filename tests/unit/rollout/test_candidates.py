@@ -12,6 +12,7 @@ from astra_ros.backends.base import Past
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.denoiser.checkpoint import load_checkpoint
+from astra_ros.denoiser.io import CACHE_AXES
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
 from astra_ros.rollout.candidates import Candidates, Futures
@@ -54,6 +55,28 @@ def test_every_plan_gets_the_future_it_has_alone(backend: OrtBackend, past: Past
         ]
         assert future.shape == (HORIZON, *LATENT)
         assert np.abs(future - np.concatenate(alone)[:HORIZON]).max() <= 1e-5
+
+
+def test_a_past_is_repeated_once_for_all_batches(
+    backend: OrtBackend, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 plans begin at it three times; whoever changed what they share would change the answer of the next."""
+    fresh = backend.remember(past.slots)
+    candidates, counts = Candidates(backend), list[int]()
+    list(candidates.prepare())
+    repeat = OrtBackend.repeat
+
+    def counted(asked: OrtBackend, value: object, count: int, axis: int) -> object:
+        counts.append(count)
+        return repeat(asked, value, count, axis)
+
+    monkeypatch.setattr(OrtBackend, "repeat", counted)
+    first, second = (
+        np.concatenate([one.latents for one in candidates.roll_out(fresh, plans(20), seed=4) if one])
+        for _ in range(2)
+    )
+    assert counts == [8] * len(CACHE_AXES)
+    assert np.array_equal(first, second)
 
 
 def test_equal_plans_have_equal_futures_whatever_runs_beside_them(backend: OrtBackend, past: Past) -> None:
