@@ -17,12 +17,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
 from astra_ros.backends.factory import open_backend
 from astra_ros.cli.progress import ProgressLine
@@ -68,8 +68,8 @@ _WAIT_S = 60.0
 class Lab:
     """Everything that runs.
 
-    model: encodes pictures as the node does. done: what came of each trajectory. reset, goal: clients. drops: inputs that
-    the world model did not use, as its diagnostics say.
+    model: encodes pictures as the node does. done: what came of each trajectory. spinning: of the arm and the node. reset, goal:
+    clients. drops: inputs that the world model did not use, as its diagnostics say.
     """
 
     sim: SimClient
@@ -78,6 +78,7 @@ class Lab:
     node: Node
     model: Backend
     done: Queue[dict[str, Any]]
+    spinning: Future[None]
     reset: Any
     goal: Any
     drops: dict[str, str]
@@ -163,7 +164,7 @@ class Episode:
 
     def carry_out(self, plan: FloatArray, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
         publish(to_trajectory(plan, self.lab.client.spec()))
-        lived = self.lab.done.get(timeout=_WAIT_S)
+        lived = outcome(self.lab.done, self.lab.spinning)
         self.settle()
         return lived
 
@@ -275,6 +276,20 @@ def _policies(episode: Episode, noises_m: Sequence[float]) -> list[dict[str, Any
     ]
 
 
+def outcome(done: Queue[dict[str, Any]], spinning: Future[None], wait_s: float = _WAIT_S) -> dict[str, Any]:
+    """What came of a trajectory. Raises what ended the nodes, the simulator's SimError for one, or TimeoutError."""
+    deadline_s = time.monotonic() + wait_s
+    while time.monotonic() < deadline_s:
+        try:
+            return done.get(timeout=0.1)
+        except Empty:
+            if spinning.done():
+                spinning.result()
+    raise TimeoutError(
+        f"joint_trajectory: expected it to be carried out within {wait_s:g} s, found it was not"
+    )
+
+
 def _wait_for(condition: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + _WAIT_S
     while not condition():
@@ -330,8 +345,7 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         executor = MultiThreadedExecutor(4)
         for member in (arm, node):
             executor.add_node(member)
-        spinning = last.enter_context(ThreadPoolExecutor(1))
-        spinning.submit(executor.spin)
+        spinning = last.enter_context(ThreadPoolExecutor(1)).submit(executor.spin)
         last.callback(executor.shutdown)
         client.info(_WAIT_S)
         drops: dict[str, str] = {}
@@ -345,7 +359,7 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         reset = node.create_client(Trigger, "/world_model/reset")
         goal = node.create_client(SetGoal, "/world_model/set_goal")
-        yield Lab(sim, arm, client, node, model, done, reset, goal, drops, config.noise_m)
+        yield Lab(sim, arm, client, node, model, done, spinning, reset, goal, drops, config.noise_m)
 
 
 def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
@@ -424,7 +438,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _live(config, files, compared)
         found = [json.loads(file.read_text()) for file in files.values()]
         summarised = summary(found, load_bundle(options.bundle).manifest.model_id)
-    except (OSError, ValueError, BackendError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     text = report(summarised)

@@ -16,6 +16,7 @@ from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, Interval, bootst
 from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
+TOPS = (1, 2)  # predicted best among which the true best is looked for
 
 
 def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compared: Collection[int]) -> None:
@@ -54,11 +55,12 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
     success = {name: np.array([one["methods"][name]["is_success"] for one in possible]) for name in names}
     rankings = [one["ranking"] for one in possible]
     policies = [one["policies"] for one in possible if "policies" in one]
+    steps = {one.get("ranking_steps") for one in possible}
     return {
         "task": possible[0]["task"],
         "model_id": model_id,
         "noise_m": possible[0]["noise_m"],
-        "ranking_steps": possible[0].get("ranking_steps", 0),
+        "ranking_steps": None if None in steps else steps.pop(),
         "backends": sorted({one.get("backend", "not recorded") for one in possible}),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
@@ -74,6 +76,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "ratio_64_to_prior": _ratio(success["best_of_64"], success["best_of_1"]),
         "ranking": _ranking(rankings),
         "policies": _policies(policies) if len(policies) > 1 else None,
+        "drops": _drops([one["drops"] for one in episodes if "drops" in one]),
         "machine": describe_machine(),
     }
 
@@ -102,19 +105,32 @@ def _ratio(ours: np.ndarray, prior: np.ndarray) -> dict[str, float]:
 
 
 def _ranking(rankings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Per episode, then over episodes. top_tenth: share in which the true best is in the predicted best tenth."""
+    """Per episode, then over episodes. top_k: share in which the true best is among the predicted best k."""
     rng = np.random.default_rng(0)
     correlations = np.array([spearman(one["predicted"], one["true"]) for one in rankings])
-    hits = []
-    for one in rankings:
-        tenth = max(1, math.ceil(len(one["true"]) / 10))
-        best = np.argsort(-np.array(one["predicted"]), kind="stable")[:tenth]
-        hits.append(int(np.argmax(one["true"])) in best)
+    ranked = [np.argsort(-np.array(one["predicted"]), kind="stable") for one in rankings]
+    best = [int(np.argmax(one["true"])) for one in rankings]
+    hits = {k: sum(one in order[:k] for one, order in zip(best, ranked, strict=True)) for k in TOPS}
     return {
         "candidates": len(rankings[0]["true"]),
         "spearman": asdict(bootstrap(correlations, rng)),
-        "top_tenth": asdict(wilson(sum(hits), len(hits))),
+        **{f"top_{k}": asdict(wilson(found, len(rankings))) for k, found in hits.items()},
     }
+
+
+def _drops(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Inputs that the world model did not use, but for pictures that a newer one overtook, in all.
+
+    counters: after each episode. They grow until a counter falls: then the node was started again.
+    """
+    total: dict[str, int] = {}
+    for before, after in pairwise([{}, *counters]):
+        is_new = any(after.get(name, 0) < count for name, count in before.items())
+        for name, count in after.items():
+            cause = name.removeprefix("drops.")
+            if cause != "superseded":
+                total[cause] = total.get(cause, 0) + count - (0 if is_new else before.get(name, 0))
+    return total
 
 
 def _policies(episodes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
@@ -166,12 +182,13 @@ def report(found: dict[str, Any]) -> str:
     def percent(interval: dict[str, float]) -> str:
         return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
 
-    ranking, ratio = found["ranking"], found["ratio_64_to_prior"]
+    ranking, ratio, steps = found["ranking"], found["ratio_64_to_prior"], found["ranking_steps"]
+    drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
     lines = [
         f"# Closed loop, task {found['task']}",
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
-        f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {found['ranking_steps'] or 'all'}."
+        f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
         f" Ranked by {'; '.join(found['backends'])}. Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
@@ -187,8 +204,9 @@ def report(found: dict[str, Any]) -> str:
         + ".",
         "",
         f"Ranking of {ranking['candidates']} candidates against what the simulator shows: Spearman"
-        f" {Interval(**ranking['spearman']).text()}; the true best is in the predicted best tenth in"
-        f" {percent(ranking['top_tenth'])}.",
+        f" {Interval(**ranking['spearman']).text()}; the true best is the predicted best in {percent(ranking['top_1'])}, among the"
+        f" predicted best 2 in {percent(ranking['top_2'])}.",
+        f"Inputs that the world model did not use, but for overtaken pictures: {drops or 'none'}.",
     ]
     if policies := found["policies"]:
         pearson = policies["pearson"]

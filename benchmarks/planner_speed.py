@@ -1,5 +1,7 @@
 """How long a planner waits: N plans ranked, a CEM search, and what the service adds to the bare call.
 
+The service is measured with a standing goal, so that both sides compute scores; and what the live stream pays for questions.
+
 python -m benchmarks.planner_speed --json benchmarks/results/planner_speed_MACHINE_YYYYMM.json
 """
 
@@ -10,12 +12,14 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -24,11 +28,13 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header
 
-from astra_ros.backends.base import BackendError
+from astra_ros.backends.base import Past
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.cli.options import add_json, require_json_folder, write_json
 from astra_ros.evaluation.machine import describe_machine
+from astra_ros.msg import Goal as GoalMessage
+from astra_ros.msg import PredictedFuture
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.evaluation import Evaluation, Question, costs_of
 from astra_ros.planning.goals import Goal, codec_distance
@@ -37,11 +43,14 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros import qos
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.stamps import to_time
+from astra_ros.ros.stamps import to_ns, to_time
+from astra_ros.srv import SetGoal
+from astra_ros.types import NANOSECONDS, FloatArray, Observation
 from benchmarks.active_node import active_node
 
 NUM_PLANS, CHUNKS, SAMPLES, NUM_THREADS = 64, 4, 4, 2
 CEM = CemConfig(num_samples=32, iterations=5, num_elites=4)
+_PICTURE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,25 +83,50 @@ class Share:
     backend: str
 
 
+@dataclass(frozen=True)
+class Live:
+    """Of the live stream: predictions a second, and seconds from a picture's arrival to its prediction."""
+
+    what: str
+    rate_hz: float
+    median_s: float
+    p95_s: float
+    predictions: int
+    backend: str
+
+    @classmethod
+    def of(cls, what: str, seconds: float, latencies_s: Sequence[float], backend: str) -> Live:
+        """Raises RuntimeError for none."""
+        if not latencies_s:
+            raise RuntimeError(f"{what}: expected predictions within {seconds:g} s, found none")
+        median, p95 = np.percentile(latencies_s, (50, 95)).round(4).tolist()
+        return cls(what, round(len(latencies_s) / seconds, 3), median, p95, len(latencies_s), backend)
+
+
 def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
     """In this process: ranking and search, encoding of the newest picture included."""
     scene = Scene(load_bundle(bundle))
     with WorldModel.load(bundle, backend, NUM_THREADS) as model:
-        for observation in islice(scene.observations(), 24):
+        observations = scene.observations()
+        for observation in islice(observations, 24):
             model.observe(observation)
-        newest = model.memory.newest_stamp_ns
-        assert newest is not None
         distance = codec_distance(model.backend, Goal(model.backend.encode(scene.goal)))
         candidates, spec = Candidates(model.backend), model.manifest.action
-        plans = np.tile(scene.plans(NUM_PLANS), (1, CHUNKS, 1))[:, : CHUNKS * model.manifest.chunk_len]
+        plans = _long_plans(scene)
+
+        def past() -> Past:
+            """From a picture that was not encoded before."""
+            observation = next(observations)
+            model.observe(observation)
+            return model.past(observation.stamp_ns)
 
         def rank(num_steps: int) -> None:
             question = Question(plans, distance, top_k=0, num_steps=num_steps)
-            for _ in Evaluation(candidates, model.past(newest), question).run():
+            for _ in Evaluation(candidates, past(), question).run():
                 pass
 
         def search(num_steps: int) -> None:
-            costs = costs_of(candidates, model.past(newest), distance, num_steps=num_steps)
+            costs = costs_of(candidates, past(), distance, num_steps=num_steps)
             cem(costs, scene.plan[0], spec, CEM)
 
         ranked = f"{NUM_PLANS} plans of {plans.shape[1]} frames ranked"
@@ -137,46 +171,109 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     Medians and 95th percentiles are compared with each other: that a call itself takes now more, now less, is not the service's.
     """
     scene = Scene(load_bundle(bundle))
+    with (
+        _served(bundle, backend) as (node, client),
+        WorldModel.load(bundle, backend, NUM_THREADS) as model,
+    ):
+        goal = model.backend.encode(scene.goal)
+        _observe(node, scene, client)
+        _set_goal(node, goal)
+        plans, bare = scene.plans(8), _bare_call(model, scene, goal)
+        ask = partial(client.ask, plans, top_k=0, seed=0)
+        waits, own = np.array([(_seconds(ask), _seconds(bare)) for _ in range(calls + 1)])[1:].T
+        served, direct = _computed_by(client), model.backend.description
+    median, p95 = (np.percentile(waits, (50, 95)) - np.percentile(own, (50, 95))).round(4).tolist()
+    both = served if served == direct else f"{served}; the bare call: {direct}"
+    return Times("service beyond the bare call", 0.005, median, p95, calls, both)
+
+
+def live_stream(bundle: Path, backend: str, seconds: float) -> list[Live]:
+    """Pictures ten times a second, for so long: alone, and while the node has a question of all plans to answer at any time."""
+    scene = Scene(load_bundle(bundle))
+    with _served(bundle, backend) as (node, client):
+        _observe(node, scene, client)
+        plans = _long_plans(scene)
+        client.ask(plans, top_k=0)  # opens the graphs
+        arrived: list[float] = []
+        node.create_subscription(
+            PredictedFuture,
+            "/world_model/predicted_future",
+            lambda future: arrived.append(to_ns(future.total_latency) / NANOSECONDS),
+            qos.newest(),
+        )
+        robot, observations = _Robot(node, scene), scene.observations()
+        node.create_timer(_PICTURE_S, lambda: robot.show(next(observations)))
+        computed_by = _computed_by(client)
+
+        def measured(what: str) -> Live:
+            arrived.clear()
+            time.sleep(seconds)
+            return Live.of(f"live predictions, {what}", seconds, list(arrived), computed_by)
+
+        time.sleep(2.0)  # the first prediction
+        alone, ends = measured("alone"), Event()
+
+        def ask_on() -> None:
+            while not ends.is_set():
+                client.ask(plans, top_k=0)
+
+        with ThreadPoolExecutor(1) as asking:
+            question = asking.submit(ask_on)
+            try:
+                beside = measured(f"beside questions of {len(plans)} plans of {plans.shape[1]} frames")
+            finally:
+                ends.set()
+            question.result()
+        return [alone, beside]
+
+
+@contextmanager
+def _served(bundle: Path, backend: str) -> Iterator[tuple[Node, WorldModelClient]]:
+    """A node that asks an active world model."""
     parameters = {
         "bundle": bundle,
         "backend": backend,
         "num_threads": NUM_THREADS,
         "max_observation_age_s": 3600.0,
     }
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        active_node(Path(folder), parameters),
-        WorldModel.load(bundle, backend, NUM_THREADS) as model,
-    ):
+    with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters):
         node = Node("planner_speed")
-        client, executor = WorldModelClient(node, "/world_model"), MultiThreadedExecutor(2)
+        client, executor = WorldModelClient(node, "/world_model"), MultiThreadedExecutor(4)
         executor.add_node(node)
         with ThreadPoolExecutor(1) as spinning:
             spinning.submit(executor.spin)
             try:
-                info = client.info()
-                _observe(node, scene, client)
-                plans, bare = scene.plans(8), _bare_call(model, scene)
-                ask = partial(client.ask, plans, top_k=0, seed=0)
-                waits, own = np.array([(_seconds(ask), _seconds(bare)) for _ in range(calls + 1)])[1:].T
+                client.info()
+                yield node, client
             finally:
                 executor.shutdown()
-        served, direct = (
-            f"{info.backend_version}, {info.precision}, {info.device}",
-            model.backend.description,
-        )
-    median, p95 = (np.percentile(waits, (50, 95)) - np.percentile(own, (50, 95))).round(4).tolist()
-    both = served if served == direct else f"{served}; the bare call: {direct}"
-    return Times("service beyond the bare call", 0.005, median, p95, calls, both)
 
 
-def _bare_call(model: WorldModel, scene: Scene) -> Callable[[], None]:
+def _computed_by(client: WorldModelClient) -> str:
+    info = client.info()
+    return f"{info.backend_version}, {info.precision}, {info.device}"
+
+
+def _long_plans(scene: Scene) -> FloatArray:
+    """(NUM_PLANS, CHUNKS chunks, a)."""
+    return np.tile(scene.plans(NUM_PLANS), (1, CHUNKS, 1))[:, : CHUNKS * scene.manifest.chunk_len]
+
+
+def _set_goal(node: Node, latents: FloatArray) -> None:
+    goal = GoalMessage(type=GoalMessage.TYPE_EMBEDDING, embedding=array("f", latents.ravel()))
+    response = node.create_client(SetGoal, "/world_model/set_goal").call(SetGoal.Request(goal=goal))
+    if not response.success:
+        raise RuntimeError(response.message)
+
+
+def _bare_call(model: WorldModel, scene: Scene, goal: FloatArray) -> Callable[[], None]:
     (observation,) = islice(scene.observations(), 1)
     model.observe(observation)
-    candidates, plans = Candidates(model.backend), scene.plans(8)
+    candidates, distance = Candidates(model.backend), codec_distance(model.backend, Goal(goal))
+    question = Question(scene.plans(8), distance, top_k=0)
 
     def rank() -> None:
-        evaluation = Evaluation(candidates, model.past(observation.stamp_ns), Question(plans, top_k=0))
+        evaluation = Evaluation(candidates, model.past(observation.stamp_ns), question)
         for _ in evaluation.run():
             pass
 
@@ -185,14 +282,9 @@ def _bare_call(model: WorldModel, scene: Scene) -> Callable[[], None]:
 
 def _observe(node: Node, scene: Scene, client: WorldModelClient) -> None:
     """Show the node one picture, until it can answer."""
-    joints = node.create_publisher(JointState, "/joint_states", qos.newest())
-    camera = node.create_publisher(Image, "/image", qos.newest())
-    names, (observation,) = list(scene.manifest.action.names), islice(scene.observations(), 1)
+    robot, (observation,) = _Robot(node, scene), islice(scene.observations(), 1)
     for _ in range(100):
-        stamp = to_time(node.get_clock().now().nanoseconds)
-        positions = array("d", observation.positions.astype(float))
-        joints.publish(JointState(header=Header(stamp=stamp), name=names, position=positions))
-        camera.publish(to_image(observation.pixels, Header(stamp=stamp)))
+        robot.show(observation)
         time.sleep(0.2)
         try:
             client.ask(scene.plans(1), top_k=0)
@@ -200,6 +292,22 @@ def _observe(node: Node, scene: Scene, client: WorldModelClient) -> None:
             continue
         return
     raise TimeoutError("the node did not see the picture")
+
+
+class _Robot:
+    """Camera and joint states of a node."""
+
+    def __init__(self, node: Node, scene: Scene) -> None:
+        self._clock, self._names = node.get_clock(), list(scene.manifest.action.names)
+        self._joints = node.create_publisher(JointState, "/joint_states", qos.newest())
+        self._camera = node.create_publisher(Image, "/image", qos.newest())
+
+    def show(self, observation: Observation) -> None:
+        """Now."""
+        header = Header(stamp=to_time(self._clock.now().nanoseconds))
+        positions = array("d", observation.positions.astype(float))
+        self._joints.publish(JointState(header=header, name=self._names, position=positions))
+        self._camera.publish(to_image(observation.pixels, header))
 
 
 def _repeat(work: Callable[[], Any], runs: int) -> list[float]:
@@ -222,21 +330,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", default="auto", help="(default: %(default)s)")
     parser.add_argument("--runs", type=int, default=8, help="of ranking and search (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="of each of the two live streams (default: %(default)s)"
+    )
     add_json(parser)
     options = parser.parse_args(arguments)
     try:
         require_json_folder(options)
         found = library_times(options.bundle, options.backend, options.runs)
-    except (OSError, ValueError, BackendError) as error:
+        found.append(service_overhead(options.bundle, options.backend, options.calls))
+        live = live_stream(options.bundle, options.backend, options.seconds)
+        share = uncertainty_share(options.bundle, options.backend, options.runs)
+    except (OSError, ValueError, RuntimeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
-    found.append(service_overhead(options.bundle, options.backend, options.calls))
     lines = ["| | goal | median | p95 | runs | computed by |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} | {t.backend} |"
         for t in found
     ]
-    share = uncertainty_share(options.bundle, options.backend, options.runs)
+    lines += ["", "| | published | median | p95 | predictions | computed by |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {one.what} | {one.rate_hz:.2f} Hz | {1e3 * one.median_s:.0f} ms | {1e3 * one.p95_s:.0f} ms | {one.predictions} |"
+        f" {one.backend} |"
+        for one in live
+    ]
     lines += [
         "",
         f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
@@ -247,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "backend": options.backend,
         "threads": NUM_THREADS,
         "times": [asdict(t) for t in found],
+        "live": [asdict(one) for one in live],
         "uncertainty": asdict(share),
         "machine": describe_machine(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,23 @@ from astra_ros.cli.progress import ProgressLine
 if TYPE_CHECKING:
     from astra_ros.backends.manifest import Manifest
     from astra_ros.data.episode import Episode
+    from astra_ros.planning.goals import MakeGoalDistance
     from astra_ros.planning.recorded import Iteration, Optimise, PlannedTask
     from astra_ros.rollout.world_model import WorldModel
     from astra_ros.types import ByteArray
 
 PLANNERS = ("cem", "mppi")
+# Fields of CemConfig and MppiConfig, which have the defaults.
+KNOBS: dict[str, tuple[type, str]] = {
+    "num_elites": (int, "cem: plans that an iteration is fitted to (default: an eighth of --samples)"),
+    "momentum": (float, "share of the old mean (default: 0.1 for cem, 0 for mppi)"),
+    "initial_std": (float, "cem: first deviation, in halves of each joint's trained range (default: 0.3)"),
+    "min_std": (float, "cem: least deviation, in the same unit (default: 0.01)"),
+    "temperature": (float, "mppi: of the weights, in deviations of an iteration's costs (default: 0.3)"),
+    "std": (float, "mppi: deviation, in halves of each joint's trained range (default: 0.2)"),
+    "noise_beta": (float, "how smooth samples are; 0: white noise (default: 2)"),
+    "max_step": (float, "largest change of a joint from row to row, in usual ones (default: 1.5)"),
+}
 DESCRIPTION = """Plan joint positions whose predicted future ends at a picture, from a moment of a recording.
 
 Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
@@ -53,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--samples", type=int, default=32, metavar="N", help="plans per iteration (default: %(default)s)"
     )
     parser.add_argument("--iterations", type=int, default=5, metavar="N", help="(default: %(default)s)")
+    _add_knobs(parser)
     parser.add_argument("--horizon", type=int, default=8, metavar="N", help="frames (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the samples and of the model's noise (default: %(default)s)"
@@ -71,6 +84,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_topics(parser)
     add_json(parser)
     parser.set_defaults(run=run)
+
+
+def _add_knobs(parser: argparse.ArgumentParser) -> None:
+    """The usual ones of both planners, and what a goal is compared by."""
+    for name, (kind, text) in KNOBS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
+    parser.add_argument(
+        "--goal-distance",
+        default="codec",
+        metavar="NAME",
+        help="codec, perceptual, or a plug-in of the entry points astra_ros.goal_distance (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--goal-encoder", default="", metavar="FILE", help="of perceptual (python -m export.perceptual)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,7 +125,13 @@ def _plan(
     now = frame_at(episode, arguments.at)
     goal = _goal(arguments.goal, episode, now, world_model.manifest)
     task = PlanningTask(
-        episode, now, goal, arguments.horizon, arguments.seed, _ranking_steps(arguments, world_model)
+        episode,
+        now,
+        goal,
+        arguments.horizon,
+        arguments.seed,
+        _ranking_steps(arguments, world_model),
+        _distance_to(arguments, world_model.manifest),
     )
     planned = plan_recorded(world_model, task, optimise, show)
     result = {
@@ -109,6 +143,7 @@ def _plan(
             **config,
             "seed": arguments.seed,
             "ranking_steps": task.ranking_steps,
+            "goal_distance": arguments.goal_distance,
         },
         **planned.to_json(),
     }
@@ -137,11 +172,24 @@ def _planner(arguments: argparse.Namespace) -> tuple[Optimise, dict[str, Any]]:
     for name, value, least in (("samples", samples, 1), ("iterations", iterations, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name}: expected {least} or more, found {value}")
+    knobs = {name: value for name in KNOBS if (value := getattr(arguments, name)) is not None}
+    known = MppiConfig if arguments.planner == "mppi" else CemConfig
+    if unknown := sorted(set(knobs) - {one.name for one in fields(known)}):
+        raise ValueError(
+            f"{unknown[0]}: expected with the other --planner only, found with {arguments.planner}"
+        )
     if arguments.planner == "mppi":
-        weighted = MppiConfig(samples, iterations)
+        weighted = MppiConfig(samples, iterations, **knobs)
         return partial(mppi, config=weighted, seed=seed), asdict(weighted)
-    fitted = CemConfig(samples, iterations, max(1, samples // 8))
+    fitted = CemConfig(samples, iterations, **{"num_elites": max(1, samples // 8), **knobs})
     return partial(cem, config=fitted, seed=seed), asdict(fitted)
+
+
+def _distance_to(arguments: argparse.Namespace, manifest: Manifest) -> MakeGoalDistance:
+    from astra_ros.planning.goals import find_goal_distance
+
+    size = (manifest.camera.height, manifest.camera.width)
+    return find_goal_distance(arguments.goal_distance, arguments.goal_encoder, size)
 
 
 def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:

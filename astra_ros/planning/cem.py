@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.planning.sampling import Costs, Planned, Sampler, evaluated, require_mean
+from astra_ros.planning.sampling import Costs, Planned, Sampler, evaluated, require_mean, require_sampling
 from astra_ros.types import FloatArray
 
 
@@ -39,6 +39,7 @@ class CemConfig:
             raise ValueError(
                 f"min_std, initial_std: expected 0 < min_std <= initial_std, found {self.min_std:g}, {self.initial_std:g}"
             )
+        require_sampling(self.noise_beta, self.max_step)
 
 
 def cem(

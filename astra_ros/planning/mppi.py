@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.planning.sampling import Costs, Planned, Sampler, evaluated, require_mean
+from astra_ros.planning.sampling import Costs, Planned, Sampler, evaluated, require_mean, require_sampling
 from astra_ros.types import FloatArray
 
 
@@ -29,10 +29,11 @@ class MppiConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "iterations", "temperature", "std"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, found {getattr(self, name):g}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected 0 <= momentum < 1, found {self.momentum:g}")
+        require_sampling(self.noise_beta, self.max_step)
 
 
 def mppi(

@@ -13,7 +13,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.base import Backend, Past
 from astra_ros.data.episode import Episode, IntArray
 from astra_ros.planning.evaluation import Evaluation, Future, Question, costs_of
-from astra_ros.planning.goals import Goal, GoalDistance, codec_distance
+from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, codec_distance
 from astra_ros.planning.sampling import Costs, Planned
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import SLOT_TOLERANCE, WorldModel
@@ -27,7 +27,7 @@ Optimise = Callable[[Costs, FloatArray, ActionSpec], Planned]
 class PlanningTask:
     """now: index of the frame to plan from. goal: (h, w, 3) uint8 of the model's size. horizon: frames. seed: of the model.
 
-    ranking_steps: denoising steps that the costs come from; 0: all.
+    ranking_steps: denoising steps that the costs come from; 0: all. distance_to: what the goal is compared by.
     """
 
     episode: Episode
@@ -36,6 +36,7 @@ class PlanningTask:
     horizon: int
     seed: int = 0
     ranking_steps: int = 0
+    distance_to: MakeGoalDistance = codec_distance
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def plan_recorded(
             f"horizon: expected 1 to {manifest.max_horizon} frames (manifest.max_horizon), found {task.horizon}"
         )
     candidates, past = Candidates(backend), _observe(world_model, episode, task.now)
-    distance = codec_distance(backend, Goal(backend.encode(task.goal), task.goal))
+    distance = task.distance_to(backend, Goal(backend.encode(task.goal), task.goal))
     costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
     still = manifest.action.clip(np.tile(episode.measured[task.now], (task.horizon, 1)))
     costs(still[None])  # opens the graphs for candidates, whose time is no part of planning

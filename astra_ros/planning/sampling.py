@@ -26,6 +26,14 @@ class Planned:
     history: tuple[float, ...]
 
 
+def require_sampling(noise_beta: float, max_step: float) -> None:
+    """Raises ValueError."""
+    if not noise_beta >= 0:
+        raise ValueError(f"noise_beta: expected 0 or more, found {noise_beta:g}")
+    if not max_step > 0:
+        raise ValueError(f"max_step: expected more than 0, found {max_step:g}")
+
+
 class Sampler:
     """Plans around a mean, inside the range that the model was trained on.
 

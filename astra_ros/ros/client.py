@@ -22,6 +22,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.planning.sampling import Costs
 from astra_ros.ros import qos
+from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
 from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.srv import EvaluateActions
@@ -60,11 +61,15 @@ class WorldModelClient:
 
     def info(self, timeout_s: float = 10.0) -> ModelInfo:
         """What the node has loaded. Raises WorldModelError when it is not there."""
-        if not self._informed.wait(timeout_s) or self._info is None:
-            raise WorldModelError(
-                f"{self._name}: expected ~/model_info within {timeout_s:g} s, found none; start and configure the node"
-                " (ros2 launch astra_ros world_model.launch.py)"
-            )
+        deadline_s = time.monotonic() + timeout_s
+        # In slices: a program that is told to end meanwhile does.
+        while not self._informed.wait(min(0.1, max(deadline_s - time.monotonic(), 0.0))):
+            if time.monotonic() >= deadline_s or not self._node.context.ok():
+                raise WorldModelError(
+                    f"{self._name}: expected ~/model_info within {timeout_s:g} s, found none; start and configure the node"
+                    " (ros2 launch astra_ros world_model.launch.py)"
+                )
+        assert self._info is not None, "set before the event"
         return self._info
 
     def spec(self) -> ActionSpec:
@@ -76,6 +81,11 @@ class WorldModelClient:
 
         Raises WorldModelError when there is none, or one that is neither OK nor PARTIAL.
         """
+        if len(plans) > MAX_CANDIDATES:
+            raise WorldModelError(
+                f"plans: expected at most {MAX_CANDIDATES} (the bound of EvaluateActions), found {len(plans)}; ask in several"
+                " requests"
+            )
         request = EvaluateActions.Request(
             candidates=to_candidates(plans, self.info()), goal=goal or Goal(), **fields
         )

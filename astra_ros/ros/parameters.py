@@ -12,6 +12,7 @@ from astra_ros.backends.factory import PRECISIONS
 from astra_ros.backends.manifest import Manifest
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
+MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
 USUAL_HORIZON_S = 2.0  # what a planner of arm motions looks ahead, and a recorded plan usually covers
 
 
@@ -108,7 +109,7 @@ class NodeConfig:
         "A question that comes while another is answered waits, ends that one, or is refused as busy.",
         Limits(choices=("queue", "preempt", "reject")),
     )
-    max_candidates: int = parameter(256, "Most candidates of one question.", Limits(1, 65536))
+    max_candidates: int = parameter(256, "Most candidates of one question.", Limits(1, MAX_CANDIDATES))
     max_futures: int = parameter(16, "Most futures that one question may have returned.", Limits(0, 1024))
 
 

@@ -78,6 +78,10 @@ class Query:
     received_s: float
     deadline_s: float | None
 
+    def is_over_at(self, time_s: float) -> bool:
+        """The deadline has passed by then (time.monotonic())."""
+        return self.deadline_s is not None and time_s >= self.deadline_s
+
 
 def read_query(request: Request, manifest: Manifest, config: NodeConfig, now_ns: int) -> Query:
     """Raises QueryRefusal. now_ns: on the node's clock."""

@@ -15,6 +15,7 @@ from astra_ros.planning.mppi import MppiConfig, mppi
 from astra_ros.planning.sampling import Costs, Planned
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
+from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.types import NANOSECONDS, FloatArray
 
 
@@ -27,12 +28,38 @@ class PlannerConfig:
         "", "Joints of the published trajectory, separated by commas: a controller's; empty: the model's."
     )
     method: str = parameter("cem", "How plans are searched for.", Limits(choices=("cem", "mppi")))
-    num_samples: int = parameter(32, "Plans that are tried per iteration.", Limits(2, 65536))
-    iterations: int = parameter(5, "Iterations of the search.", Limits(1, 1000))
+    num_samples: int = parameter(32, "Plans that are tried per iteration.", Limits(2, MAX_CANDIDATES))
+    iterations: int = parameter(
+        5, "Iterations of the search, at most: fewer where a moving robot leaves less time.", Limits(1, 1000)
+    )
     horizon: int = parameter(8, "Rows of a plan, in steps of the model.", Limits(1, 1024))
     max_step: float = parameter(
         1.5, "Largest change of a joint from row to row, in the usual ones of training.", Limits(0.01, 100.0)
     )
+    noise_beta: float = parameter(
+        2.0, "How smooth samples are: exponent of the noise's spectrum, 0 = white.", Limits(0.0, 10.0)
+    )
+    cem_elites: int = parameter(
+        0,
+        "Plans that an iteration of cem is fitted to; 0: an eighth of num_samples.",
+        Limits(0, MAX_CANDIDATES),
+    )
+    cem_momentum: float = parameter(0.1, "Share of the old mean and deviation in cem.", Limits(0.0, 0.99))
+    cem_initial_std: float = parameter(
+        0.3, "First deviation of cem, in halves of each joint's trained range.", Limits(0.0001, 10.0)
+    )
+    cem_min_std: float = parameter(
+        0.01, "Least deviation of cem, in halves of each joint's trained range.", Limits(0.0001, 10.0)
+    )
+    mppi_temperature: float = parameter(
+        0.3,
+        "Of the weights exp(-cost / temperature) of mppi, in deviations of an iteration's costs.",
+        Limits(0.0001, 1000.0),
+    )
+    mppi_std: float = parameter(
+        0.2, "Deviation of mppi, in halves of each joint's trained range.", Limits(0.0001, 10.0)
+    )
+    mppi_momentum: float = parameter(0.0, "Share of the old mean in mppi.", Limits(0.0, 0.99))
     period_s: float = parameter(
         0.0,
         "Plan again and again, at least so long after the last time [s]; 0: only when asked (~/plan).",
@@ -42,6 +69,35 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
+        try:
+            self.cem(), self.mppi()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def cem(self) -> CemConfig:
+        """Raises ValueError."""
+        return CemConfig(
+            self.num_samples,
+            self.iterations,
+            self.cem_elites or max(1, self.num_samples // 8),
+            self.cem_momentum,
+            self.cem_initial_std,
+            self.cem_min_std,
+            self.noise_beta,
+            self.max_step,
+        )
+
+    def mppi(self) -> MppiConfig:
+        """Raises ValueError."""
+        return MppiConfig(
+            self.num_samples,
+            self.iterations,
+            self.mppi_temperature,
+            self.mppi_std,
+            self.mppi_momentum,
+            self.noise_beta,
+            self.max_step,
+        )
 
     def published(self, spec: ActionSpec) -> list[str]:
         """Joints of the trajectory. Raises ConfigError."""
@@ -69,8 +125,8 @@ class Search:
         self._model, self._positions, self._now_ns = model, positions, now_ns
         self._num_searches = 0
         self._last: Motion | None = None
-        # What the last search took, and so will the next.
-        self._took_ns = self._clock_ns = 0
+        # What an iteration of the last search took, and so will the next.
+        self._iteration_ns = self._num_asked = self._began_ns = self._clock_ns = 0
 
     def forget(self) -> None:
         """The last plan is another robot's, or of another time."""
@@ -78,27 +134,30 @@ class Search:
 
     def run(self, spec: ActionSpec, config: PlannerConfig) -> tuple[Planned, int]:
         """The best plan (horizon, a), and when it begins [ns]. Raises WorldModelError, ConfigError, ValueError."""
-        began_ns = self._clock_ns = self._now_ns()
+        self._began_ns, self._num_asked = self._now_ns(), 0
+        self._clock_ns = self._began_ns
         positions = self._positions()
         _require_in_range(positions, spec, config)
-        departure = self._departure(positions, spec, config, began_ns)
-        costs = self._costs(departure, began_ns, config)
+        departure, iterations = self._departure(positions, spec, config)
+        config = replace(config, iterations=iterations)
+        costs = self._costs(departure, config)
         found = _optimise(costs, departure, spec, config, self._num_searches)
         self._num_searches += 1
         planned = replace(found, plan=departure.whole(found.plan[None])[0])
-        self._require_in_time(departure, began_ns)
+        self._require_in_time(departure, config)
         ended_ns = self._steady_ns()
         positions = self._positions()
         course = departure.motion.holding(departure.held, positions)
         _require_on_course(course, positions, spec, config, ended_ns)
-        self._last, self._took_ns = departure.followed_by(planned.plan, ended_ns), ended_ns - began_ns
+        self._last = departure.followed_by(planned.plan, ended_ns)
+        self._measure(ended_ns, config)
         return planned, self._last.begins_ns
 
     def _departure(
-        self, positions: FloatArray, spec: ActionSpec, config: PlannerConfig, now_ns: int
-    ) -> Departure:
-        """Amid the last plan, if the robot follows it, else from rest."""
-        held = config.held(spec)
+        self, positions: FloatArray, spec: ActionSpec, config: PlannerConfig
+    ) -> tuple[Departure, int]:
+        """Amid the last plan, if the robot follows it, else from rest; and how many iterations there is time for."""
+        held, now_ns = config.held(spec), self._began_ns
         last = self._last and self._last.holding(held, positions)
         if (
             last is None
@@ -107,23 +166,39 @@ class Search:
             or last.astray(positions, config.limit(spec), now_ns) is not None
         ):
             step_ns = round(spec.step_dt * NANOSECONDS)
-            return Departure(Motion.standing(positions, config.horizon, now_ns, step_ns), held=held)
+            standing = Motion.standing(positions, config.horizon, now_ns, step_ns)
+            return Departure(standing, held=held), config.iterations
         motion = last.since(int(last.elapsed(now_ns)))
-        # The row that is on its way when the search ends, and one to spare.
-        committed = int(motion.elapsed(now_ns + self._took_ns)) + 2
+        iterations, committed = self._time_for(motion, config)
         if committed >= config.horizon:
             raise WorldModelError(
-                f"horizon: expected more than {committed} rows, what the robot carries out of the last plan during a search of"
-                f" {self._took_ns / NANOSECONDS:.2f} s, found {config.horizon}; raise horizon, lower num_samples or"
-                " iterations, or plan when the robot stands"
+                f"horizon: expected more than {committed} rows, what the robot carries out of the last plan during an iteration of"
+                f" {self._iteration_ns / NANOSECONDS:.2f} s, found {config.horizon}; lower num_samples, rank by fewer steps"
+                f" (ranking_steps:=1 of {config.world_model}), or plan when the robot stands"
             )
-        return Departure(motion, committed, held)
+        return Departure(motion, committed, held), iterations
 
-    def _costs(self, departure: Departure, began_ns: int, config: PlannerConfig) -> Costs:
+    def _time_for(self, motion: Motion, config: PlannerConfig) -> tuple[int, int]:
+        """Iterations, and the rows that are carried out meanwhile: at most half the plan, if one iteration is that short."""
+
+        def committed(iterations: int) -> int:
+            """The row that is on its way when the search ends, and one to spare."""
+            return int(motion.elapsed(self._began_ns + iterations * self._iteration_ns)) + 2
+
+        fitting = (n for n in range(config.iterations, 1, -1) if committed(n) <= config.horizon // 2)
+        iterations = next(fitting, 1)
+        return iterations, committed(iterations)
+
+    def _measure(self, now_ns: int, config: PlannerConfig) -> None:
+        """MPPI asks once more at its end, of two plans."""
+        self._iteration_ns = (now_ns - self._began_ns) // max(1, min(self._num_asked, config.iterations))
+
+    def _costs(self, departure: Departure, config: PlannerConfig) -> Costs:
         """Of what is not over of the plans, from the newest picture on."""
 
         def costs(plans: FloatArray) -> FloatArray:
-            elapsed = self._require_in_time(departure, began_ns)
+            elapsed = self._require_in_time(departure, config)
+            self._num_asked += 1
             reply = self._model.ask(departure.whole(plans)[:, elapsed:], seed=config.seed, top_k=0)
             if any(flags & PredictedFuture.FLAG_OUT_OF_DISTRIBUTION for flags in reply.flags):
                 raise WorldModelError(
@@ -135,17 +210,18 @@ class Search:
 
         return costs
 
-    def _require_in_time(self, departure: Departure, began_ns: int) -> int:
+    def _require_in_time(self, departure: Departure, config: PlannerConfig) -> int:
         """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""
         now_ns = self._steady_ns()
         if not departure.committed:
             return 0
         elapsed = max(int(departure.motion.elapsed(now_ns)), 0)
         if elapsed >= departure.committed:
-            self._took_ns = now_ns - began_ns
+            self._measure(now_ns, config)
             raise WorldModelError(
                 f"search: expected an end before the robot has carried out {departure.committed} rows of the last plan, found"
-                f" none after {self._took_ns / NANOSECONDS:.2f} s; lower num_samples or iterations, or raise horizon"
+                f" none after {(now_ns - self._began_ns) / NANOSECONDS:.2f} s; if it stays so, lower num_samples or rank by fewer"
+                f" steps (ranking_steps:=1 of {config.world_model})"
             )
         return elapsed
 
@@ -189,9 +265,7 @@ def _optimise(
     costs: Costs, departure: Departure, spec: ActionSpec, config: PlannerConfig, num_searches: int
 ) -> Planned:
     """With the method that is asked for."""
-    seed, count, first = config.seed + num_searches, config.num_samples, departure.first_guess
+    seed, first, anchor = config.seed + num_searches, departure.first_guess, departure.anchor
     if config.method == "mppi":
-        weighted = MppiConfig(count, config.iterations, max_step=config.max_step)
-        return mppi(costs, first, spec, weighted, seed, departure.anchor)
-    fitted = CemConfig(count, config.iterations, max(1, count // 8), max_step=config.max_step)
-    return cem(costs, first, spec, fitted, seed, departure.anchor)
+        return mppi(costs, first, spec, config.mppi(), seed, anchor)
+    return cem(costs, first, spec, config.cem(), seed, anchor)

@@ -14,7 +14,13 @@ from astra_ros.ros.queries import Query, Status
 
 _MAX_WAITING = 8
 _CANCELLED = "cancelled by the client"
-_WAITED_TOO_LONG = "the deadline passed while other questions were answered; ask again, or allow more time"
+_WAITED_TOO_LONG = (
+    "the deadline passed while other questions or a live prediction came first; ask again, or allow more time"
+)
+_LIVE_CAME_FIRST = (
+    "the deadline passed during a live prediction, before everything was done: see `evaluated`, and allow more time, or send"
+    " fewer candidates or rows"
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,22 @@ class Tickets:
         with self._lock:
             self._current = None
 
+    def keep_deadlines(self) -> None:
+        """While something else has the worker's thread: whoever must not wait any longer has what there is."""
+        self._reply_to_overdue()
+        with self._lock:
+            current = self._current
+            is_overdue = current is not None and current.query.is_over_at(time.monotonic())
+            if current and is_overdue:
+                current.end_early(Status.PARTIAL, _LIVE_CAME_FIRST)
+        if is_overdue:
+            self.advance()
+
+    def cannot_wait(self, wait_s: float) -> bool:
+        """The question that is being answered would not be before its deadline, if it waited so long."""
+        with self._lock:
+            return self._current is not None and self._current.query.is_over_at(time.monotonic() + wait_s)
+
     def end_current(self, status: Status, line: str) -> None:
         with self._lock:
             if self._current:
@@ -154,7 +176,6 @@ class Tickets:
 
 def _overdue(ticket: Ticket) -> str:
     """Why it must not wait any longer; empty: it may."""
-    deadline_s = ticket.query.deadline_s
-    if deadline_s is not None and time.monotonic() >= deadline_s:
+    if ticket.query.is_over_at(time.monotonic()):
         return _WAITED_TOO_LONG
     return _CANCELLED if ticket.is_cancelled() else ""

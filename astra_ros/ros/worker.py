@@ -4,6 +4,8 @@ The callbacks only leave things here; decoding a picture is theirs, predicting i
 neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
 a prediction runs; only the newest of them is predicted from, and only while somebody takes predictions. Questions about
 candidates are answered in between, a chunk after every picture that is served, or as fast as they go while none comes.
+A question whose deadline would pass during a prediction goes on before it; if it passes nevertheless, the reply comes between
+two chunks of that prediction.
 """
 
 from __future__ import annotations
@@ -107,6 +109,8 @@ class Worker:
         self._tickets = Tickets(self._answer)
         self._hindsight = Hindsight(model.manifest.action.step_dt)
         self._num_unusual = 0
+        # What the last live prediction took, until it was sent.
+        self._live_s = 0.0
         # Everything below is shared and guarded by _changed.
         self._changed = Condition()
         self._config = config
@@ -183,6 +187,9 @@ class Worker:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
+                if self._tickets.cannot_wait(self._live_s):
+                    self._tickets.advance()
+                    continue
                 if (frames := self._take_frames()) and not self._try_to_serve(frames):
                     return
                 self._tickets.advance()
@@ -217,6 +224,7 @@ class Worker:
             self._show(matches[-1], started_s)
         else:
             self._judge(self._model.novelty(matches[-1].frame.stamp_ns))
+            self._live_s = 0.0
             self._health.unwatched()
 
     def _show(self, match: Match, started_s: float) -> None:
@@ -226,6 +234,7 @@ class Worker:
             self._health.count(Drop.SUPERSEDED)
             return
         timing = self._ports.publish(forecast, config)
+        self._live_s = time.monotonic() - started_s
         self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
         self._judge(forecast.prediction.novelty)
         frame = forecast.frame
@@ -309,7 +318,7 @@ class Worker:
         horizon = resolve_horizon(config, manifest)
         commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)
         preprocess_s = frame.preprocess_s + time.monotonic() - started_s
-        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed, self._require_going_on)
+        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed, self._between_chunks)
         timing = Timing(
             observation_age=(now_ns - frame.stamp_ns) / NANOSECONDS,
             preprocess=preprocess_s,
@@ -319,10 +328,12 @@ class Worker:
         )
         return Forecast(frame, commands, prediction, timing, self._goal_distance(prediction)), config
 
-    def _require_going_on(self) -> None:
+    def _between_chunks(self) -> None:
+        """Of a live prediction."""
         with self._changed:
             if self._is_stopping:
                 raise _StoppedError
+        self._tickets.keep_deadlines()
 
     def _goal_distance(self, prediction: Prediction) -> FloatArray | None:
         """A plug-in that cannot measure costs the stream its distances, not its pictures."""

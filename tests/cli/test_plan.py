@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from astra_ros.cli.main import main
+from astra_ros.cli.plan import KNOBS
 from astra_ros.data.episode import Episode
 from astra_ros.data.lerobot import ActionSchema, DatasetWriter
+from astra_ros.planning.cem import CemConfig
+from astra_ros.planning.mppi import MppiConfig
 from astra_ros.types import NANOSECONDS
 from tests.bundle_fixture import HEIGHT, JOINTS, WIDTH
 from tests.recordings import write_recording
@@ -142,6 +145,55 @@ def test_the_example_of_its_help_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "knobs",
+    [
+        {
+            "planner": "cem",
+            "num_elites": "3",
+            "momentum": "0.5",
+            "initial_std": "0.0002",
+            "min_std": "0.0001",
+        },
+        {"planner": "mppi", "temperature": "0.5", "std": "0.0002", "noise_beta": "1", "max_step": "1"},
+    ],
+    ids=["cem", "mppi"],
+)
+def test_the_planners_knobs_are_options(
+    knobs: dict[str, str], untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """A deviation of almost nothing leaves the first guess, to hold still."""
+    options = {name.replace("_", "-"): value for name, value in knobs.items()}
+    result = plan(untrained_bundle, dataset / "slide", tmp_path, **options)
+    recorded = {name: result["planner"][name] for name in knobs if name != "planner"}
+    assert recorded == {name: float(value) for name, value in knobs.items() if name != "planner"}
+    assert np.ptp(np.array(result["rows"]), axis=0).max() < 0.01
+
+
+def test_the_help_says_the_defaults_that_the_planners_have() -> None:
+    for name, (_, text) in KNOBS.items():
+        for config in (CemConfig(), MppiConfig()):
+            if name != "num_elites" and hasattr(config, name):
+                assert f"{getattr(config, name):g}" in text, name
+
+
+def test_goals_are_compared_by_what_is_asked_for(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plug-in that is installed."""
+    info = tmp_path / "brightness-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[astra_ros.goal_distance]\nseven = brightness:make\n")
+    (tmp_path / "brightness.py").write_text(
+        "def make(backend, goal):\n    return lambda futures: futures[:, :, 0, 0, 0] * 0 + 7\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", **{"goal-distance": "seven"})
+    assert result["planner"]["goal_distance"] == "seven"
+    assert set(result["final_goal_distance"].values()) == {7.0}
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"at": "3"}, "at: expected 0 to 2.9 s, the first and the last frame of slide, found 3 s"),
@@ -158,6 +210,13 @@ def test_the_example_of_its_help_runs(tmp_path: Path) -> None:
         ({"iterations": "0"}, "iterations: expected 1 or more, found 0"),
         ({"seed": "-1"}, "seed: expected 0 or more, found -1"),
         ({"backend": "abacus"}, "abacus"),
+        ({"temperature": "1"}, "temperature: expected with the other --planner only, found with cem"),
+        ({"planner": "mppi", "num-elites": "2"}, "num_elites: expected with the other --planner only"),
+        ({"num-elites": "10"}, "1 <= num_elites <= num_samples = 9, found 2, 10"),
+        ({"noise-beta": "nan"}, "noise_beta: expected 0 or more, found nan"),
+        ({"planner": "mppi", "max-step": "0"}, "max_step: expected more than 0, found 0"),
+        ({"goal-distance": "lpips"}, "goal_distance: expected one of codec, perceptual, found 'lpips'"),
+        ({"goal-distance": "perceptual"}, "goal_encoder: expected the file of a perceptual encoder"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(

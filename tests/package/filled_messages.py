@@ -24,7 +24,7 @@ def _value(default: Any, type_name: str) -> Any:
     if isinstance(default, array):
         return array(default.typecode, [1, 2, 3])
     if isinstance(default, list):
-        return [_element(re.fullmatch(r"sequence<(.+)>", type_name).group(1))] * 2  # type: ignore[union-attr]
+        return [_element(re.fullmatch(r"sequence<([^,]+)(, \d+)?>", type_name).group(1))] * 2  # type: ignore[union-attr]
     if isinstance(default, bool):
         return not default
     if isinstance(default, int | float):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
 
 from astra_ros.backends.bundle import load_bundle
-from benchmarks.closed_loop import main
+from astra_ros.data.sim_client import SimError
+from benchmarks.closed_loop import main, outcome
 
 
 def test_episodes_of_another_bundle_are_refused_in_one_line(
@@ -24,6 +29,36 @@ def test_episodes_of_another_bundle_are_refused_in_one_line(
         f"error: {tmp_path}/reach_200000.json: bundle_sha256: expected {expected}, found {'0' * 64}; take another --out\n"
     )
     assert [file.name for file in tmp_path.iterdir()] == ["reach_200000.json"]
+
+
+def test_a_simulator_that_does_not_start_is_told_in_one_line(
+    untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "no" / "python"
+    words = ["--out", str(tmp_path), "--bundle", str(untrained_bundle), "--python", str(python)]
+    assert main([*words, "--episodes", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert str(python) in error
+    assert error.count("\n") == 1
+
+
+def test_a_simulator_that_dies_is_what_ends_the_wait_for_its_arm() -> None:
+    def die() -> None:
+        raise SimError("the simulator ended")
+
+    done: Queue[dict[str, Any]] = Queue()
+    with ThreadPoolExecutor(1) as threads:
+        spinning = threads.submit(die)
+        with pytest.raises(SimError, match="the simulator ended"):
+            outcome(done, spinning)
+        done.put({"is_success": True})
+        assert outcome(done, spinning) == {"is_success": True}
+        waiting = threads.submit(time.sleep, 1.0)
+        with pytest.raises(
+            TimeoutError, match=r"joint_trajectory: expected it to be carried out within 0\.2 s"
+        ):
+            outcome(done, waiting, wait_s=0.2)
 
 
 def test_a_bundle_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

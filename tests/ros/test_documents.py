@@ -16,6 +16,7 @@ from astra_ros.msg import Goal
 from astra_ros.ros.declaration import describe
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.refusal import Drop
+from astra_ros.ros.search import PlannerConfig
 from tests.ros.rig import JOINTS, POSITIONS, Rig, action_sequence, trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,17 +28,17 @@ BUILT_IN_SERVICE = re.compile(r"(lifecycle_msgs|rcl_interfaces|type_description_
 SEND_GOAL = "/_action/send_goal"
 
 
-def parameter_rows() -> Iterator[str]:
-    for parameter in fields(NodeConfig):
+def parameter_rows(config: type[NodeConfig | PlannerConfig] = NodeConfig) -> Iterator[str]:
+    for parameter in fields(config):
         default = json.dumps(parameter.default)
         when = "next prediction" if parameter.metadata["is_live"] else "configure"
         limits, description = describe(parameter.metadata["limits"]), parameter.metadata["description"]
         yield f"| `{parameter.name}` | `{default}` | {limits} | {when} | {description} |"
 
 
-def rows_after(heading: str) -> list[list[str]]:
+def rows_after(heading: str, page: Path = PAGE) -> list[list[str]]:
     """Cells of the table rows in a section of the page."""
-    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    section = page.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in section.splitlines()
@@ -49,6 +50,15 @@ def test_parameters() -> None:
     documented = [f"| {' | '.join(cells)} |" for cells in rows_after("Parameters")]
     expected = [re.sub(r"\s+", " ", row) for row in parameter_rows()]
     assert [re.sub(r"\s+", " ", row) for row in documented] == expected, "\n".join(parameter_rows())
+
+
+def test_parameters_of_the_planner() -> None:
+    """All take effect at the next search, but for the one that only a start reads."""
+    page = ROOT / "docs" / "planning.md"
+    documented = [cells for cells in rows_after("The node `planner`", page) if len(cells) == 4]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in parameter_rows(PlannerConfig)]
+    expected = [[name, default, limits, text] for name, default, limits, _, text in rows]
+    assert documented == expected, "\n".join(f"| {' | '.join(cells)} |" for cells in expected)
 
 
 def test_parameter_file_holds_the_defaults() -> None:

@@ -20,10 +20,13 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.msg import Goal
+from astra_ros.planning.cem import CemConfig
 from astra_ros.planning.motion import Motion
+from astra_ros.planning.mppi import MppiConfig
 from astra_ros.ros.client import WorldModelClient, WorldModelError, action_spec
 from astra_ros.ros.declaration import ConfigError
 from astra_ros.ros.planner import Planner
+from astra_ros.ros.search import PlannerConfig
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS
@@ -147,7 +150,7 @@ def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Calla
     planner = make_planner(horizon=10, num_samples=2, iterations=1)
     set_goal(planner.rig, PICTURE)
     search = planner.planner._search
-    search._took_ns = 4 * STEP_NS
+    search._iteration_ns = 4 * STEP_NS
     motion = planner.carry_out(SLOW, rows_ago=2.3)
     planned, _ = planner.plan()
     trajectory = planner.newest_trajectory()
@@ -160,6 +163,46 @@ def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Calla
     assert search._last is not None
     np.testing.assert_array_equal(search._last.points[1:], planned.plan)
     np.testing.assert_allclose(search._last.at(now_ns), motion.at(now_ns), atol=1e-6)
+
+
+def test_a_moving_robot_gets_as_many_iterations_as_fit_into_half_of_its_plan(
+    make_planner: Callable[..., PlannerRig],
+) -> None:
+    planner = make_planner(horizon=10, num_samples=2, iterations=5)
+    set_goal(planner.rig, PICTURE)
+    planner.planner._search._iteration_ns = STEP_NS
+    planner.carry_out(SLOW, rows_ago=0.1)
+    planned, _ = planner.plan()
+    assert len(planned.history) in (2, 3)  # 3 rows and the two to spare are half of 10
+    at_rest, _ = planner.plan(POSITIONS - 0.3)
+    assert len(at_rest.history) == 5
+
+
+@pytest.mark.parametrize(("method", "search_s"), [("cem", 0.7), ("cem", 1.4), ("mppi", 1.4), ("cem", 2.8)])
+def test_continuous_planning_goes_on_from_a_moving_plan_however_long_a_whole_search_takes(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch, method: str, search_s: float
+) -> None:
+    """With the default settings, on a clock that only the searches move; the robot is where its last plan has it."""
+    planner, config = make_planner(), PlannerConfig(method=method)
+    set_goal(planner.rig, PICTURE)
+    model, search, clock_ns = planner.planner.model, planner.planner._search, [10**12]
+    ask = model.ask
+
+    def slowly(plans: np.ndarray, **fields: Any) -> Any:
+        clock_ns[0] += round(search_s / config.iterations / config.num_samples * len(plans) * NANOSECONDS)
+        return ask(plans, **fields)
+
+    def position() -> np.ndarray:
+        return search._last.at(clock_ns[0]) if search._last else POSITIONS
+
+    monkeypatch.setattr(search, "_now_ns", lambda: clock_ns[0])
+    monkeypatch.setattr(search, "_positions", position)
+    monkeypatch.setattr(model, "ask", slowly)
+    ends_ns = 0
+    for _ in range(5):
+        _, begins_ns = planner.run(lambda: search.run(model.spec(), config))
+        assert not ends_ns or begins_ns < clock_ns[0] < ends_ns  # amid the one before
+        ends_ns = begins_ns + config.horizon * STEP_NS
 
 
 def ago(points: np.ndarray, rows: float) -> dict[str, Any]:
@@ -188,11 +231,11 @@ def test_a_search_that_outlasts_the_plan_before_is_refused(make_planner: Callabl
     planner.carry_out(SLOW, rows_ago=0.5)
     with pytest.raises(
         WorldModelError,
-        match=r"search: .* 2 rows of the last plan, .*num_samples or iterations, or raise horizon",
+        match=r"search: .* 2 rows of the last plan, .*lower num_samples or rank by fewer steps \(ranking_steps:=1 of",
     ):
         planner.plan()
-    # That long a search need not be tried again.
-    planner.planner._search._took_ns = 9 * STEP_NS
+    # So long an iteration need not be tried again.
+    planner.planner._search._iteration_ns = 9 * STEP_NS
     planner.carry_out(SLOW, rows_ago=0.5)
     with pytest.raises(WorldModelError, match=r"horizon: expected more than 11 rows, .* 1.80 s, found 10"):
         planner.plan()
@@ -294,7 +337,7 @@ def test_a_controllers_joints_alone_are_moved_and_published(
 def test_joints_that_others_move_do_not_lead_astray(make_planner: Callable[..., PlannerRig]) -> None:
     planner = make_planner(horizon=10, num_samples=2, iterations=1, joints=", ".join(JOINTS[:2]))
     set_goal(planner.rig, PICTURE)
-    planner.planner._search._took_ns = 4 * STEP_NS
+    planner.planner._search._iteration_ns = 4 * STEP_NS
     motion = planner.carry_out(SLOW, rows_ago=2.3)
     moved = POSITIONS.copy()
     moved[2:] = 0.3
@@ -303,11 +346,34 @@ def test_joints_that_others_move_do_not_lead_astray(make_planner: Callable[..., 
     np.testing.assert_allclose(planned.plan[:, 2:], 0.3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "knobs",
+    [{"cem_initial_std": 0.0002, "cem_min_std": 0.0001}, {"method": "mppi", "mppi_std": 0.0002}],
+    ids=["cem", "mppi"],
+)
+def test_the_optimisers_knobs_are_parameters(
+    make_planner: Callable[..., PlannerRig], knobs: dict[str, Any]
+) -> None:
+    """A deviation of almost nothing leaves the first guess, to hold still."""
+    planner = make_planner(**knobs)
+    set_goal(planner.rig, PICTURE)
+    planned, _ = planner.plan()
+    np.testing.assert_allclose(planned.plan, np.tile(POSITIONS, (HORIZON, 1)), atol=0.01)
+
+
+def test_the_parameters_defaults_are_the_optimisers() -> None:
+    config = PlannerConfig()
+    assert config.cem() == CemConfig(config.num_samples, config.iterations, num_elites=4)
+    assert config.mppi() == MppiConfig(config.num_samples, config.iterations)
+
+
 def test_wrong_parameters_are_refused_and_the_node_lives(make_planner: Callable[..., PlannerRig]) -> None:
     planner = make_planner()
     for name, value, line in (
         ("method", "foo", "expected one of cem, mppi"),
         ("world_model", "other", "start it again"),
+        ("cem_elites", 9, "1 <= num_elites <= num_samples = 8, found 2, 9"),
+        ("cem_min_std", 0.5, "expected 0 < min_std <= initial_std"),
     ):
         (result,) = planner.planner.set_parameters([Parameter(name, value=value)])
         assert not result.successful

@@ -36,7 +36,7 @@ def test_what_cannot_be_measured_or_written_is_told_in_one_line(
 def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     command = [sys.executable, "-m", "benchmarks.planner_speed", str(untrained_bundle), "--json", str(out)]
-    options = ["--backend", "onnxruntime", "--runs", "1", "--calls", "3"]
+    options = ["--backend", "onnxruntime", "--runs", "1", "--calls", "3", "--seconds", "2"]
     result = subprocess.run(
         [*command, *options], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
     )
@@ -55,4 +55,11 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3
     assert "| service beyond the bare call | 5 ms |" in result.stdout
+    alone, beside = result_file["live"]
+    assert alone["what"] == "live predictions, alone"
+    assert beside["what"] == "live predictions, beside questions of 64 plans of 16 frames"
+    for one in (alone, beside):
+        assert one["predictions"] == pytest.approx(2 * one["rate_hz"])
+        assert 0 < one["median_s"] <= one["p95_s"]
+        assert f"| {one['what']} | {one['rate_hz']:.2f} Hz |" in result.stdout
     assert out.with_suffix(".md").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.action.client import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from std_srvs.srv import Trigger
 
 from astra_ros.action import PredictFutures
 from astra_ros.msg import PredictedFuture
 from tests.ros.rig import HORIZON, SENSOR, action_sequence, image, joint_state
 
-START = "from astra_ros.ros.node import main; main()"
+START = "from astra_ros.ros.{} import main; main()"
 TIMEOUT_S = 60.0
 
 
@@ -32,8 +34,8 @@ def client() -> Iterator[Node]:
     node.destroy_node()
 
 
-def start_node(*ros_args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", START, "--ros-args", *ros_args]
+def start_node(*ros_args: str, module: str = "node") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", START.format(module), "--ros-args", *ros_args]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -106,6 +108,25 @@ def test_an_unconfigured_node_ends_cleanly(client: Node, number: signal.Signals)
         code, errors = finish(process, number)
     assert code == 0, errors
     assert "Traceback" not in errors
+
+
+def test_a_signal_ends_a_planner_that_waits_for_a_world_model(client: Node) -> None:
+    process = start_node("-r", "__node:=hopeful", module="planner")
+    executor = SingleThreadedExecutor()
+    executor.add_node(client)
+    try:
+        service = client.create_client(Trigger, "hopeful/plan")
+        assert service.wait_for_service(TIMEOUT_S)
+        asked = service.call_async(Trigger.Request())
+        executor.spin_until_future_complete(asked, timeout_sec=1.0)
+        assert not asked.done()
+        since_s = time.monotonic()
+    finally:
+        code, errors = finish(process, signal.SIGINT)
+        executor.shutdown()
+    assert code == 0, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - since_s < 5  # it would wait for ten
 
 
 def test_a_signal_during_configure_ends_the_node_cleanly(client: Node, untrained_bundle: Path) -> None:

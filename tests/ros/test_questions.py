@@ -19,6 +19,7 @@ from builtin_interfaces.msg import Duration
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from rcl_interfaces.srv import GetParameters
 from rclpy.action.client import ActionClient
+from rclpy.action.server import RCLError
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -32,9 +33,12 @@ from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.planning.goals import Goal as LatentGoal
 from astra_ros.planning.goals import codec_distance
 from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.chunks import roll_out
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
+from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
@@ -279,9 +283,9 @@ def test_candidates_may_be_ranked_by_fewer_steps(asker: Asker) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "no candidates": ({"candidates": []}, Reply.STATUS_REJECTED, "candidates: expected at least 1"),
     "too many": (
-        {"candidates": [ActionSequence()] * 5000},
+        {"candidates": [ActionSequence()] * MAX_CANDIDATES},
         Reply.STATUS_REJECTED,
-        "expected at most 256 (max_candidates), found 5000",
+        f"expected at most 256 (max_candidates), found {MAX_CANDIDATES}",
     ),
     "ragged": (
         {"candidates": [action_sequence(), action_sequence(data=array("f", [1.0]))]},
@@ -359,6 +363,24 @@ def test_what_is_wrong_has_a_status_and_a_line(asker: Asker) -> None:
         assert not len(reply.ranking)
         assert not reply.futures
     assert asker.ask(request()).status == Reply.STATUS_OK
+
+
+def test_more_candidates_than_the_interface_allows_are_refused_where_they_are_sent(asker: Asker) -> None:
+    """A million would keep the executor from pictures while they are read; as many as allowed do not."""
+    oversized = request()
+    oversized._candidates = [ActionSequence()] * (
+        MAX_CANDIDATES + 1
+    )  # past a check that few programs have on
+    with pytest.raises(RCLError, match="failed to send request"):
+        asker.service.call_async(oversized)
+    most = asker.service.call_async(request(candidates=[ActionSequence()] * MAX_CANDIDATES))
+    since_s = time.monotonic()
+    asker.rig.serve()
+    assert time.monotonic() - since_s < 2.0
+    assert asker.result(most).status == Reply.STATUS_REJECTED
+    client = WorldModelClient(asker.rig.robot)
+    with pytest.raises(WorldModelError, match=r"plans: expected at most 4096 .*, found 4097; ask in several"):
+        client.ask(np.zeros((MAX_CANDIDATES + 1, 1, len(POSITIONS)), np.float32))
 
 
 def test_no_futures_is_a_sound_wish(asker: Asker) -> None:
@@ -488,10 +510,107 @@ def test_a_deadline_that_passes_in_the_queue_is_kept_too(asker: Asker) -> None:
     reply = asker.ask(request(deadline=to_duration(0.3)))
     assert not long.done()
     assert reply.status == Reply.STATUS_PARTIAL
-    assert "while other questions were answered" in reply.message
+    assert "while other questions or a live prediction came first" in reply.message
     assert reply.evaluated == [False] * 3
     assert reply.flags.tolist() == [0] * 3
     assert np.isnan(reply.scores).all()
+
+
+class Beside:
+    """Questions and pictures for a worker whose live predictions take half a second a chunk, at least three of them."""
+
+    def __init__(self, asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rig = asker.rig
+        self.events: list[str] = []
+        self.replies: Queue[Any] = Queue()
+
+        def slowly(*args: Any) -> Iterator[Any]:
+            for chunk in roll_out(*args):
+                self.events.append("live chunk")
+                time.sleep(0.5)
+                yield chunk
+            self.events.append("live end")
+
+        monkeypatch.setattr("astra_ros.rollout.world_model.roll_out", slowly)
+
+    @property
+    def worker(self) -> Worker:
+        worker = self.rig.node._configured()._worker
+        assert worker
+        return worker
+
+    def show_a_picture(self) -> None:
+        stamp_ns = self.rig.now_ns()
+        self.worker.add_joint_positions(stamp_ns, POSITIONS)
+        self.worker.add_frame(
+            Frame(stamp_ns, "camera", np.zeros((48, 64, 3), np.uint8), time.monotonic(), 0.0)
+        )
+
+    def ask(self, asked: EvaluateActions.Request, **fields: Any) -> Ticket:
+        session = self.rig.node._configured()
+        query = read_query(asked, session._model.manifest, session.config, self.rig.now_ns())
+        ticket = Ticket(query, self._on_reply, **fields)
+        self.worker.ask(ticket)
+        return ticket
+
+    def reply_to(self, ticket: Ticket) -> Any:
+        """And how late it is."""
+        reply, came_s = self.replies.get(timeout=TIMEOUT_S)
+        assert ticket.query.deadline_s
+        return reply, came_s - ticket.query.deadline_s
+
+    def _on_reply(self, reply: Any) -> None:
+        self.events.append("reply")
+        self.replies.put((reply, time.monotonic()))
+
+
+@pytest.fixture
+def beside(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> Beside:
+    asker.ask(request())  # the graphs are open
+    return Beside(asker, monkeypatch)
+
+
+def test_a_question_that_comes_during_a_live_prediction_has_its_reply_in_time(beside: Beside) -> None:
+    beside.show_a_picture()
+    beside.rig.spin_until(lambda: "live chunk" in beside.events)
+    reply, late_s = beside.reply_to(beside.ask(request(deadline=to_duration(0.3))))
+    assert "live end" not in beside.events
+    assert late_s < 1.0  # a chunk of the live prediction
+    assert reply.status is Status.PARTIAL
+    assert "a live prediction came first" in reply.message
+    assert not reply.answer.evaluated.any()
+
+
+def test_a_live_prediction_that_outlasts_a_deadline_leaves_the_best_so_far(beside: Beside) -> None:
+    """That it would last so long was not known."""
+    asked = long_request(deadline=to_duration(0.6), frames=EvaluateActions.Request.FRAMES_LAST)
+    ticket = beside.ask(asked, report=lambda _progress: None if beside.events else beside.show_a_picture())
+    reply, late_s = beside.reply_to(ticket)
+    assert "live chunk" in beside.events
+    assert "live end" not in beside.events
+    assert late_s < 1.0
+    assert (reply.status, "during a live prediction" in reply.message) == (Status.PARTIAL, True)
+    assert 0 < reply.answer.evaluated.sum() < 200
+
+
+def test_a_live_prediction_that_does_not_fit_before_a_deadline_comes_after_it(beside: Beside) -> None:
+    beside.show_a_picture()
+    beside.rig.spin_until(lambda: beside.worker._live_s > 1)
+    beside.events.clear()
+    shown: list[int] = []
+
+    def show_once(_progress: Any) -> None:
+        if not shown:
+            shown.append(1)
+            beside.show_a_picture()
+
+    ticket = beside.ask(long_request(deadline=to_duration(1.0)), report=show_once)
+    reply, late_s = beside.reply_to(ticket)
+    assert late_s < 0.3
+    assert (reply.status, "live" in reply.message) == (Status.PARTIAL, False)
+    assert shown
+    beside.rig.spin_until(lambda: "live end" in beside.events)
+    assert beside.events[0] == "reply"
 
 
 def test_all_else_is_served_while_a_question_is_answered(asker: Asker) -> None:

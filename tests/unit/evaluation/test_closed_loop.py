@@ -60,7 +60,7 @@ def test_a_model_that_knows_better_is_seen_to() -> None:
     assert found["ratio_64_to_prior"]["low"] > 1.4
     assert min(found["falls"].values()) > 0.05
     assert found["ranking"]["spearman"]["low"] > 0.9
-    assert found["ranking"]["top_tenth"]["mean"] > 0.9
+    assert found["ranking"]["top_2"]["mean"] > 0.9
     assert found["policies"]["pearson"]["low"] > 0.9
     assert abs(found["policies"]["bias"]) < 0.01
     text = report(found)
@@ -127,6 +127,42 @@ def test_episodes_without_policies_are_refused_where_they_are_compared(tmp_path:
         ValueError, match=r"1\.json: policies: expected some, found none; take another --out or few"
     ):
         require_same(files, MADE_WITH, compared=range(2))
+
+
+def test_the_true_best_is_looked_for_among_the_predicted_best() -> None:
+    """Of 16 it is the predicted best in 2 episodes, the second in 1, the third in 1."""
+    episodes = [_episode(seed, obeys=True) for seed in range(4)]
+    for one, place in zip(episodes, (0, 0, 1, 2), strict=True):
+        true = np.zeros(16)
+        true[place] = 1.0
+        one["ranking"] = {"predicted": (-np.arange(16.0)).tolist(), "true": true.tolist()}
+    found = summary(episodes, "model")
+    assert [found["ranking"][f"top_{k}"]["mean"] for k in (1, 2)] == [0.5, 0.75]
+    assert (
+        "the true best is the predicted best in 50% (15% … 85%), among the predicted best 2 in 75%"
+        in report(found)
+    )
+
+
+def test_what_was_not_recorded_is_called_so() -> None:
+    episodes = [_episode(seed, obeys=True) for seed in range(2)]
+    assert "denoising steps that rank: not recorded. Ranked by not recorded." in report(
+        summary(episodes, "model")
+    )
+    for one in episodes:
+        one["ranking_steps"] = 0
+    assert "denoising steps that rank: all." in report(summary(episodes, "model"))
+
+
+def test_inputs_that_were_not_used_are_added_up_over_starts_of_the_node() -> None:
+    """Its counters begin again with it."""
+    episodes = [_episode(seed, obeys=True) for seed in range(4)]
+    assert "did not use, but for overtaken pictures: none." in report(summary(episodes, "model"))
+    for one, superseded, missing in zip(episodes, (9, 20, 8, 16), (1, 3, 3, 3), strict=True):
+        one["drops"] = {"drops.superseded": superseded, "drops.no_joint_state": missing}
+    found = summary(episodes, "model")
+    assert found["drops"] == {"no_joint_state": 6}
+    assert "did not use, but for overtaken pictures: no_joint_state 6." in report(found)
 
 
 def test_all_that_ranked_is_named() -> None:
