@@ -40,6 +40,7 @@ from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
+from astra_ros.training.machine import drawing_workers
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
@@ -139,7 +140,8 @@ class TrainingRun:
         if self._config.video_model is not None:
             start_at_video_model(checkpoint, load_weights(Path(self._config.video_model)))
         segments = segment_sampler(self._encoded, specs, self._config.segment())
-        step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective)
+        workers = drawing_workers(self._fabric.device)
+        step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective, workers)
         optimizers = denoiser_optimizers(checkpoint.denoiser, checkpoint.denoiser.blocks)
 
         def deliver(averaged: Denoiser, share: float) -> None:

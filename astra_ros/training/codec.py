@@ -51,8 +51,7 @@ class DecoderStep(CodecStep):
     def latents(self, pixels: Tensor, draw: Draw) -> Tensor:
         with torch.no_grad():
             latents = self.model.encode(pixels)
-        noise = torch.randn(latents.shape, generator=draw.torch).to(latents.device)
-        return latents + self._config.latent_noise * noise
+        return latents + self._config.latent_noise * draw.normal(latents.shape)
 
 
 def finished_codec(codec: Codec) -> Codec:

@@ -68,14 +68,14 @@ class DistillationStep(TrainingStep):
 
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         segments = self._segments.draw(batch, draw.numpy).to(self.model.position.device)
-        noise = torch.randn(segments.latents.shape, generator=draw.torch).to(segments.latents.device)
+        noise = draw.normal(segments.latents.shape)
         config = self._config
         with torch.no_grad():
             grid = shifted_sigmas(config.teacher_steps, self._shift)
             target = integrate(self.teacher, segments, noise, grid, config.guidance)
         reached = integrate(self.model, segments, noise, shifted_sigmas(config.num_steps, self._shift))
         imitation = (reached - target).float().square().mean()
-        flow = denoising_loss(self.model, segments, self._objective, draw.torch)
+        flow = denoising_loss(self.model, segments, self._objective, draw)
         loss = imitation + config.data * flow.total
         return {"loss": loss, "imitation": imitation.detach(), "flow": flow.flow}
 

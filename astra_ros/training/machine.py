@@ -18,6 +18,8 @@ Precision = Literal["bf16-mixed", "32-true"]
 BFLOAT16_PAYS = 0.75
 # The first process reads, evaluates and writes for all, while the others wait.
 LONGEST_WAIT = timedelta(hours=6)
+# Cores left to the process that trains, and the most that draw for it: so it was measured on 16 cores.
+OTHER_CORES, MOST_WORKERS = 3, 13
 
 
 def make_fabric(precision: Precision | None = None) -> Fabric:
@@ -37,6 +39,14 @@ def make_fabric(precision: Precision | None = None) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def drawing_workers(device: torch.device) -> int:
+    """Processes that draw segments ahead for this one. A GPU would wait for them; a CPU has no core to spare: none."""
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_WORKERS, cores - OTHER_CORES))
 
 
 def _multiplies_bfloat16() -> bool:

@@ -13,6 +13,7 @@ from astra_ros.data.segments import SegmentBatch
 from astra_ros.denoiser.dit import Chunk, Denoiser, History
 from astra_ros.flow.objective import SigmaSamplerConfig, add_noise, flow_loss, sample_sigmas
 from astra_ros.history.noise import HistoryNoiseConfig, corrupt, sample_history_sigmas
+from astra_ros.training.draw import Draw
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Losses(NamedTuple):
     sketch: Tensor
 
 
-class _Draw(NamedTuple):
-    """Everything random of a step; drawn on the CPU, so that a seed means the same on every device."""
+class _Drawn(NamedTuple):
+    """Everything random of a step. The noise is on the device where it was drawn, the rest on the CPU."""
 
     sigma: Tensor
     noise: Tensor
@@ -53,22 +54,20 @@ class _Draw(NamedTuple):
     keep_action: Tensor
 
 
-def denoising_loss(
-    denoiser: Denoiser, batch: SegmentBatch, config: ObjectiveConfig, generator: torch.Generator
-) -> Losses:
-    """Loss of one step. `batch` and `denoiser` on the same device, `generator` on the CPU; autocast is the caller's."""
-    draw = _Draw(*(x.to(batch.latents.device) for x in _draw(batch, config, generator)))
-    memory = corrupt(batch.history_latents, draw.history_sigma, config.history_noise, draw.history_noise)
+def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> Losses:
+    """Loss of one step. `batch` and `denoiser` on the draw's device; autocast is the caller's."""
+    drawn = _Drawn(*(x.to(batch.latents.device) for x in _drawn(batch, config, draw)))
+    memory = corrupt(batch.history_latents, drawn.history_sigma, config.history_noise, drawn.history_noise)
     memory = memory * batch.history_mask[:, :, None, None, None]
-    told = draw.history_sigma if config.history_noise.told else torch.zeros_like(draw.history_sigma)
+    told = drawn.history_sigma if config.history_noise.told else torch.zeros_like(drawn.history_sigma)
     history = History(memory, batch.history_actions, batch.history_mask, batch.space)
     cache, past_routing = denoiser.remember(history, told)
-    noisy = add_noise(batch.latents, draw.noise, draw.sigma)
-    chunk = Chunk(noisy, memory[:, -1], batch.actions, batch.space, draw.keep_action, told)
-    denoised = denoiser.denoise(chunk, draw.sigma, cache)
-    flow = flow_loss(denoised.latents.float(), batch.latents, draw.sigma)
+    noisy = add_noise(batch.latents, drawn.noise, drawn.sigma)
+    chunk = Chunk(noisy, memory[:, -1], batch.actions, batch.space, drawn.keep_action, told)
+    denoised = denoiser.denoise(chunk, drawn.sigma, cache)
+    flow = flow_loss(denoised.latents.float(), batch.latents, drawn.sigma)
     balance = 0.5 * (balance_loss(past_routing) + balance_loss(denoised.routing))
-    sketch = _sketch_loss(denoised.sketch, batch.latents, draw.keep_action)
+    sketch = _sketch_loss(denoised.sketch, batch.latents, drawn.keep_action)
     total = flow + config.balance * balance + config.sketch * sketch
     return Losses(total, *(x.detach() for x in (flow, balance, sketch)))
 
@@ -80,12 +79,12 @@ def _sketch_loss(sketch: Tensor | None, clean: Tensor, keep_action: Tensor) -> T
     return ((sketch.float() - clean).square() * keep_action[:, None, None, None, None]).mean()
 
 
-def _draw(batch: SegmentBatch, config: ObjectiveConfig, generator: torch.Generator) -> _Draw:
+def _drawn(batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> _Drawn:
     size = len(batch.latents)
-    return _Draw(
-        sample_sigmas(size, config.sigmas, generator),
-        torch.randn(batch.latents.shape, generator=generator),
-        sample_history_sigmas(size, config.history_noise, generator),
-        torch.randn(batch.history_latents.shape, generator=generator),
-        (torch.rand(size, generator=generator) >= config.action_dropout).float(),
+    return _Drawn(
+        sample_sigmas(size, config.sigmas, draw.torch),
+        draw.normal(batch.latents.shape),
+        sample_history_sigmas(size, config.history_noise, draw.torch),
+        draw.normal(batch.history_latents.shape),
+        (torch.rand(size, generator=draw.torch) >= config.action_dropout).float(),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -32,6 +33,11 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model = model
 
+    def preparing(self, draws: Iterable[Draw], batch: int) -> AbstractContextManager[None]:
+        """Held while `forward` is called for these draws, in this order, so that a step can work ahead. They have no end."""
+        del draws, batch
+        return nullcontext()
+
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         raise NotImplementedError
 
@@ -57,6 +63,7 @@ class Trainer:
         self._fabric, self._config, self._seed = fabric, config, seed
         self._state_file, self._progress = state_file, progress
         self._optimizers = list(optimizers)
+        self._preparing = step.preparing
         self._step, *self._fabric_optimizers = fabric.setup(step, *optimizers)
         self.model, self.ema = step.model, Ema(step.model, config.ema_decay)
         self.skipped = 0
@@ -67,6 +74,7 @@ class Trainer:
             raise ValueError(
                 f"batch: expected a multiple of {self._parts} (micro_batches, processes), found {config.batch}"
             )
+        self._own = range(fabric.global_rank, self._parts, fabric.world_size)
         if state_file.is_file():
             self._restore()
         self._saved = monotonic()
@@ -78,13 +86,14 @@ class Trainer:
         self.model.train()
         checked = monotonic()
         try:
-            while (share := self._share()) < 1.0:
-                self._train_step(share)
-                if on_checkpoint and self._agreed(monotonic() - checked) >= every_s:
-                    on_checkpoint(self.ema.model, share)
-                    checked = monotonic()
-                if monotonic() - self._saved > SAVE_EVERY_S:
-                    self.save()
+            with self._preparing(self._draws(), self._micro_batch):
+                while (share := self._share()) < 1.0:
+                    self._train_step(share)
+                    if on_checkpoint and self._agreed(monotonic() - checked) >= every_s:
+                        on_checkpoint(self.ema.model, share)
+                        checked = monotonic()
+                    if monotonic() - self._saved > SAVE_EVERY_S:
+                        self.save()
         finally:  # an interrupted run goes on from its last whole step, or from what was saved before
             if not self._is_half_done:
                 self.save()
@@ -121,17 +130,21 @@ class Trainer:
 
     def _gradients(self) -> dict[str, float]:
         """Mean gradient over the micro-batches of all processes; mean losses of this process."""
-        own = range(self._fabric.global_rank, self._parts, self._fabric.world_size)
         sums: dict[str, float] = {}
-        for part in own:
-            with self._without_sync(unless=part == own[-1]):
-                losses = self._step(
-                    Draw(self._seed, self._budget.steps, part), self._config.batch // self._parts
-                )
-                self._fabric.backward(losses["loss"] / len(own))
+        for part in self._own:
+            with self._without_sync(unless=part == self._own[-1]):
+                losses = self._step(self._draw(self._budget.steps, part), self._micro_batch)
+                self._fabric.backward(losses["loss"] / len(self._own))
             for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.item() / len(own)
+                sums[name] = sums.get(name, 0.0) + loss.item() / len(self._own)
         return sums
+
+    def _draws(self) -> Iterator[Draw]:
+        """Of all micro-batches of this process, from the step that comes."""
+        return (self._draw(step, part) for step in count(self._budget.steps) for part in self._own)
+
+    def _draw(self, step: int, part: int) -> Draw:
+        return Draw(self._seed, step, part, str(self._fabric.device))
 
     def _without_sync(self, *, unless: bool) -> AbstractContextManager[None]:
         context: AbstractContextManager[None] = self._fabric.no_backward_sync(self._step, enabled=not unless)
@@ -143,6 +156,10 @@ class Trainer:
     def _agreed(self, own: float) -> float:
         """What the first process's clock says, so that all do the same."""
         return self._fabric.broadcast(own) if self._fabric.world_size > 1 else own
+
+    @property
+    def _micro_batch(self) -> int:
+        return self._config.batch // self._parts
 
     @property
     def _models(self) -> dict[str, nn.Module]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from astra_ros.denoiser.presets import PRESETS
 from astra_ros.flow.objective import SigmaSamplerConfig
@@ -175,3 +177,21 @@ def test_randomness_follows_from_seed_step_and_part() -> None:
     assert values(0, 5, 1) == values(0, 5, 1)
     others = [values(0, 5, 1), values(1, 5, 1), values(0, 6, 1), values(0, 5, 2)]
     assert len({one for one, _ in others}) == len({other for _, other in others}) == 4
+
+
+def test_on_a_cpu_levels_and_noise_are_one_stream() -> None:
+    draw, (_, noise) = Draw((3, 1), 5, 1), np.random.SeedSequence((3, 1, 5, 1)).spawn(2)
+    stream = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
+    assert torch.equal(torch.rand(4, generator=draw.torch), torch.rand(4, generator=stream))
+    assert torch.equal(draw.normal((2, 3)), torch.randn(2, 3, generator=stream))
+    assert torch.equal(torch.rand(4, generator=draw.torch), torch.rand(4, generator=stream))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, found none")
+def test_on_a_gpu_noise_is_a_stream_of_its_own() -> None:
+    one, other, levels = (Draw((3, 1), 5, 1, "cuda:0") for _ in range(3))
+    first, second = one.normal((2, 3)), one.normal((2, 3))
+    assert first.device == torch.device("cuda:0")
+    assert not torch.equal(first, second)
+    assert torch.equal(other.normal((2, 3)), first)
+    assert torch.equal(torch.rand(4, generator=one.torch), torch.rand(4, generator=levels.torch))

@@ -9,52 +9,22 @@ import pytest
 import torch
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.codec.autoencoder import CodecConfig
-from astra_ros.data.normalisation import fit_action_spec
-from astra_ros.data.segments import SegmentConfig, SegmentSampler, SegmentSource
-from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
-from astra_ros.denoiser.config import DenoiserConfig
-from astra_ros.denoiser.presets import ModelConfig
+from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, integrate, student_of
 from astra_ros.training.draw import Draw
 from astra_ros.training.objective import ObjectiveConfig
-from tests.unit.training.toy_data import ARM, CAR, sliding_square
-
-LATENTS = (4, 4, 4)
+from tests.unit.training.toy_denoiser import toy_checkpoint, toy_sampler, toy_specs
 
 
 @pytest.fixture(scope="module")
 def specs() -> list[ActionSpec]:
-    return [fit_action_spec([sliding_square(schema, 0)], schema, 0.2) for schema in (ARM, CAR)]
+    return toy_specs()
 
 
 @pytest.fixture(scope="module")
 def teacher(specs: list[ActionSpec]) -> Checkpoint:
-    """Untrained, but with every zero of the initialisation disturbed, so that actions and noise levels matter."""
-    torch.manual_seed(0)
-    denoiser = DenoiserConfig(
-        latent_channels=4, latent_height=4, latent_width=4, width=32, depth=1, num_heads=2, pose_rank=2
-    )
-    codec = CodecConfig(latent_channels=4, widths=(8, 8), num_blocks=1)
-    model = ModelConfig("test", 32, 32, codec=codec, denoiser=denoiser)
-    checkpoint = new_checkpoint(model, specs)
-    with torch.no_grad():
-        for parameter in checkpoint.denoiser.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    return checkpoint
-
-
-def sampler(specs: list[ActionSpec]) -> SegmentSampler:
-    schemas = {schema.space: schema for schema in (ARM, CAR)}
-    rng = np.random.default_rng(0)
-    sources = [
-        SegmentSource(
-            sliding_square(schemas[spec.space], 1), rng.normal(size=(30, *LATENTS)).astype(np.float16), spec
-        )
-        for spec in specs
-    ]
-    return SegmentSampler(sources, [spec.space for spec in specs], SegmentConfig())
+    return toy_checkpoint(specs)
 
 
 @pytest.mark.parametrize("space", ["toy_arm", "toy_car"])
@@ -64,7 +34,7 @@ def test_a_student_for_one_robot_answers_like_its_teacher(
     student = student_of(teacher, DistillationConfig(space=space))
     assert list(student.actions) == [space]
     assert student.config.num_steps == 2
-    segments = sampler([teacher.actions[space]]).draw(3, np.random.default_rng(0))
+    segments = toy_sampler([teacher.actions[space]]).draw(3, np.random.default_rng(0))
     noise, grid = torch.randn(segments.latents.shape), shifted_sigmas(2, 3.0)
     padded = segments.actions.shape[-1]
     assert padded == teacher.actions[space].num_features
@@ -77,7 +47,7 @@ def test_a_student_for_one_robot_answers_like_its_teacher(
 
 def test_guidance_and_steps_change_the_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
     """Else there would be nothing to distil, and the next test would show nothing."""
-    segments = sampler(specs).draw(2, np.random.default_rng(0))
+    segments = toy_sampler(specs).draw(2, np.random.default_rng(0))
     noise = torch.randn(segments.latents.shape)
     with torch.no_grad():
         plain, guided, fine = (
@@ -91,7 +61,7 @@ def test_guidance_and_steps_change_the_answer(teacher: Checkpoint, specs: list[A
 def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
     config = DistillationConfig(guidance=2.0, teacher_steps=4, data=0.0)
     student = student_of(teacher, config).denoiser
-    step = DistillationStep(student, teacher.denoiser, sampler(specs), config, ObjectiveConfig(), 3.0)
+    step = DistillationStep(student, teacher.denoiser, toy_sampler(specs), config, ObjectiveConfig(), 3.0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
     losses = []
     for number in range(40):
