@@ -90,9 +90,17 @@ def round_products(model: ov.Model, limits: Mapping[str, tuple[float, ...]]) -> 
         )
     for name, (low, high) in limits.items():
         product = known[name]
-        given = _rounded(product.node.input_value(0), np.array(low), np.array(high), _ACTIVATION_LEVELS)
+        given = _rounded(product.node.input_value(0), *_around_zero(low, high), _ACTIVATION_LEVELS)
         product.node.input(0).replace_source_output(given.output(0))
         product.node.input(1).replace_source_output(_rounded_weights(product).output(0))
+
+
+def _around_zero(low: float, high: float) -> tuple[FloatArray, FloatArray]:
+    """The range moved by less than a level, so that 0 is one: activations that are mostly 0, or padded with it, would all
+    be off by the same amount, which a product adds up."""
+    step = (high - low) / (_ACTIVATION_LEVELS - 1)
+    below = round(-low / step)
+    return np.array(-below * step), np.array((_ACTIVATION_LEVELS - 1 - below) * step)
 
 
 def _rounded_weights(product: Product) -> ov.Node:

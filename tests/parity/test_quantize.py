@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("openvino", reason="openvino is not installed; pip install openvino")
+ov = pytest.importorskip("openvino", reason="openvino is not installed; pip install openvino")
 
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import BundleError, describe_file, load_bundle, write_manifest
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.openvino import OpenVinoBackend
-from astra_ros.backends.openvino_int8 import read_ranges
+from astra_ros.backends.openvino_int8 import products, read_ranges, round_products
 from astra_ros.types import FloatArray
 from export import quantize
 from tests.moving_square import write_dataset
@@ -54,6 +54,21 @@ def test_int8_is_within_its_tolerance_and_not_float32(
         print(f"\nopenvino int8, batch {batch}: relative error {max(errors.values()):.1e}")
     assert max(errors.values()) <= bundle.manifest.tolerance("int8")
     assert errors["step_0"] > 1e-4
+
+
+def test_zero_stays_zero(untrained_bundle: Path) -> None:
+    """Or paddings and activations that are mostly 0 would add up to an error of their own."""
+    model = ov.Core().read_model(load_bundle(untrained_bundle).graph("decode"))
+    name, product = next((n, p) for n, p in products(model).items() if "Convolution" in p.node.get_type_name())
+    low, high = -0.278, 16.83  # as after a SiLU: 0 is 4.14 of 255 steps above the lowest
+    round_products(model, {name: (low, high)})
+    limits = [
+        float(product.node.input_value(0).get_node().input_value(i).get_node().get_data()) for i in (1, 2)
+    ]
+    step = (limits[1] - limits[0]) / 255
+    assert step == pytest.approx((high - low) / 255)
+    assert -limits[0] / step == pytest.approx(4, abs=1e-4)
+    assert limits[1] == pytest.approx(high, abs=step)
 
 
 def test_every_graph_has_ranges_those_for_candidates_too(int8_bundle: Path) -> None:
