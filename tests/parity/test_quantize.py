@@ -59,7 +59,9 @@ def test_int8_is_within_its_tolerance_and_not_float32(
 def test_zero_stays_zero(untrained_bundle: Path) -> None:
     """Or paddings and activations that are mostly 0 would add up to an error of their own."""
     model = ov.Core().read_model(load_bundle(untrained_bundle).graph("decode"))
-    name, product = next((n, p) for n, p in products(model).items() if "Convolution" in p.node.get_type_name())
+    name, product = next(
+        (n, p) for n, p in products(model).items() if "Convolution" in p.node.get_type_name()
+    )
     low, high = -0.278, 16.83  # as after a SiLU: 0 is 4.14 of 255 steps above the lowest
     round_products(model, {name: (low, high)})
     limits = [
