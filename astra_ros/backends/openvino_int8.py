@@ -96,8 +96,10 @@ def round_products(model: ov.Model, limits: Mapping[str, tuple[float, ...]]) -> 
 
 
 def _around_zero(low: float, high: float) -> tuple[FloatArray, FloatArray]:
-    """The range moved by less than a level, so that 0 is one: activations that are mostly 0, or padded with it, would all
-    be off by the same amount, which a product adds up."""
+    """The range moved by less than a level, so that 0 is one.
+
+    Activations that are mostly 0, or padded with it, would else all be off by the same amount, which a product adds up.
+    """
     step = (high - low) / (_ACTIVATION_LEVELS - 1)
     below = round(-low / step)
     return np.array(-below * step), np.array((_ACTIVATION_LEVELS - 1 - below) * step)

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ov = pytest.importorskip("openvino", reason="openvino is not installed; pip install openvino")
+pytest.importorskip("openvino", reason="openvino is not installed; pip install openvino")
+
+import openvino as ov
 
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import BundleError, describe_file, load_bundle, write_manifest
