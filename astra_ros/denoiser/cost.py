@@ -25,10 +25,6 @@ class Flops:
     append: int
     step: int
 
-    def chunk(self, num_steps: int) -> int:
-        """Of one further chunk of a rollout."""
-        return self.append + num_steps * self.step
-
 
 def parameters(config: DenoiserConfig) -> dict[str, int]:
     """Number of parameters by part, named as the modules of dit.Denoiser."""
