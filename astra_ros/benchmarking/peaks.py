@@ -27,6 +27,9 @@ _MEMORY_BYTES = 256 << 20  # far beyond any cache of a processor
 _UNITS = 4  # products or passes in one turn
 
 
+OfSide = Callable[[int], Callable[[], object]]  # the side of two square matrices → what multiplies them
+
+
 @dataclass(frozen=True)
 class PeakProbe:
     """run: does the work once. work: floating point operations or bytes. unit: "GFLOP/s" or "GB/s"."""
@@ -62,17 +65,21 @@ def gemm_peak(device: str, precision: str) -> str:
 
 
 def probes(num_threads: int) -> Iterator[PeakProbe]:
-    """By torch where it is installed, on a CUDA device too if there is one; else by numpy.
+    """By torch where it is installed, on a CUDA device too if there is one; float32 on the CPU by whichever of it and numpy is faster.
 
     numpy has its threads from the environment that its process was started with (workers.py).
     """
+    of_numpy = {f"numpy {np.__version__}, {num_threads} threads": _numpy_product}
     if not find_spec("torch"):
-        yield from _numpy_probes(num_threads)
+        yield _gemm("peaks/cpu/gemm-fp32", of_numpy)
+        yield from _numpy_memory()
         return
     import torch
 
     torch.set_num_threads(num_threads)
-    yield from _torch_probes("cpu", f"torch {torch.__version__}, {num_threads} threads", lambda: None)
+    yield from _torch_probes(
+        "cpu", f"torch {torch.__version__}, {num_threads} threads", lambda: None, of_numpy
+    )
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
         yield from _torch_probes("cuda", f"torch {torch.__version__}, {device}", torch.cuda.synchronize)
@@ -87,7 +94,10 @@ def summary(described: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Se
     )
 
 
-def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterator[PeakProbe]:
+def _torch_probes(
+    device: str, with_: str, finish: Callable[[], None], others: Mapping[str, OfSide] | None = None
+) -> Iterator[PeakProbe]:
+    """others: what else multiplies in float32."""
     import torch
 
     def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
@@ -115,7 +125,8 @@ def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterat
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     for precision in _PRECISIONS[device]:
         of_side = integer_product if precision == "int8" else partial(product, dtypes[precision])
-        yield _gemm(f"peaks/{device}/gemm-{precision}", of_side, with_)
+        rivals = others if others and precision == "fp32" else {}
+        yield _gemm(f"peaks/{device}/gemm-{precision}", {with_: of_side, **rivals})
     source = torch.ones(_MEMORY_BYTES // 4, device=device)
     target = torch.zeros_like(source)
 
@@ -130,27 +141,36 @@ def _torch_probes(device: str, with_: str, finish: Callable[[], None]) -> Iterat
     yield from _memory(device, read, copy, with_)
 
 
-def _numpy_probes(num_threads: int) -> Iterator[PeakProbe]:
-    def product(side: int) -> Callable[[], object]:
-        left, right = np.random.default_rng(0).random((2, side, side), np.float32)
-        out = np.empty_like(left)
-        return lambda: np.matmul(left, right, out=out)
+def _numpy_product(side: int) -> Callable[[], object]:
+    left, right = np.random.default_rng(0).random((2, side, side), np.float32)
+    out = np.empty_like(left)
+    return lambda: np.matmul(left, right, out=out)
 
+
+def _numpy_memory() -> Iterator[PeakProbe]:
     source = np.ones(_MEMORY_BYTES // 4, np.float32)
     target = np.zeros_like(source)
-    yield _gemm("peaks/cpu/gemm-fp32", product, f"numpy {np.__version__}, {num_threads} threads")
     yield from _memory(
         "cpu", source.sum, lambda: np.copyto(target, source), f"numpy {np.__version__}, 1 thread"
     )
 
 
-def _gemm(name: str, product: Callable[[int], Callable[[], object]], with_: str) -> PeakProbe:
-    """The largest matrices that are multiplied in reasonable time: bfloat16 may have to be emulated."""
-    for side in _SIDES:
-        run = product(side)
-        if 8 * _seconds(run) > _LONGEST_PRODUCT_S:  # twice the side takes too long
-            break
-    return PeakProbe(name, f"{side}x{side} matrices, {with_}", "GFLOP/s", 2.0 * side**3, run)
+def _gemm(name: str, products: Mapping[str, OfSide]) -> PeakProbe:
+    """The fastest size of the fastest library. Large products are left out where they take long: bfloat16 may have to be emulated."""
+    fastest = None
+    for with_, of_side in products.items():
+        for side in _SIDES:
+            run, work = of_side(side), 2.0 * side**3
+            seconds = _seconds(run)
+            if fastest is None or work / seconds > fastest[0]:
+                fastest = (
+                    work / seconds,
+                    PeakProbe(name, f"{side}x{side} matrices, {with_}", "GFLOP/s", work, run),
+                )
+            if 8 * seconds > _LONGEST_PRODUCT_S:  # twice the side takes too long
+                break
+    assert fastest is not None
+    return fastest[1]
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -80,7 +80,7 @@ class NoiseLevelEmbedder(nn.Module):
 
     def forward(self, sigma: Tensor) -> tuple[list[Modulation], tuple[Tensor, Tensor]]:
         """sigma (b,) -> per block a Modulation, and (shift, scale) of the head; all (b, 1, d)."""
-        embedding = self.mlp(_sinusoids(1000.0 * sigma))
+        embedding = self.mlp(sinusoids(1000.0 * sigma))
         table = rearrange(self.projection(embedding), "b (six d) -> b six d", six=6)
         one = torch.tensor([0, 1, 0, 0, 1, 0], dtype=table.dtype, device=table.device).view(1, 6, 1)
         blocks = [Modulation(*(table + row + one).split(1, dim=1)) for row in self.block_table]
@@ -169,7 +169,7 @@ def _expected(last: Tensor, sigma: Tensor | None) -> Tensor:
     return last * keep.view(-1, 1, 1, 1, 1)
 
 
-def _sinusoids(timestep: Tensor, dims: int = 256) -> Tensor:
+def sinusoids(timestep: Tensor, dims: int = 256) -> Tensor:
     steps = torch.arange(dims // 2, device=timestep.device)
     angles = timestep[:, None] * torch.exp(-math.log(10_000.0) * steps / (dims // 2))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -18,6 +18,7 @@ WITHOUT = "import runpy, sys; sys.modules[sys.argv.pop(1)] = None; runpy.run_mod
         ("export.to_onnx", "torch", "train"),
         ("export.to_onnx", "onnxscript", "train"),
         ("export.to_onnx", "safetensors", "train"),
+        ("export.to_checkpoint", "torch", "train"),
         ("export.check_parity", "torch", "train"),
         ("export.check_parity", "onnx", "train"),
         ("export.build_trt", "onnx", "trt"),
