@@ -19,6 +19,7 @@ from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, Trai
 from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
 from astra_ros.training.latents import LatentStore, encode_sets
+from astra_ros.training.machine import product_dtype
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import denoiser_optimizers
 from astra_ros.training.progress import Progress
@@ -67,7 +68,7 @@ class DistillationRun:
         trainer = Trainer(
             self._fabric,
             self._step(),
-            denoiser_optimizers(student.denoiser, student.denoiser.blocks),
+            denoiser_optimizers(student.denoiser, student.denoiser.blocks, product_dtype(self._fabric)),
             self._optimisation,
             minutes=self._config.minutes * (1.0 - EVALUATION_SHARE),
             seed=(self._train_config.seed, DISTILLATION_STREAM),

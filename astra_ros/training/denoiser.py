@@ -5,31 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+import torch
 from torch import Tensor
 
 from astra_ros.data.segments import SegmentSampler
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.ahead import SegmentStream
 from astra_ros.training.draw import Draw
-from astra_ros.training.objective import ObjectiveConfig, denoising_loss
+from astra_ros.training.objective import ObjectiveConfig, denoising_loss, draw_noise
 from astra_ros.training.trainer import TrainingStep
 
 
 class DenoiserStep(TrainingStep):
-    """Denoise the chunk that followed. workers: processes that draw segments ahead; with none they are drawn in place."""
+    """Denoise the chunk that followed.
+
+    workers: processes that draw segments ahead; with none they are drawn in place. compiled: by torch.compile, which takes a
+    minute or two at the first step.
+    """
 
     model: Denoiser
 
     def __init__(
-        self, denoiser: Denoiser, segments: SegmentSampler, config: ObjectiveConfig, workers: int = 0
+        self,
+        denoiser: Denoiser,
+        segments: SegmentSampler,
+        config: ObjectiveConfig,
+        *,
+        workers: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(denoiser)
         self._segments, self._config = SegmentStream(segments, workers), config
+        self._loss = torch.compile(denoising_loss, dynamic=False) if compiled else denoising_loss
 
     def preparing(self, draws: Iterable[Draw], batch: int) -> AbstractContextManager[None]:
         return self._segments.ahead(draws, batch)
 
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         segments = self._segments.draw(batch, draw).to(self.model.position.device)
-        losses = denoising_loss(self.model, segments, self._config, draw)
+        losses = self._loss(self.model, segments, self._config, draw_noise(segments, self._config, draw))
         return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

@@ -45,6 +45,15 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, ...]) 
     torch.testing.assert_close(core, torch.diag_embed(core.diagonal(dim1=1, dim2=2)), rtol=0.0, atol=1e-3)
 
 
+def test_products_of_rounded_matrices_go_nearly_the_same_way() -> None:
+    """In bfloat16, which a processor may multiply several times as fast."""
+    matrices = torch.randn(3, 64, 16, generator=torch.Generator().manual_seed(1))
+    rounded, exact = (orthogonal(matrices, 5, dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert float((rounded - exact).norm() / exact.norm()) < 0.1
+
+
 def test_no_gradient_at_all_changes_nothing_but_the_decay() -> None:
     matrix = nn.Parameter(torch.ones(4, 4))
     optimizer = Muon([matrix], lr=0.1, weight_decay=0.0)
