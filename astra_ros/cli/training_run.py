@@ -40,7 +40,7 @@ from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
-from astra_ros.training.machine import compiling_pays, drawing_workers, product_dtype
+from astra_ros.training.machine import drawing_workers, product_dtype
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
@@ -140,20 +140,15 @@ class TrainingRun:
         if self._config.video_model is not None:
             start_at_video_model(checkpoint, load_weights(Path(self._config.video_model)))
         segments = segment_sampler(self._encoded, specs, self._config.segment())
-        minutes, counts = self._denoiser_minutes(), self._config.training.max_steps is not None
-        step = DenoiserStep(
-            checkpoint.denoiser,
-            segments,
-            self._config.objective,
-            workers=drawing_workers(self._fabric.device),
-            compiled=not counts and compiling_pays(self._fabric.device, minutes),
-        )
+        workers = drawing_workers(self._fabric.device)
+        step = DenoiserStep(checkpoint.denoiser, segments, self._config.objective, workers)
         blocks, products = checkpoint.denoiser.blocks, product_dtype(self._fabric)
         optimizers = denoiser_optimizers(checkpoint.denoiser, blocks, products)
 
         def deliver(averaged: Denoiser, share: float) -> None:
             self._on_first(lambda: self._deliver(replace(checkpoint, denoiser=averaged), share))
 
+        minutes = self._denoiser_minutes()
         checkpoint.denoiser = self._train(
             "denoiser", step, optimizers, self._config.training, minutes, deliver
         )

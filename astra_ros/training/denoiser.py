@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor
 
 from astra_ros.data.segments import SegmentSampler
@@ -17,11 +16,7 @@ from astra_ros.training.trainer import TrainingStep
 
 
 class DenoiserStep(TrainingStep):
-    """Denoise the chunk that followed.
-
-    workers: processes that draw segments ahead; with none they are drawn in place. compiled: by torch.compile, which takes a
-    minute or two at the first step.
-    """
+    """Denoise the chunk that followed. workers: processes that draw segments ahead; with none they are drawn in place."""
 
     model: Denoiser
 
@@ -30,18 +25,15 @@ class DenoiserStep(TrainingStep):
         denoiser: Denoiser,
         segments: SegmentSampler,
         config: ObjectiveConfig,
-        *,
         workers: int = 0,
-        compiled: bool = False,
     ) -> None:
         super().__init__(denoiser)
         self._segments, self._config = SegmentStream(segments, workers), config
-        self._loss = torch.compile(denoising_loss, dynamic=False) if compiled else denoising_loss
 
     def preparing(self, draws: Iterable[Draw], batch: int) -> AbstractContextManager[None]:
         return self._segments.ahead(draws, batch)
 
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         segments = self._segments.draw(batch, draw).to(self.model.position.device)
-        losses = self._loss(self.model, segments, self._config, draw_noise(segments, self._config, draw))
+        losses = denoising_loss(self.model, segments, self._config, draw_noise(segments, self._config, draw))
         return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

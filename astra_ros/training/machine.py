@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from datetime import timedelta
 from time import perf_counter
 from typing import Literal
@@ -19,8 +18,6 @@ Precision = Literal["bf16-mixed", "32-true"]
 BFLOAT16_PAYS = 0.75
 # The first process reads, evaluates and writes for all, while the others wait.
 LONGEST_WAIT = timedelta(hours=6)
-# Minutes of training from which on it pays to compile for one or two of them first.
-SHORTEST_COMPILED = 10.0
 # Cores left to the process that trains, and the most that draw for it: so it was measured on 16 cores.
 OTHER_CORES, MOST_WORKERS = 3, 13
 
@@ -48,12 +45,6 @@ def product_dtype(fabric: Fabric) -> torch.dtype:
     """Of the matrix products of a run."""
     is_mixed = fabric.strategy.precision.precision == "bf16-mixed"
     return torch.bfloat16 if is_mixed else torch.float32
-
-
-def compiling_pays(device: torch.device, minutes: float) -> bool:
-    """Whether torch.compile is there and a stage long enough for it. On a GPU it has not been tried."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    return device.type == "cpu" and compiler is not None and minutes >= SHORTEST_COMPILED
 
 
 def drawing_workers(device: torch.device) -> int:

@@ -94,7 +94,7 @@ def trainer(fabric: Fabric, specs: list[ActionSpec], folder: Path, workers: int)
     denoiser = toy_checkpoint(specs).denoiser
     return Trainer(
         fabric,
-        DenoiserStep(denoiser, toy_sampler(specs), ObjectiveConfig(), workers=workers),
+        DenoiserStep(denoiser, toy_sampler(specs), ObjectiveConfig(), workers),
         denoiser_optimizers(denoiser, denoiser.blocks),
         OptimisationConfig(batch=4, micro_batches=2, max_steps=6),
         minutes=1.0,
