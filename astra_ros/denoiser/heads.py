@@ -72,6 +72,9 @@ class RefiningHead(nn.Module):
     def _move(self, frames: Tensor, flow: Tensor) -> Tensor:
         """frames (n, c, h, w); flow (n, 2, h, w): where to look, right and down, in eighths of the picture."""
         where = self.places + 0.25 * rearrange(flow, "n two h w -> n h w two").to(frames)
+        if where.requires_grad:
+            # The gradient of torch 2.13 on a CPU takes NaN for an address, which ends the process.
+            where = where.nan_to_num()
         return F.grid_sample(frames, where, padding_mode="border", align_corners=False)
 
 

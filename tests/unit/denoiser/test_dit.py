@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -235,3 +237,24 @@ def test_a_patch_that_convolutions_cannot_double_up_to_is_refused() -> None:
 def test_impossible_sizes_are_refused_with_both_numbers(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{field}: expected .*found {value}"):
         DenoiserConfig(**{field: value})  # type: ignore[arg-type]
+
+
+_NAN = """
+import torch
+from astra_ros.denoiser.config import DenoiserConfig
+from astra_ros.denoiser.heads import RefiningHead
+
+config = DenoiserConfig(patch=4, refiner=64)
+frames = torch.randn(1, config.chunk_len, config.latent_channels, config.latent_height, config.latent_width)
+tokens = torch.full((1, config.chunk_len * config.tokens_per_frame, config.width), torch.nan)
+head = RefiningHead(config)
+moved, change = head(tokens, frames, frames, None)
+(moved + change).sum().backward()
+assert head.out.weight.grad.isnan().all()  # a step that the trainer skips
+"""
+
+
+def test_nan_in_a_training_step_does_not_end_the_process() -> None:
+    """torch 2.13 looks for a gradient wherever a place that is NaN sends it."""
+    done = subprocess.run([sys.executable, "-c", _NAN], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
