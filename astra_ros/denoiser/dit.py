@@ -170,7 +170,7 @@ def _expected(last: Tensor, sigma: Tensor | None) -> Tensor:
 
 
 def sinusoids(timestep: Tensor, dims: int = 256) -> Tensor:
-    """(b,) → (b, dims): cosines and sines from a turn per unit to one per ten thousand."""
+    """(b,) → (b, dims): cosines and sines of angles from one radian per unit down to a ten-thousandth of it."""
     steps = torch.arange(dims // 2, device=timestep.device)
     angles = timestep[:, None] * torch.exp(-math.log(10_000.0) * steps / (dims // 2))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

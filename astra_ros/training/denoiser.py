@@ -11,7 +11,7 @@ from astra_ros.data.segments import SegmentSampler
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.ahead import SegmentStream
 from astra_ros.training.draw import Draw
-from astra_ros.training.objective import ObjectiveConfig, denoising_loss, draw_noise
+from astra_ros.training.objective import ObjectiveConfig, denoising_loss
 from astra_ros.training.trainer import TrainingStep
 
 
@@ -21,11 +21,7 @@ class DenoiserStep(TrainingStep):
     model: Denoiser
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        segments: SegmentSampler,
-        config: ObjectiveConfig,
-        workers: int = 0,
+        self, denoiser: Denoiser, segments: SegmentSampler, config: ObjectiveConfig, workers: int = 0
     ) -> None:
         super().__init__(denoiser)
         self._segments, self._config = SegmentStream(segments, workers), config
@@ -35,5 +31,5 @@ class DenoiserStep(TrainingStep):
 
     def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
         segments = self._segments.draw(batch, draw).to(self.model.position.device)
-        losses = denoising_loss(self.model, segments, self._config, draw_noise(segments, self._config, draw))
+        losses = denoising_loss(self.model, segments, self._config, draw)
         return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

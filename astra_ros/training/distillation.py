@@ -18,7 +18,7 @@ from astra_ros.denoiser.dit import Chunk, Denoiser, History
 from astra_ros.flow.sampler import guide, sample
 from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.draw import Draw
-from astra_ros.training.objective import ObjectiveConfig, denoising_loss, draw_noise
+from astra_ros.training.objective import ObjectiveConfig, denoising_loss
 from astra_ros.training.trainer import TrainingStep
 from astra_ros.training.warm_start import start_at
 
@@ -75,9 +75,7 @@ class DistillationStep(TrainingStep):
             target = integrate(self.teacher, segments, noise, grid, config.guidance)
         reached = integrate(self.model, segments, noise, shifted_sigmas(config.num_steps, self._shift))
         imitation = (reached - target).float().square().mean()
-        flow = denoising_loss(
-            self.model, segments, self._objective, draw_noise(segments, self._objective, draw)
-        )
+        flow = denoising_loss(self.model, segments, self._objective, draw)
         loss = imitation + config.data * flow.total
         return {"loss": loss, "imitation": imitation.detach(), "flow": flow.flow}
 

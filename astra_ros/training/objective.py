@@ -44,8 +44,8 @@ class Losses(NamedTuple):
     sketch: Tensor
 
 
-class Noise(NamedTuple):
-    """Everything random of a step, on the device of its segments."""
+class _Drawn(NamedTuple):
+    """Everything random of a step. The noise is on the device where it was drawn, the rest on the CPU."""
 
     sigma: Tensor
     noise: Tensor
@@ -54,21 +54,9 @@ class Noise(NamedTuple):
     keep_action: Tensor
 
 
-def draw_noise(batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> Noise:
-    """The noise of one step, for segments on the draw's device."""
-    size = len(batch.latents)
-    drawn = (
-        sample_sigmas(size, config.sigmas, draw.torch),
-        draw.normal(batch.latents.shape),
-        sample_history_sigmas(size, config.history_noise, draw.torch),
-        draw.normal(batch.history_latents.shape),
-        (torch.rand(size, generator=draw.torch) >= config.action_dropout).float(),
-    )
-    return Noise(*(x.to(batch.latents.device) for x in drawn))
-
-
-def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, config: ObjectiveConfig, drawn: Noise) -> Losses:
-    """Loss of one step. Autocast is the caller's."""
+def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> Losses:
+    """Loss of one step. `batch` and `denoiser` on the draw's device; autocast is the caller's."""
+    drawn = _Drawn(*(x.to(batch.latents.device) for x in _drawn(batch, config, draw)))
     memory = corrupt(batch.history_latents, drawn.history_sigma, config.history_noise, drawn.history_noise)
     memory = memory * batch.history_mask[:, :, None, None, None]
     told = drawn.history_sigma if config.history_noise.told else torch.zeros_like(drawn.history_sigma)
@@ -89,3 +77,14 @@ def _sketch_loss(sketch: Tensor | None, clean: Tensor, keep_action: Tensor) -> T
     if sketch is None:
         return clean.new_zeros(())
     return ((sketch.float() - clean).square() * keep_action[:, None, None, None, None]).mean()
+
+
+def _drawn(batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> _Drawn:
+    size = len(batch.latents)
+    return _Drawn(
+        sample_sigmas(size, config.sigmas, draw.torch),
+        draw.normal(batch.latents.shape),
+        sample_history_sigmas(size, config.history_noise, draw.torch),
+        draw.normal(batch.history_latents.shape),
+        (torch.rand(size, generator=draw.torch) >= config.action_dropout).float(),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from export.to_onnx import export_bundle
 from tests.bundle_fixture import untrained_model
 
 
-@pytest.fixture(autouse=True)
-def preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "untrained", lambda: untrained_model().config)
+@pytest.fixture(scope="module", autouse=True)
+def preset() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "untrained", lambda: untrained_model().config)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +41,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "checkpoint", folder / "bundle"
 
 
-@pytest.fixture
-def turned_back(exported: tuple[Path, Path], tmp_path: Path) -> Path:
-    assert to_checkpoint.main([str(exported[1]), "--out", str(tmp_path)]) == 0
-    return tmp_path
+@pytest.fixture(scope="module")
+def turned_back(preset: None, exported: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("turned_back")
+    assert to_checkpoint.main([str(exported[1]), "--out", str(out)]) == 0
+    return out
 
 
 def test_every_weight_is_found_again(exported: tuple[Path, Path], turned_back: Path) -> None:
