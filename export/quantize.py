@@ -29,7 +29,7 @@ except ImportError as error:
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, replace_file, write_manifest
 from astra_ros.backends.manifest import QuantizationSpec
-from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.openvino import OpenVinoBackend, Runnable
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
 from astra_ros.denoiser.io import batched
 from astra_ros.evaluation.metrics import psnr
@@ -53,20 +53,20 @@ class RangeRecorder(OpenVinoBackend):
         super().__init__(bundle, num_threads)
         self.ranges: dict[str, dict[str, tuple[float, ...]]] = {}
 
-    def _request(self, graph: str) -> ov.InferRequest:
-        if graph not in self._requests:
-            model = ov.Core().read_model(self._bundle.graph(graph))
+    def _runnable(self, graph: str) -> Runnable:
+        if graph not in self._runnables:
+            model = self._read(graph)
             large = large_products(model)
             self.ranges[graph] = dict.fromkeys(large, (0.0, 0.0))
             extremes = [output for product in large.values() for output in _extremes(product)]
             watched = ov.Model([*model.get_results(), *extremes], model.get_parameters())
             compiled = ov.Core().compile_model(watched, "CPU", self._options())
-            self._requests[graph] = compiled.create_infer_request()
-        return self._requests[graph]
+            self._runnables[graph] = Runnable(compiled.create_infer_request())
+        return self._runnables[graph]
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
         outputs = super().run(graph, inputs)
-        request, ranges = self._requests[graph], self.ranges[graph]
+        request, ranges = self._runnables[graph].request, self.ranges[graph]
         found = (float(tensor.data) for tensor in request.output_tensors[len(outputs) :])
         for name, (low, high) in ranges.items():
             ranges[name] = (min(low, next(found)), max(high, next(found)))

@@ -15,7 +15,7 @@ from astra_ros.backends.probe import load_fastest
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "int8_bf16")
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ class Manifest:
 
     def tolerance(self, precision: str) -> float:
         """Largest relative error of arithmetic below the graphs' own."""
-        if precision == "int8" and self.quantization is not None:
+        if precision.startswith("int8") and self.quantization is not None:
             return self.quantization.tolerance
         return self.golden.reduced_tolerance
 

@@ -1,9 +1,14 @@
-"""OpenVINO backend for CPUs: one compiled model per graph, values go from graph to graph without copies."""
+"""OpenVINO backend for CPUs: one compiled model per graph, and one for all denoising steps of a batch.
+
+Values go from graph to graph without copies.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +21,26 @@ from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import BundleError
 from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
-from astra_ros.denoiser.io import GraphSpec, Shape
+from astra_ros.backends.openvino_steps import STEP, one_model
+from astra_ros.denoiser.io import GraphSpec, Shape, batched
 from astra_ros.types import FloatArray
 
-# The type of what is not rounded, and the types that products then run in.
-_TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
-_COMPILED = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
+logger = logging.getLogger(__name__)
+
+# The type of what is not rounded.
+_TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32, "int8_bf16": ov.Type.bf16}
+# The types that products of integers, and all others, are compiled to.
+_INTEGERS, _FLOATS = ("i8", "u8"), {ov.Type.f32: ("f32",), ov.Type.bf16: ("bf16",)}
 # Layers whose precision is the network's: nearly all of its arithmetic.
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """How a graph is run. more: tensors after the graph's own inputs."""
+
+    request: ov.InferRequest
+    more: tuple[ov.Tensor, ...] = ()
 
 
 class OpenVinoBackend(Backend):
@@ -45,7 +62,7 @@ class OpenVinoBackend(Backend):
         self.precision = precision
         self._num_threads = num_threads
         self._cache_dir = cache_dir
-        self._requests: dict[str, ov.InferRequest] = {}
+        self._runnables: dict[str, Runnable] = {}
         self._ranges = Ranges({})
 
     @classmethod
@@ -54,32 +71,67 @@ class OpenVinoBackend(Backend):
         native = ov.Core().get_property("CPU", properties.device.capabilities())
         bf16 = ("bf16",) if "BF16" in native else ()
         int8 = ("int8",) if bundle.manifest.quantization else ()
-        return ("fp32", *bf16, *int8)
+        return ("fp32", *bf16, *int8, *(("int8_bf16",) if bf16 and int8 else ()))
 
     def _open(self) -> None:
-        if self.precision == "int8" and (spec := self.manifest.quantization):
+        if self.precision.startswith("int8") and (spec := self.manifest.quantization):
             self._ranges = read_ranges(self._bundle.file(spec.file))
         for graph in self._always_needed:
-            self._request(graph)
+            self._runnable(graph)
 
-    def _request(self, graph: str) -> ov.InferRequest:
-        if graph not in self._requests:
-            compiled = self._compile(graph)
-            _require_io(graph, compiled, self.specs[graph])
-            self._require_precision(graph, compiled)
-            self._requests[graph] = compiled.create_infer_request()
-        return self._requests[graph]
+    def _runnable(self, graph: str) -> Runnable:
+        if graph not in self._runnables:
+            self._runnables |= self._open_steps(graph) or self._open_one(graph)
+        return self._runnables[graph]
 
-    def _compile(self, graph: str) -> ov.CompiledModel:
-        path, core = self._bundle.graph(graph), ov.Core()
+    def _open_steps(self, graph: str) -> dict[str, Runnable]:
+        """All denoising steps of the batch that this one is of, as one model; none where that cannot be."""
+        graphs = self._steps_with(graph)
+        if len(graphs) < 2:
+            return {}
+        models = [self._read(graph) for graph in graphs]
         try:
-            if graph not in self._ranges.graphs:
-                return core.compile_model(path, "CPU", self._options())
-            model = core.read_model(path)
-            round_products(model, self._ranges.graphs[graph])
-            return core.compile_model(model, "CPU", self._options())
+            model = one_model(models)
+        except ValueError as error:
+            logger.info("%s: each compiled for itself: %s", ", ".join(graphs), error)
+            return {}
+        request = self._compile(model, graphs, (STEP,))
+        numbers = [ov.Tensor(np.array(step, np.int32)) for step in range(len(graphs))]
+        return {graph: Runnable(request, (step,)) for graph, step in zip(graphs, numbers, strict=True)}
+
+    def _open_one(self, graph: str) -> dict[str, Runnable]:
+        return {graph: Runnable(self._compile(self._read(graph), (graph,)))}
+
+    def _steps_with(self, graph: str) -> tuple[str, ...]:
+        """The denoising steps of the batch that this one is of; none for another graph."""
+        manifest = self.manifest
+        of_batches = (
+            tuple(batched(f"step_{k}", batch) for k in range(manifest.num_steps))
+            for batch in manifest.batches
+        )
+        return next((steps for steps in of_batches if graph in steps), ())
+
+    def _read(self, graph: str) -> ov.Model:
+        path = self._bundle.graph(graph)
+        try:
+            return ov.Core().read_model(path)
         except RuntimeError as error:
             raise BundleError(f"{path.name}: {self.version} cannot open it ({error})") from error
+
+    def _compile(
+        self, model: ov.Model, graphs: tuple[str, ...], more_inputs: tuple[str, ...] = ()
+    ) -> ov.InferRequest:
+        """Of the model that is these graphs."""
+        limits = self._ranges.of_all(graphs)
+        round_products(model, limits)
+        try:
+            compiled = ov.Core().compile_model(model, "CPU", self._options())
+        except RuntimeError as error:
+            name = self._bundle.graph(graphs[0]).name
+            raise BundleError(f"{name}: {self.version} cannot open it ({error})") from error
+        _require_io(graphs[0], compiled, self.specs[graphs[0]], more_inputs)
+        self._require_precision(graphs[0], compiled, len(limits))
+        return compiled.create_infer_request()
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -92,22 +144,22 @@ class OpenVinoBackend(Backend):
         }
         return options if self._cache_dir is None else {**options, properties.cache_dir(): self._cache_dir}
 
-    def _require_precision(self, graph: str, compiled: ov.CompiledModel) -> None:
+    def _require_precision(self, graph: str, compiled: ov.CompiledModel, rounded: int) -> None:
         """The hint is one: what counts is what products were compiled to. In int8 those of the ranges, else most."""
         infos = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
         products = [info for info in infos if info["layerType"].astype(str) in _PRODUCTS]
         compiled_to = Counter(info["runtimePrecision"].astype(str) for info in products)
-        rounded = len(self._ranges.graphs.get(graph, ()))
-        enough = rounded or (len(products) + 1) // 2
-        if sum(compiled_to[name] for name in _COMPILED["int8" if rounded else self.precision]) < enough:
+        wanted = _INTEGERS if rounded else _FLOATS[_TYPES[self.precision]]
+        if sum(compiled_to[name] for name in wanted) < (rounded or (len(products) + 1) // 2):
             raise BackendError(
                 f"precision: expected {self.precision} in {graph}, found {dict(compiled_to)} with {self.version};"
                 " choose precision fp32"
             )
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
-        request, spec = self._request(graph), self.specs[graph]
-        given = [_to_tensor(inputs[name]) for name in spec.inputs]
+        runnable, spec = self._runnable(graph), self.specs[graph]
+        given = [*(_to_tensor(inputs[name]) for name in spec.inputs), *runnable.more]
+        request = runnable.request
         made = [_new_tensor(shape) for shape in spec.outputs.values()]
         for index, tensor in enumerate(given):
             request.set_input_tensor(index, tensor)
@@ -128,12 +180,15 @@ class OpenVinoBackend(Backend):
         return repeated
 
     def _release(self) -> None:
-        self._requests.clear()
+        self._runnables.clear()
 
 
-def _require_io(graph: str, compiled: ov.CompiledModel, spec: GraphSpec) -> None:
+def _require_io(
+    graph: str, compiled: ov.CompiledModel, spec: GraphSpec, more_inputs: tuple[str, ...]
+) -> None:
+    inputs, more = compiled.inputs[: len(spec.inputs)], compiled.inputs[len(spec.inputs) :]
     for side, ports, expected in (
-        ("inputs", compiled.inputs, spec.inputs),
+        ("inputs", inputs, spec.inputs),
         ("outputs", compiled.outputs, spec.outputs),
     ):
         found = {
@@ -146,6 +201,10 @@ def _require_io(graph: str, compiled: ov.CompiledModel, spec: GraphSpec) -> None
             raise BundleError(
                 f"{graph} {side}: expected float32 {expected}, found {found}; export the bundle again"
             )
+    if (names := tuple(port.any_name for port in more)) != more_inputs:
+        raise BundleError(
+            f"{graph} inputs: expected {more_inputs} more, found {names}; export the bundle again"
+        )
 
 
 def _known_name(port: ov.ConstOutput, expected: Mapping[str, Shape]) -> str:

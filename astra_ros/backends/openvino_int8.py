@@ -6,7 +6,7 @@ What goes into a product is rounded to 256 levels between limits that recordings
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class Ranges:
                     raise ValueError(
                         f"{graph}.{weights}: expected low <= 0 <= high, and a range, found {found[:9]}"
                     )
+
+    def of_all(self, graphs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        """For one model that is all of these graphs: ranges of the products that each of them rounds, which hold every one's."""
+        each = [self.graphs.get(graph, {}) for graph in graphs]
+        shared = [name for name in each[0] if all(name in limits for limits in each)]
+        return {
+            name: (min(limits[name][0] for limits in each), max(limits[name][1] for limits in each))
+            for name in shared
+        }
 
 
 @dataclass(frozen=True)

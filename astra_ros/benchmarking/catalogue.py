@@ -25,6 +25,7 @@ _CHUNKS: dict[str, tuple[Scheme, ...]] = {
     "openvino-fp32": ("append",),
     "openvino-bf16": ("append",),
     "openvino-int8": ("append",),
+    "openvino-int8_bf16": ("append",),
     SERVED: SCHEMES,
     "cuda": SCHEMES,
     "cuda.compile": ("append",),

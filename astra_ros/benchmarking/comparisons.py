@@ -28,6 +28,7 @@ _IDEAS = (
     ("runtime", "latents/torch/append", "latents/openvino-fp32/append"),
     ("precision", "latents/openvino-fp32/append", "latents/openvino-bf16/append"),
     ("precision", "latents/openvino-fp32/append", "latents/openvino-int8/append"),
+    ("precision", "latents/openvino-int8/append", "latents/openvino-int8_bf16/append"),
     ("waiting threads sleep", "latents/torch/append", "latents/torch-sleeping/append"),
     ("waiting threads sleep", "latents/onnxruntime-defaults/append", "latents/onnxruntime/append"),
     ("one history for all candidates", "candidates/latents/separate", "candidates/latents/shared"),

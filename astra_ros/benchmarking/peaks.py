@@ -60,8 +60,8 @@ class Peak:
 
 
 def gemm_peak(device: str, precision: str) -> str:
-    """Name of the peak that arithmetic of this precision is held against."""
-    return f"peaks/{device.partition(':')[0]}/gemm-{precision}"
+    """Name of the peak that arithmetic of this precision is held against; of a mixed one, its products'."""
+    return f"peaks/{device.partition(':')[0]}/gemm-{precision.partition('_')[0]}"
 
 
 def probes(num_threads: int) -> Iterator[PeakProbe]:

@@ -49,6 +49,7 @@ RUNTIMES: dict[str, Opener] = {
     "openvino-fp32": _as_shipped("openvino", "fp32"),
     "openvino-bf16": _as_shipped("openvino", "bf16"),
     "openvino-int8": _as_shipped("openvino", "int8"),
+    "openvino-int8_bf16": _as_shipped("openvino", "int8_bf16"),
     SERVED: _as_shipped("auto"),
     "cuda": _plain_torch("cuda"),
     "cuda.compile": _plain_torch("cuda", "max-autotune"),

@@ -115,7 +115,7 @@ def test_too_coarse_an_answer_is_refused_and_auto_takes_another(int8_copy: Path)
     ):
         OpenVinoBackend(bundle, 1, "int8").load()
     backend = open_backend(bundle, "openvino", 1)
-    assert backend.precision in ("fp32", "bf16")
+    assert not backend.precision.startswith("int8")
     backend.close()
 
 
@@ -141,7 +141,7 @@ def test_wrong_ranges_are_named(int8_copy: Path, ranges: object, expected: str) 
     with pytest.raises(BundleError, match=expected):
         int8.load()
     with open_backend(bundle, "openvino", 1) as backend:
-        assert backend.precision in ("fp32", "bf16")
+        assert not backend.precision.startswith("int8")
 
 
 def promise_ranges(root: Path) -> None:

@@ -113,8 +113,8 @@ def test_running_in_another_precision_than_asked_for_is_an_error(
 
 
 def test_threads_are_those_asked_for_and_tied_to_no_core(backend: OpenVinoBackend) -> None:
-    for request in backend._requests.values():
-        compiled = request.get_compiled_model()
+    for runnable in backend._runnables.values():
+        compiled = runnable.request.get_compiled_model()
         assert compiled.get_property(properties.inference_num_threads()) == 1
         assert compiled.get_property(properties.num_streams()) == 1
         assert not compiled.get_property(hint.enable_cpu_pinning())
@@ -126,11 +126,15 @@ def test_values_stay_in_the_runtimes_memory(backend: OpenVinoBackend, inputs: Ro
     given: dict[str, Any] = {
         name: np.zeros(shape, np.float32) for name, shape in backend.specs["step_0"].inputs.items()
     }
+
+    def bound(graph: str) -> int:
+        request = backend._runnables[graph].request
+        return int(request.get_input_tensor(0).data.ctypes.data)
+
     first = backend.run("step_0", {**given, "noisy_latents": noise})["latents"]
+    assert bound("step_0") == noise.ctypes.data
     backend.run("step_1", {**given, "noisy_latents": first})
-    bound = backend._requests["step_1"].get_input_tensor(0)
-    assert bound.data.ctypes.data == first.data.ctypes.data
-    assert backend._requests["step_0"].get_input_tensor(0).data.ctypes.data == noise.ctypes.data
+    assert bound("step_1") == first.data.ctypes.data
 
 
 def test_compiled_graphs_are_kept_only_where_asked_to(
