@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -43,6 +42,7 @@ from astra_ros.msg import Goal
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.simulated_arm import ROBOT_OF, SimulatedArm
 from astra_ros.ros.stamps import to_ns
@@ -342,7 +342,7 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         done: Queue[dict[str, Any]] = Queue()
         arm, node = SimulatedArm(sim, done.put), Node("closed_loop")
         client = WorldModelClient(node, "/world_model")
-        executor = MultiThreadedExecutor(4)
+        executor = CalmExecutor(4)
         for member in (arm, node):
             executor.add_node(member)
         spinning = last.enter_context(ThreadPoolExecutor(1)).submit(executor.spin)

@@ -23,7 +23,6 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header
@@ -43,6 +42,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros import qos
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.stamps import to_ns, to_time
 from astra_ros.srv import SetGoal
 from astra_ros.types import NANOSECONDS, FloatArray, Observation
@@ -238,7 +238,7 @@ def _served(bundle: Path, backend: str) -> Iterator[tuple[Node, WorldModelClient
     }
     with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters):
         node = Node("planner_speed")
-        client, executor = WorldModelClient(node, "/world_model"), MultiThreadedExecutor(4)
+        client, executor = WorldModelClient(node, "/world_model"), CalmExecutor(4)
         executor.add_node(node)
         with ThreadPoolExecutor(1) as spinning:
             spinning.submit(executor.spin)

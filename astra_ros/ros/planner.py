@@ -18,7 +18,7 @@ from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import try_shutdown
@@ -32,6 +32,7 @@ from astra_ros.planning.sampling import Planned
 from astra_ros.ros import qos
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.refusal import Refusal
 from astra_ros.ros.search import PlannerConfig, Search
 from astra_ros.ros.stamps import to_duration, to_time
@@ -166,7 +167,7 @@ def to_trajectory(
 def main() -> None:
     """`ros2 run astra_ros planner`. Ends with exit code 0 on SIGINT and SIGTERM."""
     rclpy.init()
-    executor = MultiThreadedExecutor(4)
+    executor = CalmExecutor(4)
     try:
         executor.add_node(Planner())
         executor.spin()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -25,6 +24,7 @@ from astra_ros.planning.motion import Motion
 from astra_ros.planning.mppi import MppiConfig
 from astra_ros.ros.client import WorldModelClient, WorldModelError, action_spec
 from astra_ros.ros.declaration import ConfigError
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.planner import Planner
 from astra_ros.ros.search import PlannerConfig
 from astra_ros.ros.stamps import to_ns
@@ -47,7 +47,7 @@ class PlannerRig:
         self.planner = Planner(parameter_overrides=[Parameter(name, value=v) for name, v in values.items()])
         self.trajectories: list[JointTrajectory] = []
         rig.robot.create_subscription(JointTrajectory, "/joint_trajectory", self.trajectories.append, SENSOR)
-        self._executor = MultiThreadedExecutor(4)
+        self._executor = CalmExecutor(4)
         self._executor.add_node(self.planner)
         self._threads = ThreadPoolExecutor(2)
         self._threads.submit(self._executor.spin)

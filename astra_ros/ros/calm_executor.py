@@ -1,0 +1,28 @@
+"""Callbacks in several threads, without the storm in which rclpy's own executor starves them."""
+
+from __future__ import annotations
+
+import time
+
+from rclpy.executors import MultiThreadedExecutor
+
+# A look, and how long one waits at most: all threads may be busy, or a callback may be waiting for a future.
+_LOOK_S, _PATIENCE_S = 0.0002, 0.01
+
+
+class CalmExecutor(MultiThreadedExecutor):
+    """Goes on when a thread has begun what it was given.
+
+    rclpy (7.1) hands out what no thread has begun again each time it wakes. Its loop holds the interpreter's lock, the threads wait
+    for it, and what wakes the loop does not end: beside a world model on two cores a timer of ten times a
+    second was silent for 2.4 s at a time, with four thousand copies of callbacks in the queue.
+    """
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """As rclpy's, and then a moment."""
+        super().spin_once(timeout_sec)
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while any(not one.executing() and not one.done() for one in self._futures):
+            if time.monotonic() > deadline_s:
+                return
+            time.sleep(_LOOK_S)
