@@ -40,9 +40,9 @@ from astra_ros.data.sim_client import SimClient
 from astra_ros.frames.preprocess import fit
 from astra_ros.msg import Goal
 from astra_ros.planning.cem import CemConfig, cem
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.simulated_arm import ROBOT_OF, SimulatedArm
 from astra_ros.ros.stamps import to_ns

@@ -40,9 +40,9 @@ from astra_ros.planning.goals import Goal, codec_distance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros import qos
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.stamps import to_ns, to_time
 from astra_ros.srv import SetGoal
 from astra_ros.types import NANOSECONDS, FloatArray, Observation

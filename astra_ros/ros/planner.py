@@ -30,9 +30,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.planning.sampling import Planned
 from astra_ros.ros import qos
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
-from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.refusal import Refusal
 from astra_ros.ros.search import PlannerConfig, Search
 from astra_ros.ros.stamps import to_duration, to_time

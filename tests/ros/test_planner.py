@@ -22,9 +22,9 @@ from astra_ros.msg import Goal
 from astra_ros.planning.cem import CemConfig
 from astra_ros.planning.motion import Motion
 from astra_ros.planning.mppi import MppiConfig
+from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import WorldModelClient, WorldModelError, action_spec
 from astra_ros.ros.declaration import ConfigError
-from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.planner import Planner
 from astra_ros.ros.search import PlannerConfig
 from astra_ros.ros.stamps import to_ns
