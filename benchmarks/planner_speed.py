@@ -173,7 +173,8 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     scene = Scene(load_bundle(bundle))
     with (
         _served(bundle, backend) as (node, client),
-        WorldModel.load(bundle, backend, NUM_THREADS) as model,
+        # What `auto` chose there: it measures anew in every process.
+        WorldModel.load(bundle, backend, NUM_THREADS, client.info().precision) as model,
     ):
         goal = model.backend.encode(scene.goal)
         _observe(node, scene, client)
