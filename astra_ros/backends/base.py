@@ -12,10 +12,10 @@ so that every runtime sees the same numbers. Single-threaded: the thread that lo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -120,28 +120,29 @@ class Backend(ABC):
             self._is_loaded = True
             self._check(batch=1)
 
-    def time_step(self, num_runs: int = 20, limit_s: float = 1.0) -> float:
-        """Seconds of the quickest of some runs of the first denoising step, the only graph that is opened.
+    @contextmanager
+    def only(self, graph: str) -> Iterator[Callable[[], float]]:
+        """Opens one graph and yields what runs it once on blank input and returns the seconds that took.
 
-        As many runs as outlast the moment in which a robot's other programs start too; none begins after limit_s, since arithmetic
-        that a processor lacks can take a hundred times as long.
-        Before load; leaves nothing open. Raises BundleError or BackendError.
+        Before load; leaves nothing open. Opening and running raise BundleError or BackendError.
         """
-        graph, specs, seconds = "step_0", self.specs, list[float]()
-        self.specs = {graph: specs[graph]}
+        specs, self.specs = self.specs, {graph: self.specs[graph]}
         try:
             with self._closed_on_error():
                 self._open()
                 self._is_loaded = True
-                blank = self._blank(graph)
-                while len(seconds) < num_runs and sum(seconds) < limit_s:
-                    started = perf_counter()
-                    self.fetch(self.run(graph, blank)["latents"])
-                    seconds.append(perf_counter() - started)
+            yield partial(self._time, graph, self._blank(graph))
         finally:
             self.close()
             self.specs = specs
-        return min(seconds)
+
+    def _time(self, graph: str, inputs: Mapping[str, Any]) -> float:
+        """Seconds of one run, until its results can be read."""
+        with self._closed_on_error():
+            started = perf_counter()
+            for value in self.run(graph, inputs).values():
+                self.fetch(value)
+            return perf_counter() - started
 
     def warmup(self) -> None:
         """Run every graph of one rollout once on blank input, so that the first prediction is not the slow one.
