@@ -55,12 +55,12 @@ class RangeRecorder(OpenVinoBackend):
 
     def _runnable(self, graph: str) -> Runnable:
         if graph not in self._runnables:
-            model = self._read(graph)
+            model = self._compiler.read(graph)
             large = large_products(model)
             self.ranges[graph] = dict.fromkeys(large, (0.0, 0.0))
             extremes = [output for product in large.values() for output in _extremes(product)]
             watched = ov.Model([*model.get_results(), *extremes], model.get_parameters())
-            compiled = ov.Core().compile_model(watched, "CPU", self._options())
+            compiled = ov.Core().compile_model(watched, "CPU", self._compiler.options())
             self._runnables[graph] = Runnable(compiled.create_infer_request())
         return self._runnables[graph]
 

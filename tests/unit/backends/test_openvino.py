@@ -19,6 +19,7 @@ from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle, BundleError, describe_file, load_bundle, write_manifest
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.openvino import OpenVinoBackend
+from astra_ros.backends.openvino_compiler import Compiler
 from astra_ros.backends.ort import OrtBackend
 
 TOLERANCE = 1e-4
@@ -102,9 +103,9 @@ def test_running_in_another_precision_than_asked_for_is_an_error(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hint is not obeyed by every processor."""
-    options = OpenVinoBackend._options
+    options = Compiler.options
     monkeypatch.setattr(
-        OpenVinoBackend, "_options", lambda self: {**options(self), hint.inference_precision(): ov.Type.f32}
+        Compiler, "options", lambda self: {**options(self), hint.inference_precision(): ov.Type.f32}
     )
     with pytest.raises(
         BackendError, match=r"precision: expected bf16 in encode, found {'f32': \d+} with openvino .*; choose"

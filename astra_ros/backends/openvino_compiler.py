@@ -1,0 +1,122 @@
+"""How OpenVINO compiles a bundle's graphs: in the precision that was asked for, or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+from openvino import properties
+from openvino.properties import hint
+
+from astra_ros.backends.base import BackendError
+from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
+from astra_ros.denoiser.io import GraphSpec, Shape
+
+VERSION = f"openvino {ov.__version__.split('-')[0]}"
+
+# The type of what is not rounded.
+_TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32, "int8_bf16": ov.Type.bf16}
+# The types that products of integers, and all others, are compiled to.
+_INTEGERS, _FLOATS = ("i8", "u8"), {ov.Type.f32: ("f32",), ov.Type.bf16: ("bf16",)}
+# Layers whose precision is the network's: nearly all of its arithmetic.
+_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+
+
+class Compiler:
+    """Graphs of a bundle → what runs them. Refuses a graph that is not what the manifest promises."""
+
+    def __init__(self, bundle: Bundle, precision: str, num_threads: int, cache_dir: Path | None) -> None:
+        self._bundle = bundle
+        self._precision = precision
+        self._num_threads = num_threads
+        self._cache_dir = cache_dir
+        self._specs = bundle.manifest.graph_specs
+
+    @cached_property
+    def _ranges(self) -> Ranges:
+        """Of the values that are rounded to integers; none in another precision."""
+        spec = self._bundle.manifest.quantization
+        if spec is None or not self._precision.startswith("int8"):
+            return Ranges({})
+        return read_ranges(self._bundle.file(spec.file))
+
+    def read(self, graph: str) -> ov.Model:
+        path = self._bundle.graph(graph)
+        try:
+            return ov.Core().read_model(path)
+        except RuntimeError as error:
+            raise BundleError(f"{path.name}: {VERSION} cannot open it ({error})") from error
+
+    def compile(
+        self, model: ov.Model, graphs: tuple[str, ...], more_inputs: tuple[str, ...] = ()
+    ) -> ov.InferRequest:
+        """Of the model that is these graphs. Raises BundleError or BackendError."""
+        limits = self._ranges.of_all(graphs)
+        round_products(model, limits)
+        try:
+            compiled = ov.Core().compile_model(model, "CPU", self.options())
+        except RuntimeError as error:
+            name = self._bundle.graph(graphs[0]).name
+            raise BundleError(f"{name}: {VERSION} cannot open it ({error})") from error
+        _require_io(graphs[0], compiled, self._specs[graphs[0]], more_inputs)
+        self._require_precision(graphs[0], compiled, len(limits))
+        return compiled.create_infer_request()
+
+    def options(self) -> dict[str, Any]:
+        """OpenVINO's, by name."""
+        options: dict[str, Any] = {
+            hint.performance_mode(): hint.PerformanceMode.LATENCY,
+            hint.inference_precision(): _TYPES[self._precision],
+            # A thread that is tied to a core waits for it while others are idle: a robot's computer is shared.
+            hint.enable_cpu_pinning(): False,
+            properties.inference_num_threads(): self._num_threads,
+            properties.num_streams(): 1,
+        }
+        return options if self._cache_dir is None else {**options, properties.cache_dir(): self._cache_dir}
+
+    def _require_precision(self, graph: str, compiled: ov.CompiledModel, rounded: int) -> None:
+        """The hint is one: what counts is what products were compiled to. In int8 those of the ranges, else most."""
+        infos = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
+        products = [info for info in infos if info["layerType"].astype(str) in _PRODUCTS]
+        compiled_to = Counter(info["runtimePrecision"].astype(str) for info in products)
+        wanted = _INTEGERS if rounded else _FLOATS[_TYPES[self._precision]]
+        if sum(compiled_to[name] for name in wanted) < (rounded or (len(products) + 1) // 2):
+            raise BackendError(
+                f"precision: expected {self._precision} in {graph}, found {dict(compiled_to)} with {VERSION};"
+                " choose precision fp32"
+            )
+
+
+def _require_io(
+    graph: str, compiled: ov.CompiledModel, spec: GraphSpec, more_inputs: tuple[str, ...]
+) -> None:
+    inputs, more = compiled.inputs[: len(spec.inputs)], compiled.inputs[len(spec.inputs) :]
+    for side, ports, expected in (
+        ("inputs", inputs, spec.inputs),
+        ("outputs", compiled.outputs, spec.outputs),
+    ):
+        found = {
+            _known_name(port, expected): tuple(port.shape)
+            for port in ports
+            if port.partial_shape.is_static and port.element_type == ov.Type.f32
+        }
+        # In order, because tensors are bound by position.
+        if list(found.items()) != list(expected.items()) or len(ports) != len(expected):
+            raise BundleError(
+                f"{graph} {side}: expected float32 {expected}, found {found}; export the bundle again"
+            )
+    if (names := tuple(port.any_name for port in more)) != more_inputs:
+        raise BundleError(
+            f"{graph} inputs: expected {more_inputs} more, found {names}; export the bundle again"
+        )
+
+
+def _known_name(port: ov.ConstOutput, expected: Mapping[str, Shape]) -> str:
+    """A port keeps the names of the operators that were optimised away beside its own."""
+    return next((name for name in expected if name in port.names), str(sorted(port.names)))
