@@ -61,7 +61,7 @@ class RangeRecorder(OpenVinoBackend):
             extremes = [output for product in large.values() for output in _extremes(product)]
             watched = ov.Model([*model.get_results(), *extremes], model.get_parameters())
             compiled = ov.Core().compile_model(watched, "CPU", self._compiler.options())
-            self._runnables[graph] = Runnable(compiled.create_infer_request())
+            self._runnables[graph] = Runnable(compiled.create_infer_request(), [*self.specs[graph].inputs])
         return self._runnables[graph]
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:

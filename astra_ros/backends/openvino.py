@@ -6,8 +6,9 @@ Values go from graph to graph without copies. openvino_compiler.py opens the gra
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from openvino import properties
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.openvino_compiler import VERSION, Compiler
-from astra_ros.backends.openvino_steps import STEP, one_model
+from astra_ros.backends.openvino_plan import ACTIONS, Plan, split_plan
+from astra_ros.backends.openvino_steps import one_model
 from astra_ros.denoiser.io import batched
 from astra_ros.types import FloatArray
 
@@ -27,10 +29,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runnable:
-    """How a graph is run. more: tensors after the graph's own inputs."""
+    """How a graph is run: on those of its inputs, on `more` and, where there is a plan, on what that makes of the actions."""
 
     request: ov.InferRequest
-    more: tuple[ov.Tensor, ...] = ()
+    inputs: Sequence[str]
+    more: Sequence[ov.Tensor] = ()
+    plan: Plan | None = None
+
+    def tensors(self, given: Mapping[str, Any]) -> list[ov.Tensor]:
+        own = [_to_tensor(given[name]) for name in self.inputs]
+        planned = self.plan.tensors(_to_tensor(given[ACTIONS])) if self.plan else ()
+        return [*own, *self.more, *planned]
 
 
 class OpenVinoBackend(Backend):
@@ -81,12 +90,24 @@ class OpenVinoBackend(Backend):
         except ValueError as error:
             logger.info("%s: each compiled for itself: %s", ", ".join(graphs), error)
             return {}
-        request = self._compiler.compile(model, graphs, (STEP,))
+        make = self._opened_steps(model, graphs)
         numbers = [ov.Tensor(np.array(step, np.int32)) for step in range(len(graphs))]
-        return {graph: Runnable(request, (step,)) for graph, step in zip(graphs, numbers, strict=True)}
+        return {graph: make(more=(step,)) for graph, step in zip(graphs, numbers, strict=True)}
+
+    def _opened_steps(self, model: ov.Model, graphs: Sequence[str]) -> Callable[..., Runnable]:
+        """What makes a step of the one model that is these graphs: its part that knows the actions alone runs once for all."""
+        inputs = [*self.specs[graphs[0]].inputs]
+        parts = split_plan(model)
+        if parts is None:
+            (request,) = self._compiler.compile(graphs, model)
+            return partial(Runnable, request, inputs)
+        planning, request = self._compiler.compile(graphs, *parts)
+        others = [name for name in inputs if name != ACTIONS]
+        return partial(Runnable, request, others, plan=Plan(planning))
 
     def _open_one(self, graph: str) -> dict[str, Runnable]:
-        return {graph: Runnable(self._compiler.compile(self._compiler.read(graph), (graph,)))}
+        (request,) = self._compiler.compile((graph,), self._compiler.read(graph))
+        return {graph: Runnable(request, [*self.specs[graph].inputs])}
 
     def _steps_with(self, graph: str) -> tuple[str, ...]:
         """The denoising steps of the batch that this one is of; none for another graph."""
@@ -99,8 +120,7 @@ class OpenVinoBackend(Backend):
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
         runnable, spec = self._runnable(graph), self.specs[graph]
-        given = [*(_to_tensor(inputs[name]) for name in spec.inputs), *runnable.more]
-        request = runnable.request
+        request, given = runnable.request, runnable.tensors(inputs)
         made = [_new_tensor(shape) for shape in spec.outputs.values()]
         for index, tensor in enumerate(given):
             request.set_input_tensor(index, tensor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,25 +47,28 @@ class Compiler:
         return read_ranges(self._bundle.file(spec.file))
 
     def read(self, graph: str) -> ov.Model:
+        """Raises BundleError."""
         path = self._bundle.graph(graph)
         try:
-            return ov.Core().read_model(path)
+            model = ov.Core().read_model(path)
         except RuntimeError as error:
             raise BundleError(f"{path.name}: {VERSION} cannot open it ({error})") from error
+        _require_io(graph, model, self._specs[graph])
+        return model
 
-    def compile(
-        self, model: ov.Model, graphs: tuple[str, ...], more_inputs: tuple[str, ...] = ()
-    ) -> ov.InferRequest:
-        """Of the model that is these graphs. Raises BundleError or BackendError."""
-        limits = self._ranges.of_all(graphs)
-        round_products(model, limits)
+    def compile(self, graphs: Sequence[str], *models: ov.Model) -> list[ov.InferRequest]:
+        """Of models that together are these graphs. Raises BundleError or BackendError."""
+        rounded = round_products(models, self._ranges.of_all(graphs))
+        return [self._compile(graphs[0], model, count) for model, count in zip(models, rounded, strict=True)]
+
+    def _compile(self, graph: str, model: ov.Model, rounded: int) -> ov.InferRequest:
         try:
             compiled = ov.Core().compile_model(model, "CPU", self.options())
         except RuntimeError as error:
-            name = self._bundle.graph(graphs[0]).name
-            raise BundleError(f"{name}: {VERSION} cannot open it ({error})") from error
-        _require_io(graphs[0], compiled, self._specs[graphs[0]], more_inputs)
-        self._require_precision(graphs[0], compiled, len(limits))
+            raise BundleError(
+                f"{self._bundle.graph(graph).name}: {VERSION} cannot open it ({error})"
+            ) from error
+        self._require_precision(graph, compiled, rounded)
         return compiled.create_infer_request()
 
     def options(self) -> dict[str, Any]:
@@ -93,16 +96,13 @@ class Compiler:
             )
 
 
-def _require_io(
-    graph: str, compiled: ov.CompiledModel, spec: GraphSpec, more_inputs: tuple[str, ...]
-) -> None:
-    inputs, more = compiled.inputs[: len(spec.inputs)], compiled.inputs[len(spec.inputs) :]
+def _require_io(graph: str, model: ov.Model, spec: GraphSpec) -> None:
     for side, ports, expected in (
-        ("inputs", inputs, spec.inputs),
-        ("outputs", compiled.outputs, spec.outputs),
+        ("inputs", model.inputs, spec.inputs),
+        ("outputs", model.outputs, spec.outputs),
     ):
         found = {
-            _known_name(port, expected): tuple(port.shape)
+            _known_name(port, expected): tuple(port.partial_shape.to_shape())
             for port in ports
             if port.partial_shape.is_static and port.element_type == ov.Type.f32
         }
@@ -111,12 +111,8 @@ def _require_io(
             raise BundleError(
                 f"{graph} {side}: expected float32 {expected}, found {found}; export the bundle again"
             )
-    if (names := tuple(port.any_name for port in more)) != more_inputs:
-        raise BundleError(
-            f"{graph} inputs: expected {more_inputs} more, found {names}; export the bundle again"
-        )
 
 
-def _known_name(port: ov.ConstOutput, expected: Mapping[str, Shape]) -> str:
-    """A port keeps the names of the operators that were optimised away beside its own."""
-    return next((name for name in expected if name in port.names), str(sorted(port.names)))
+def _known_name(port: ov.Output, expected: Mapping[str, Shape]) -> str:
+    """A port may have several names."""
+    return next((name for name in expected if name in port.get_names()), str(sorted(port.get_names())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -89,19 +90,21 @@ def products(model: ov.Model) -> dict[str, Product]:
     return found
 
 
-def round_products(model: ov.Model, limits: Mapping[str, tuple[float, ...]]) -> None:
-    """In place. Raises BundleError when there is no product of that name."""
-    known = products(model)
-    if missing := sorted(limits.keys() - known.keys()):
+def round_products(models: Sequence[ov.Model], limits: Mapping[str, tuple[float, ...]]) -> list[int]:
+    """In place; returns how many in each model. Raises BundleError when none has a product of that name."""
+    known = [products(model) for model in models]
+    if missing := sorted(limits.keys() - set().union(*known)):
         raise BundleError(
             f"int8: expected products with the weights {missing[:3]}, found none in the graph; choose precision fp32, or"
             " python -m export.quantize BUNDLE --data DATASET"
         )
-    for name, (low, high) in limits.items():
-        product = known[name]
+    rounded = [[own[name] for name in limits if name in own] for own in known]
+    for product in chain(*rounded):
+        low, high = limits[product.weights.get_friendly_name()]
         given = _rounded(product.node.input_value(0), *_around_zero(low, high), _ACTIVATION_LEVELS)
         product.node.input(0).replace_source_output(given.output(0))
         product.node.input(1).replace_source_output(_rounded_weights(product).output(0))
+    return list(map(len, rounded))
 
 
 def _around_zero(low: float, high: float) -> tuple[FloatArray, FloatArray]:
