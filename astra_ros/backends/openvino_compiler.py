@@ -39,8 +39,8 @@ class Compiler:
         self._specs = bundle.manifest.graph_specs
 
     @cached_property
-    def _ranges(self) -> Ranges:
-        """Of the values that are rounded to integers; none in another precision."""
+    def ranges(self) -> Ranges:
+        """Of the values that are rounded to integers, the bundle's unless they are set; none in another precision."""
         spec = self._bundle.manifest.quantization
         if spec is None or not self._precision.startswith("int8"):
             return Ranges({})
@@ -58,7 +58,7 @@ class Compiler:
 
     def compile(self, graphs: Sequence[str], *models: ov.Model) -> list[ov.InferRequest]:
         """Of models that together are these graphs. Raises BundleError or BackendError."""
-        rounded = round_products(models, self._ranges.of_all(graphs))
+        rounded = round_products(models, self.ranges.of_all(graphs))
         return [self._compile(graphs[0], model, count) for model, count in zip(models, rounded, strict=True)]
 
     def _compile(self, graph: str, model: ov.Model, rounded: int) -> ov.InferRequest:

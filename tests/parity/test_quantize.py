@@ -32,8 +32,8 @@ def int8_bundle(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory
     root = Path(shutil.copytree(untrained_bundle, tmp_path_factory.mktemp("int8") / "bundle"))
     recorder = quantize.RangeRecorder(load_bundle(root))
     with recorder:
-        ranges = dict(recorder.ranges)
-    quantize.write_ranges(load_bundle(root), ranges, ("none",))
+        limits = recorder.limits()
+    quantize.write_ranges(load_bundle(root), limits, ("none",))
     return root
 
 
@@ -159,6 +159,27 @@ def test_a_bundle_that_would_be_too_coarse_stays_what_it_was(
     with pytest.raises(BundleError, match="expected a relative error of at most 1e-06"):
         quantize.write_ranges(load_bundle(int8_copy), read_ranges(int8_copy / "int8.json").graphs, ("other",))
     assert {file.name: file.read_bytes() for file in int8_copy.iterdir()} == before
+
+
+def test_the_products_that_err_most_are_not_rounded(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error(limits: quantize.Limits) -> float:
+        with quantize.Trial(loaded, "int8", limits) as trial:
+            return trial.error()
+
+    loaded = load_bundle(untrained_bundle)
+    with quantize.RangeRecorder(loaded) as recorder:
+        every = recorder.limits()
+    few = {graph: dict(list(every[graph].items())[:4]) for graph in ("encode", "step_0", "step_1")}
+    allowed = 0.9 * error(few)
+    monkeypatch.setattr(quantize, "INT8_TOLERANCE", allowed / quantize.SOUND)
+    left = quantize.sound_products(loaded, few)
+    assert error(left) <= allowed
+    names = [set().union(*limits.values()) for limits in (left, few)]
+    assert set() < names[0] < names[1]
+    monkeypatch.setattr(quantize, "INT8_TOLERANCE", 1.0)
+    assert quantize.sound_products(loaded, few) == few
 
 
 def test_an_interrupted_fit_leaves_the_bundle_as_it_was(
