@@ -48,7 +48,6 @@ SOUND = 0.95
 # Training episodes that are watched, and camera frames between two predictions.
 NUM_EPISODES, EVERY = 10, 40
 
-
 Limits = Mapping[str, Mapping[str, tuple[float, ...]]]  # by graph and name of the weights
 
 
@@ -132,7 +131,7 @@ def sound_products(bundle: Bundle, limits: Limits) -> Limits:
         if is_sound(by_gain[:count]):
             print(f"not rounded, for they err most: {', '.join(by_gain[:count])}", flush=True)
             return _without(limits, by_gain[:count])
-    return limits
+    return limits  # which are refused, with the error, when they are written
 
 
 def _without(limits: Limits, names: Collection[str]) -> Limits:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runnable:
-    """How a graph is run: on those of its inputs, on `more` and, where there is a plan, on what that makes of the actions."""
+    """How a graph is run. Its model reads these inputs, then `more`, then what the plan, if any, makes of the actions."""
 
     request: ov.InferRequest
     inputs: Sequence[str]
