@@ -134,25 +134,23 @@ def _drops(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _policies(episodes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """A plan is predicted to succeed when its predicted distance is below a limit.
-
-    The limit is fitted on the even episodes (the one that errs least), all else is measured on the odd ones.
-    """
-    fitting, testing = episodes[::2], episodes[1::2]
-    limit = _limit(fitting)
-    predicted, true = (np.zeros((len(testing), len(testing[0]))) for _ in range(2))
-    for i, episode in enumerate(testing):
-        for k, policy in enumerate(episode):
-            predicted[i, k] = np.mean(np.array(policy["predicted_distance"]) < limit)
-            true[i, k] = np.mean(policy["is_success"])
+    """A plan is predicted to succeed when its predicted distance is below the limit that the other half of the episodes gives."""
+    halves = episodes[::2], episodes[1::2]
+    limits = [_limit(half) for half in reversed(halves)]
+    judged = [(one, limit) for half, limit in zip(halves, limits, strict=True) for one in half]
+    predicted = np.array(
+        [[np.mean(np.array(policy["predicted_distance"]) < limit) for policy in one] for one, limit in judged]
+    )
+    true = np.array([[np.mean(policy["is_success"]) for policy in one] for one, _ in judged])
     rng = np.random.default_rng(0)
-    chosen = rng.integers(len(testing), size=(BOOTSTRAP_RESAMPLES, len(testing)))
+    chosen = rng.integers(len(judged), size=(BOOTSTRAP_RESAMPLES, len(judged)))
     correlations = [_pearson(predicted[rows].mean(axis=0), true[rows].mean(axis=0)) for rows in chosen]
+    bias = bootstrap((predicted - true).mean(axis=1), rng)
     low, high = np.percentile(correlations, (2.5, 97.5))
     return {
-        "noise_m": [policy["noise_m"] for policy in testing[0]],
-        "episodes": len(testing),
-        "limit": round(limit, 5),
+        "noise_m": [policy["noise_m"] for policy in episodes[0]],
+        "episodes": len(judged),
+        "limits": np.round(limits, 5).tolist(),
         "predicted": np.round(predicted.mean(axis=0), 3).tolist(),
         "true": np.round(true.mean(axis=0), 3).tolist(),
         "pearson": {
@@ -160,16 +158,16 @@ def _policies(episodes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
             "low": round(float(low), 3),
             "high": round(float(high), 3),
         },
-        "bias": round(float((predicted - true).mean()), 3),
+        "bias": {name: round(value, 3) for name, value in asdict(bias).items()},
     }
 
 
 def _limit(episodes: Sequence[Sequence[dict[str, Any]]]) -> float:
-    distances = np.array([d for one in episodes for policy in one for d in policy["predicted_distance"]])
-    succeeded = np.array([s for one in episodes for policy in one for s in policy["is_success"]])
-    candidates = np.unique(distances)
-    errors = [np.mean((distances < limit) != succeeded) for limit in candidates]
-    return float(candidates[int(np.argmin(errors))])
+    """Below which as many plans of all policies are predicted as do succeed."""
+    plans = [policy for one in episodes for policy in one]
+    distances = np.concatenate([policy["predicted_distance"] for policy in plans])
+    succeeded = np.concatenate([policy["is_success"] for policy in plans])
+    return float(np.quantile(distances, succeeded.mean()))
 
 
 def _pearson(one: np.ndarray, other: np.ndarray) -> float:
@@ -209,11 +207,11 @@ def report(found: dict[str, Any]) -> str:
         f"Inputs that the world model did not use, but for overtaken pictures: {drops or 'none'}.",
     ]
     if policies := found["policies"]:
-        pearson = policies["pearson"]
+        pearson, bias = policies["pearson"], policies["bias"]
         lines += [
             "",
             f"Predicted against true success of {len(policies['true'])} policies, {policies['episodes']} episodes: Pearson"
-            f" {pearson['mean']:.2f} ({pearson['low']:.2f} … {pearson['high']:.2f}), bias {policies['bias']:+.2f}.",
+            f" {pearson['mean']:.2f} ({pearson['low']:.2f} … {pearson['high']:.2f}), bias {bias['mean']:+.2f} ({bias['low']:+.2f} … {bias['high']:+.2f}).",
             "",
             "| aim | predicted | true |",
             "|---|---|---|",
