@@ -15,6 +15,7 @@ from astra_ros.planning.goals import GoalDistance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Timing
+from astra_ros.ros.live import Forecast, Match
 from astra_ros.ros.messages import candidate_future, observation_flags
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Commands, commands_for
@@ -22,7 +23,6 @@ from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizo
 from astra_ros.ros.stamps import to_duration
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.tickets import Progress, Reply, Ticket
-from astra_ros.ros.worker import Forecast, Match
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS, FloatArray, Prediction
 

@@ -19,6 +19,7 @@ from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
+from astra_ros.ros.inbox import Frame
 from astra_ros.ros.listener import Listener
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import read_plan, require_overlap
@@ -28,7 +29,7 @@ from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
-from astra_ros.ros.worker import Frame, Worker
+from astra_ros.ros.worker import Worker
 from astra_ros.types import NANOSECONDS, FloatArray
 
 

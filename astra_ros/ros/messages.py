@@ -17,11 +17,11 @@ from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
 from astra_ros.planning.evaluation import Answer, Future
 from astra_ros.ros.conversions import to_image, to_jpeg
 from astra_ros.ros.hindsight import Comparison, psnr
+from astra_ros.ros.live import Forecast
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import REPRESENTATIONS, Commands
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.tickets import Progress, Reply
-from astra_ros.ros.worker import Forecast
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 

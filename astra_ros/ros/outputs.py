@@ -17,11 +17,11 @@ from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_image
 from astra_ros.ros.health import Timing
 from astra_ros.ros.hindsight import Comparison
+from astra_ros.ros.live import Forecast
 from astra_ros.ros.messages import model_info, predicted_future, prediction_error
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.preview import Caption, contact_sheet
 from astra_ros.ros.stamps import to_duration, to_time
-from astra_ros.ros.worker import Forecast
 
 
 class Outputs:

@@ -38,13 +38,14 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
+from astra_ros.ros.inbox import Frame
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
 from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.ros.tickets import Ticket, Tickets
-from astra_ros.ros.worker import Frame, Worker
+from astra_ros.ros.worker import Worker
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import Observation
 from tests.bundle_fixture import LATENT
@@ -595,7 +596,7 @@ def test_a_live_prediction_that_outlasts_a_deadline_leaves_the_best_so_far(besid
 
 def test_a_live_prediction_that_does_not_fit_before_a_deadline_comes_after_it(beside: Beside) -> None:
     beside.show_a_picture()
-    beside.rig.spin_until(lambda: beside.worker._live_s > 1)
+    beside.rig.spin_until(lambda: beside.worker._live.took_s > 1)
     beside.events.clear()
     shown: list[int] = []
 

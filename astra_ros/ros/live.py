@@ -1,0 +1,178 @@
+"""The live stream: every picture enters the history, the newest is predicted from, and what was predicted is compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from astra_ros.planning.goals import GoalDistance, measured
+from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros.health import Health, Timing
+from astra_ros.ros.hindsight import Comparison, Hindsight
+from astra_ros.ros.inbox import Frame, Inbox
+from astra_ros.ros.parameters import NodeConfig, resolve_horizon
+from astra_ros.ros.plans import Commands, commands_for
+from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.types import NANOSECONDS, FloatArray, Observation, Prediction
+
+# One usual picture of a hundred is taken for unusual: it is flagged, but nobody is called.
+_UNUSUAL_IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class Match:
+    """A picture in the history. positions: (a,) at its stamp. skew_ns: distance to the nearest joint state."""
+
+    frame: Frame
+    positions: FloatArray
+    skew_ns: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A prediction and what it was made from. timing.latency still lacks making and sending the message.
+
+    goal_distance: (t,) of the frames; None without a goal.
+    """
+
+    frame: Frame
+    commands: Commands
+    prediction: Prediction
+    timing: Timing
+    goal_distance: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class LivePorts:
+    """What the stream needs of the node; called from the worker's thread.
+
+    now_ns: node's clock. is_watched: somebody takes predictions. publish: sends a forecast, returns its final timing.
+    publish_comparisons: of earlier predictions with a picture. goal_distance: of the standing goal, None without one.
+    """
+
+    now_ns: Callable[[], int]
+    is_watched: Callable[[], bool]
+    publish: Callable[[Forecast, NodeConfig], Timing]
+    publish_comparisons: Callable[[Sequence[Comparison]], None]
+    goal_distance: Callable[[], GoalDistance | None]
+
+
+class LiveStream:
+    """Used by the thread that owns the model.
+
+    newest: the observation that questions are answered from. took_s: the last prediction, until it was sent.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        inbox: Inbox,
+        health: Health,
+        ports: LivePorts,
+        between_chunks: Callable[[], None],
+    ) -> None:
+        """between_chunks: called while a prediction is made; what it raises ends that."""
+        self._model = model
+        self._inbox = inbox
+        self._health = health
+        self._ports = ports
+        self._between_chunks = between_chunks
+        self._hindsight = Hindsight(model.manifest.action.step_dt)
+        self._num_unusual = 0
+        self.newest: Match | None = None
+        self.took_s = 0.0
+
+    def forget(self) -> None:
+        self._model.reset()
+        self._hindsight.clear()
+        self.newest = None
+
+    def serve(self, frames: Sequence[Frame]) -> None:
+        """Observe all, predict from the last while somebody takes predictions."""
+        started_s = time.monotonic()
+        matches = [match for frame in frames if (match := self._observe(frame))]
+        if not matches:
+            return
+        self.newest = matches[-1]
+        self._compare(matches)
+        self._health.count(Drop.SUPERSEDED, len(matches) - 1)
+        if self._ports.is_watched():
+            self._show(matches[-1], started_s)
+        else:
+            self._judge(self._model.novelty(matches[-1].frame.stamp_ns))
+            self.took_s = 0.0
+            self._health.unwatched()
+
+    def _observe(self, frame: Frame) -> Match | None:
+        """Into the history, with the joint positions at its stamp. None: it has none."""
+        try:
+            found = self._inbox.positions_at(frame.stamp_ns)
+        except Refusal as refusal:
+            self._health.refuse("sync", refusal, consequence_of="joint_states")
+            return None
+        if found is None:
+            return None
+        positions, skew_ns = found
+        self._health.resolve("sync")
+        self._model.observe(Observation(frame.stamp_ns, frame.pixels, positions))
+        return Match(frame, positions, skew_ns)
+
+    def _compare(self, matches: Sequence[Match]) -> None:
+        for frame in (match.frame for match in matches):
+            if comparisons := self._hindsight.compare(frame.stamp_ns, frame.pixels):
+                self._ports.publish_comparisons(comparisons)
+                self._health.compared(comparisons)
+
+    def _show(self, match: Match, started_s: float) -> None:
+        """Predict and publish."""
+        forecast, config = self._predict(match, started_s)
+        if self._inbox.must_forget:
+            self._health.count(Drop.SUPERSEDED)
+            return
+        timing = self._ports.publish(forecast, config)
+        self.took_s = time.monotonic() - started_s
+        self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
+        self._judge(forecast.prediction.novelty)
+        frame = forecast.frame
+        self._hindsight.remember(frame.stamp_ns, frame.pixels, forecast.prediction.frames)
+
+    def _predict(self, match: Match, started_s: float) -> tuple[Forecast, NodeConfig]:
+        frame, now_ns = match.frame, self._ports.now_ns()
+        plan, config = self._inbox.plan_at(frame.stamp_ns, now_ns)
+        manifest = self._model.manifest
+        horizon = resolve_horizon(config, manifest)
+        commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)
+        preprocess_s = frame.preprocess_s + time.monotonic() - started_s
+        prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed, self._between_chunks)
+        timing = Timing(
+            observation_age=(now_ns - frame.stamp_ns) / NANOSECONDS,
+            preprocess=preprocess_s,
+            inference=prediction.inference_time_s,
+            latency=time.monotonic() - frame.received_s,
+            joint_skew=match.skew_ns / NANOSECONDS,
+        )
+        return Forecast(frame, commands, prediction, timing, self._goal_distance(prediction)), config
+
+    def _goal_distance(self, prediction: Prediction) -> FloatArray | None:
+        """A plug-in that cannot measure costs the stream its distances, not its pictures."""
+        try:
+            measure = self._ports.goal_distance()
+            distance = measured(measure, prediction.latents[None])[0] if measure else None
+        except Exception as error:  # noqa: BLE001
+            self._health.report("goal_distance", "goal_distance_failed", f"{type(error).__name__}: {error}")
+            return None
+        self._health.resolve("goal_distance")
+        return distance
+
+    def _judge(self, novelty: float) -> None:
+        """Predictions from pictures that are unlike training are published, flagged, and not to be relied on."""
+        self._num_unusual = self._num_unusual + 1 if novelty > 1 else 0
+        if self._num_unusual >= _UNUSUAL_IN_A_ROW:
+            line = (
+                f"camera: expected pictures like those of training, found one {novelty:.1f} times as far from them as any"
+                " usual one; uncover the camera, put it back, or train on this view (docs/training.md)"
+            )
+            self._health.report("camera_view", "unlike_training", line)
+        elif not self._num_unusual:
+            self._health.resolve("camera_view")
