@@ -18,7 +18,9 @@ from astra_ros.types import FloatArray
 
 MS = 1_000_000
 HERE: FloatArray = np.array([0.5], np.float32)
-SPEC = ActionSpec("one", "arm", "joint_position", ("a",), ("m",), 0.2, (0.0,), (1.0,), (1.0,), (-1.0,), (1.0,))
+SPEC = ActionSpec(
+    "one", "arm", "joint_position", ("a",), ("m",), 0.2, (0.0,), (1.0,), (1.0,), (-1.0,), (1.0,)
+)
 
 
 @pytest.fixture

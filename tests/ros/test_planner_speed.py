@@ -55,6 +55,8 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3
     assert "| service beyond the bare call | 5 ms |" in result.stdout
+    assert 50 < result_file["memory"]["peak_mb"] < 2000
+    assert "The node's process takes " in result.stdout
     alone, beside = result_file["live"]
     assert alone["what"] == "live predictions, alone"
     assert beside["what"] == "live predictions, beside questions of 64 plans of 16 frames"
