@@ -21,7 +21,7 @@ from astra_ros.ros.node_process import LifecycleClient, NodeProcess
 
 
 @contextmanager
-def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
+def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[NodeProcess]:
     """rclpy is up while the block lasts, and the node is /world_model. out: folder for its log.
 
     SIGTERM ends the block like any exception, so that no process is left behind.
@@ -39,7 +39,7 @@ def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
         lifecycle.change(Transition.TRANSITION_CONFIGURE, 120.0)
         lifecycle.change(Transition.TRANSITION_ACTIVATE, 30.0)
         executor.shutdown()
-        yield
+        yield process
 
 
 @contextmanager

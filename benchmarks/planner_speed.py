@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.node import Node
@@ -29,6 +29,7 @@ from std_msgs.msg import Header
 
 from astra_ros.backends.base import Past
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
+from astra_ros.benchmarking.footprint import resident_mb
 from astra_ros.benchmarking.scene import Scene
 from astra_ros.cli.options import add_json, require_json_folder, write_json
 from astra_ros.evaluation.machine import describe_machine
@@ -43,6 +44,7 @@ from astra_ros.ros import qos
 from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
+from astra_ros.ros.node_process import NodeProcess
 from astra_ros.ros.stamps import to_ns, to_time
 from astra_ros.srv import SetGoal
 from astra_ros.types import NANOSECONDS, FloatArray, Observation
@@ -101,6 +103,23 @@ class Live:
             raise RuntimeError(f"{what}: expected predictions within {seconds:g} s, found none")
         median, p95 = np.percentile(latencies_s, (50, 95)).round(4).tolist()
         return cls(what, round(len(latencies_s) / seconds, 3), median, p95, len(latencies_s), backend)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of the node's process at most, 10^6 bytes, while it did both of `live_stream`."""
+
+    goal_mb: float
+    peak_mb: float
+    backend: str
+
+
+class Served(NamedTuple):
+    """A node that asks an active world model, and the process of that."""
+
+    node: Node
+    client: WorldModelClient
+    process: NodeProcess
 
 
 def library_times(bundle: Path, backend: str, runs: int) -> list[Times]:
@@ -172,7 +191,7 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     """
     scene = Scene(load_bundle(bundle))
     with (
-        _served(bundle, backend) as (node, client),
+        _served(bundle, backend) as (node, client, _),
         # What `auto` chose there: it measures anew in every process.
         WorldModel.load(bundle, backend, NUM_THREADS, client.info().precision) as model,
     ):
@@ -188,10 +207,10 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     return Times("service beyond the bare call", 0.005, median, p95, calls, both)
 
 
-def live_stream(bundle: Path, backend: str, seconds: float) -> list[Live]:
+def live_stream(bundle: Path, backend: str, seconds: float) -> tuple[list[Live], Memory]:
     """Pictures ten times a second, for so long: alone, and while the node has a question of all plans to answer at any time."""
     scene = Scene(load_bundle(bundle))
-    with _served(bundle, backend) as (node, client):
+    with _served(bundle, backend) as (node, client, process):
         _observe(node, scene, client)
         plans = _long_plans(scene)
         client.ask(plans, top_k=0)  # opens the graphs
@@ -225,19 +244,19 @@ def live_stream(bundle: Path, backend: str, seconds: float) -> list[Live]:
             finally:
                 ends.set()
             question.result()
-        return [alone, beside]
+        peak_mb = resident_mb("VmHWM", process.pid)
+        return [alone, beside], Memory(600.0, peak_mb, computed_by)
 
 
 @contextmanager
-def _served(bundle: Path, backend: str) -> Iterator[tuple[Node, WorldModelClient]]:
-    """A node that asks an active world model."""
+def _served(bundle: Path, backend: str) -> Iterator[Served]:
     parameters = {
         "bundle": bundle,
         "backend": backend,
         "num_threads": NUM_THREADS,
         "max_observation_age_s": 3600.0,
     }
-    with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters):
+    with tempfile.TemporaryDirectory() as folder, active_node(Path(folder), parameters) as process:
         node = Node("planner_speed")
         client, executor = WorldModelClient(node, "/world_model"), CalmExecutor(4)
         executor.add_node(node)
@@ -245,7 +264,7 @@ def _served(bundle: Path, backend: str) -> Iterator[tuple[Node, WorldModelClient
             spinning.submit(executor.spin)
             try:
                 client.info()
-                yield node, client
+                yield Served(node, client, process)
             finally:
                 executor.shutdown()
 
@@ -340,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_json_folder(options)
         found = library_times(options.bundle, options.backend, options.runs)
         found.append(service_overhead(options.bundle, options.backend, options.calls))
-        live = live_stream(options.bundle, options.backend, options.seconds)
+        live, memory = live_stream(options.bundle, options.backend, options.seconds)
         share = uncertainty_share(options.bundle, options.backend, options.runs)
     except (OSError, ValueError, RuntimeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -358,6 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     lines += [
         "",
+        f"The node's process takes {memory.peak_mb:.0f} MB at most meanwhile (goal: {memory.goal_mb:.0f} MB; {memory.backend}).",
+        "",
         f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
         f" {share.goal:.0%}; {share.backend}). With {NUM_THREADS} threads.",
     ]
@@ -367,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "threads": NUM_THREADS,
         "times": [asdict(t) for t in found],
         "live": [asdict(one) for one in live],
+        "memory": asdict(memory),
         "uncertainty": asdict(share),
         "machine": describe_machine(),
     }

@@ -59,17 +59,19 @@ def main(bundle: str, backend: str, num_threads: str) -> None:
         runs=f"{opened.version}, {opened.precision}, {opened.device}",
         import_s=round(imported - started, 3),
         load_s=round(loaded - imported, 3),
-        rss_mb=_resident("VmRSS"),
-        peak_rss_mb=_resident("VmHWM"),  # of this program: getrusage would begin with the parent's
+        rss_mb=resident_mb("VmRSS"),
+        peak_rss_mb=resident_mb("VmHWM"),  # of this program: getrusage would begin with the parent's
     )
     print(json.dumps(asdict(found)))  # noqa: T201
 
 
-def _resident(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def resident_mb(field: str, pid: int | str = "self") -> float:
+    """Memory of a process, 10^6 bytes. field: VmRSS, now, or VmHWM, at most so far. Raises RuntimeError when it has none."""
+    status = Path(f"/proc/{pid}/status")
+    for line in status.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return round(int(line.split()[1]) * 1024 / _MEGABYTE, 1)
-    raise RuntimeError(f"/proc/self/status: expected {field}, found none")
+    raise RuntimeError(f"{status}: expected {field}, found none")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class NodeProcess:
     ) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> int:
         """Interrupt the node and wait for it. Returns its exit code; may be called twice."""
         if self._process.poll() is None:
