@@ -10,7 +10,16 @@ from astra_ros.data.lerobot import Dataset
 REPOSITORY = Path(__file__).resolve().parents[3]
 SHIPPED = REPOSITORY / "config/held_out.yaml"
 DATA = REPOSITORY / "runs/data"
-WORLDS = ("panda_sim", "panda_long", "driving_sim", "rooms_sim", "command_sim", "metaworld", "pusht")
+WORLDS = (
+    "panda_sim",
+    "panda_long",
+    "panda_trust",
+    "driving_sim",
+    "rooms_sim",
+    "command_sim",
+    "metaworld",
+    "pusht",
+)
 REAL = {
     "g1": ["episode_000001", "episode_000076", "episode_000077", "episode_000086"],
     "droid": ["train_00002_cam0", "val_00899_cam2", "val_01799_cam0"],
