@@ -107,11 +107,18 @@ class Live:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of the node's process at most, 10^6 bytes, while it did both of `live_stream`."""
+    """Resident memory of the node's process, 10^6 bytes: after it did something for a while, and at most since its start."""
 
+    what: str
     goal_mb: float
+    resident_mb: float
     peak_mb: float
     backend: str
+
+    @classmethod
+    def of(cls, what: str, process: NodeProcess, backend: str) -> Memory:
+        now, peak = (resident_mb(field, process.pid) for field in ("VmRSS", "VmHWM"))
+        return cls(what, 600.0, now, peak, backend)
 
 
 class Served(NamedTuple):
@@ -207,13 +214,10 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     return Times("service beyond the bare call", 0.005, median, p95, calls, both)
 
 
-def live_stream(bundle: Path, backend: str, seconds: float) -> tuple[list[Live], Memory]:
+def live_stream(bundle: Path, backend: str, seconds: float) -> tuple[list[Live], list[Memory]]:
     """Pictures ten times a second, for so long: alone, and while the node has a question of all plans to answer at any time."""
     scene = Scene(load_bundle(bundle))
     with _served(bundle, backend) as (node, client, process):
-        _observe(node, scene, client)
-        plans = _long_plans(scene)
-        client.ask(plans, top_k=0)  # opens the graphs
         arrived: list[float] = []
         node.create_subscription(
             PredictedFuture,
@@ -223,29 +227,29 @@ def live_stream(bundle: Path, backend: str, seconds: float) -> tuple[list[Live],
         )
         robot, observations = _Robot(node, scene), scene.observations()
         node.create_timer(_PICTURE_S, lambda: robot.show(next(observations)))
-        computed_by = _computed_by(client)
+        plans, computed_by = _long_plans(scene), _computed_by(client)
 
-        def measured(what: str) -> Live:
+        def measured(what: str) -> tuple[Live, Memory]:
             arrived.clear()
             time.sleep(seconds)
-            return Live.of(f"live predictions, {what}", seconds, list(arrived), computed_by)
+            live = Live.of(f"live predictions, {what}", seconds, list(arrived), computed_by)
+            return live, Memory.of(live.what, process, computed_by)
+
+        def ask_until(end: Event) -> None:
+            while not end.is_set():
+                client.ask(plans, top_k=0)
 
         time.sleep(2.0)  # the first prediction
         alone, ends = measured("alone"), Event()
-
-        def ask_on() -> None:
-            while not ends.is_set():
-                client.ask(plans, top_k=0)
-
+        client.ask(plans, top_k=0)  # opens the candidates' graphs
         with ThreadPoolExecutor(1) as asking:
-            question = asking.submit(ask_on)
+            question = asking.submit(ask_until, ends)
             try:
                 beside = measured(f"beside questions of {len(plans)} plans of {plans.shape[1]} frames")
             finally:
                 ends.set()
             question.result()
-        peak_mb = resident_mb("VmHWM", process.pid)
-        return [alone, beside], Memory(600.0, peak_mb, computed_by)
+        return [live for live, _ in (alone, beside)], [memory for _, memory in (alone, beside)]
 
 
 @contextmanager
@@ -377,7 +381,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     lines += [
         "",
-        f"The node's process takes {memory.peak_mb:.0f} MB at most meanwhile (goal: {memory.goal_mb:.0f} MB; {memory.backend}).",
+        "| the node's process | goal | in memory | at most since its start | computed by |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {one.what} | {one.goal_mb:.0f} MB | {one.resident_mb:.0f} MB | {one.peak_mb:.0f} MB | {one.backend} |"
+            for one in memory
+        ),
         "",
         f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
         f" {share.goal:.0%}; {share.backend}). With {NUM_THREADS} threads.",
@@ -388,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "threads": NUM_THREADS,
         "times": [asdict(t) for t in found],
         "live": [asdict(one) for one in live],
-        "memory": asdict(memory),
+        "memory": [asdict(one) for one in memory],
         "uncertainty": asdict(share),
         "machine": describe_machine(),
     }

@@ -24,6 +24,7 @@ import numpy as np
 
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.freed_memory import return_freed_memory
 from astra_ros.backends.manifest import BundleError
 from astra_ros.backends.rollout import Rollout
 from astra_ros.denoiser.features import history_features
@@ -222,6 +223,7 @@ class Backend(ABC):
         self._is_loaded = False
         self._checked.clear()
         self._release()
+        return_freed_memory()
 
     def __enter__(self) -> Self:
         self.load()
@@ -248,6 +250,7 @@ class Backend(ABC):
         except BaseException:
             self._checked.discard(batch)
             raise
+        return_freed_memory()  # all graphs of the batch are open now
 
     @property
     def _always_needed(self) -> list[str]:

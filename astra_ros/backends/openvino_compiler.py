@@ -50,7 +50,8 @@ class Compiler:
         """Raises BundleError."""
         path = self._bundle.graph(graph)
         try:
-            model = ov.Core().read_model(path)
+            # Mapped into memory, the file of all weights would stay there once per graph.
+            model = ov.Core().read_model(path, config={properties.enable_mmap(): False})
         except RuntimeError as error:
             raise BundleError(f"{path.name}: {VERSION} cannot open it ({error})") from error
         _require_io(graph, model, self._specs[graph])

@@ -5,6 +5,7 @@ Needs the simulator environment (`requirements/sim.txt`); no ROS. Rendering uses
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from astra_ros.data.sim_robot import CONTROL_HZ
 from astra_ros.types import ByteArray
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+# At every reset robosuite warns of all that this robot lacks: a second arm, a torso, legs.
+logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
 
-import mujoco
-import robosuite
-from robosuite.controllers import load_composite_controller_config
+import mujoco  # noqa: E402
+import robosuite  # noqa: E402
+from robosuite.controllers import load_composite_controller_config  # noqa: E402
 
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FINGER_JOINT = "panda_finger_joint1"
