@@ -1,18 +1,21 @@
 """Teach a bundle how much its predictions can be trusted, from the recordings that its model was made of.
 
-    python -m export.calibrate BUNDLE --data DATASET
+    python -m export.calibrate BUNDLE --data DATASET [--later DATASET ...]
 
 Training episodes say what usual pictures look like. Every second held-out episode says how far from them a usual picture may
 be, and how wrong a prediction is when its samples spread; the others are left to test that (astra evaluate BUNDLE --test
-trust). Views and pieces of one trajectory are one episode. Adds trust.npz to the bundle, through the backend that runs it
-here; needs no torch.
+trust). So do all of recordings that were made later: how wrong predictions are differs from episode to episode, and a dozen
+do not settle it. Views and pieces of one trajectory are one episode. Adds trust.npz to the bundle, through the backend that
+runs it here; needs no torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from astra_ros.evaluation.trust import TrustConfig, doubt, encoded, horizon_of
 from astra_ros.rollout.trust import Trust, describe, fit_familiarity, fit_spread
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
-from export.recordings import Recordings, add_arguments, name_skipped
+from export.recordings import Later, Recordings, add_arguments, name_skipped, read_episodes
 
 TRUST_FILE = "trust.npz"
 # Of usual pictures, the share that is not flagged.
@@ -35,10 +38,10 @@ USUAL = 0.99
 MAX_PICTURES = 6000
 
 
-def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> TrustSpec:
+def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig) -> TrustSpec:
     """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
     independent = by_episode(recordings.held_out)
-    fitted_on = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
+    halved = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
     if len(independent) < 3:
         raise ValueError(
             f"{recordings.dataset.path}: expected three held-out episodes or more (views and pieces of one count once), of which"
@@ -48,7 +51,10 @@ def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> Trus
         manifest = world_model.manifest
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
-        read = recordings.read(manifest, fitted_on, "predicted")
+        read = chain(
+            recordings.read(manifest, halved, "predicted"),
+            *(read_episodes(one.dataset, one.names, manifest, "predicted") for one in later),
+        )
         for episode in long_enough(read, manifest, horizon_of(manifest, config), name_skipped):
             pictures = encoded(world_model.backend, episode.pixels[:: config.every])
             distances.append(familiarity.distances(pictures))
@@ -56,6 +62,7 @@ def calibrate(bundle: Path, recordings: Recordings, config: TrustConfig) -> Trus
     limit = float(np.quantile(np.concatenate(distances), USUAL))
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
+    fitted_on = (*halved, *(name for one in later for name in one.names))
     spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples)
     loaded = load_bundle(bundle)
     Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
@@ -83,17 +90,26 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m export.calibrate astra_ros/bundles/tiny --data runs/data/panda_sim",
     )
     add_arguments(parser)
+    parser.add_argument(
+        "--later",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="recordings that were made after the training: all their held-out episodes are fitted to",
+    )
     parser.add_argument("--samples", type=int, default=4, help="futures of one plan (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         recordings = Recordings.open(options)
-        spec = calibrate(options.bundle, recordings, TrustConfig(num_samples=options.samples))
+        later = [Later.open(path, options) for path in options.later]
+        spec = calibrate(options.bundle, recordings, later, TrustConfig(num_samples=options.samples))
     except (OSError, ValueError, BackendError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     print(
         f"{options.bundle}: nine of ten real errors lie between {spec.interval_low:.2f} and {spec.interval_high:.2f} times the"
-        f" expected one; test it on the other {len(recordings.held_out) - len(spec.fitted_on)} held-out episodes:\n"
+        f" expected one; test it on the other {len({*recordings.held_out} - {*spec.fitted_on})} held-out episodes:\n"
         f"  astra evaluate {options.bundle} --test trust --data {options.data} --held-out {options.held_out}"
     )
     return 0

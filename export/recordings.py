@@ -13,7 +13,7 @@ from astra_ros.backends.manifest import Manifest
 from astra_ros.cli.options import add_held_out
 from astra_ros.cli.progress import ProgressLine
 from astra_ros.data.episode import Episode
-from astra_ros.data.held_out import held_out
+from astra_ros.data.held_out import Split, held_out
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_same, require_unseen
 
@@ -39,19 +39,47 @@ class Recordings:
 
         Raises OSError, or ValueError, also for other actions than the bundle's or held-out episodes that it was trained on.
         """
-        dataset, manifest = Dataset.open(options.data), load_bundle(options.bundle).manifest
-        require_same(options.data, dataset.schema, manifest.action)
-        split = held_out(options.held_out).split(dataset.name, dataset.episode_names)
-        require_unseen(dataset.name, split.held_out, manifest.provenance.get("training", {}))
+        dataset, split = _open(options.data, options)
         return cls(dataset, split.training, split.held_out)
 
     def read(self, manifest: Manifest, names: Sequence[str], done: str) -> Iterator[Episode]:
-        """Episodes in the model's picture size; a bad one is named and passed over. done: what progress calls it."""
-        camera, progress = manifest.camera, ProgressLine()
-        episodes = self.dataset.stream(names, (camera.height, camera.width), name_skipped)
-        for number, episode in enumerate(episodes, 1):
-            yield episode
-            progress.update(f"{done} {number}/{len(names)}: {episode.name}")
+        """As `read_episodes`."""
+        return read_episodes(self.dataset, names, manifest, done)
+
+
+@dataclass(frozen=True)
+class Later:
+    """Recordings that were made after the training, or left out of it whole. names: those that are held out, one or more."""
+
+    dataset: Dataset
+    names: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path, options: argparse.Namespace) -> Self:
+        """Raises as Recordings.open, and ValueError where nothing is held out."""
+        dataset, split = _open(path, options)
+        if not split.held_out:
+            raise ValueError(
+                f"{path}: expected held-out episodes, found none; give {dataset.name} a line in {options.held_out}"
+            )
+        return cls(dataset, split.held_out)
+
+
+def read_episodes(dataset: Dataset, names: Sequence[str], manifest: Manifest, done: str) -> Iterator[Episode]:
+    """In the model's picture size; a bad one is named and passed over. done: what progress calls it."""
+    camera, progress = manifest.camera, ProgressLine()
+    episodes = dataset.stream(names, (camera.height, camera.width), name_skipped)
+    for number, episode in enumerate(episodes, 1):
+        yield episode
+        progress.update(f"{done} {number}/{len(names)}: {episode.name}")
+
+
+def _open(path: Path, options: argparse.Namespace) -> tuple[Dataset, Split]:
+    dataset, manifest = Dataset.open(path), load_bundle(options.bundle).manifest
+    require_same(path, dataset.schema, manifest.action)
+    split = held_out(options.held_out).split(dataset.name, dataset.episode_names)
+    require_unseen(dataset.name, split.held_out, manifest.provenance.get("training", {}))
+    return dataset, split
 
 
 def name_skipped(why: object) -> None:

@@ -14,6 +14,7 @@ WORLDS = (
     "panda_sim",
     "panda_long",
     "panda_trust",
+    "panda_test",
     "driving_sim",
     "rooms_sim",
     "command_sim",

@@ -55,6 +55,29 @@ def test_what_was_fitted_on_is_left_out_of_every_folder(
     assert json.loads(result.read_text())["episodes"] == judged
 
 
+def test_all_of_later_recordings_is_fitted_to(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out_file.write_text('own: ["held_?"]\nlater: ["late_?"]\nall_seen: []\n')
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", *(f"held_{i}" for i in range(4))])
+    later = write_dataset(tmp_path / "later", ["train_2", "late_0", "late_1"])
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main(words) == 0
+    before = load_bundle(bundle_copy).manifest.trust
+    assert calibrate.main([*words, "--later", str(later)]) == 0
+    trust = load_bundle(bundle_copy).manifest.trust
+    assert before is not None
+    assert trust is not None
+    assert trust.fitted_on == ("held_0", "held_2", "late_0", "late_1")
+    assert (trust.interval_low, trust.interval_high) != (before.interval_low, before.interval_high)
+    assert "test it on the other 2 held-out episodes" in capsys.readouterr().out
+    nothing = write_dataset(tmp_path / "all_seen", ["train_3"])
+    assert calibrate.main([*words, "--later", str(nothing)]) == 1
+    assert f"all_seen: expected held-out episodes, found none; give all_seen a line in {held_out_file}" in (
+        capsys.readouterr().err
+    )
+
+
 def test_views_and_pieces_of_a_trajectory_are_on_one_side(
     bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
