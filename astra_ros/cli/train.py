@@ -7,7 +7,7 @@ from pathlib import Path
 
 from astra_ros.cli.options import add_json, write_json
 
-DESCRIPTION = """Train a world model: codec, denoiser, then the decoder once more.
+DESCRIPTION = """Train a world model: codec, its decoder once more, denoiser.
 
 key=value words override what the YAML file says. The same command goes on with an interrupted run.
 On several processes: torchrun --nproc-per-node 2 -m astra_ros.cli.main train config/train/tiny.yaml --out runs/tiny"""

@@ -1,4 +1,4 @@
-"""What `astra train` does: codec, latents, denoiser, then a decoder used to the denoiser's latents. Imports torch."""
+"""What `astra train` does: codec, a decoder used to a denoiser's latents, latents, denoiser. Imports torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from astra_ros.training.state import begun_with, require_same_run
 from astra_ros.training.trainer import Trainer, TrainingStep
 from astra_ros.training.warm_start import start_at, start_at_video_model
 
-STAGES = ("codec", "denoiser", "decoder")
+STAGES = ("codec", "denoiser", "decoder")  # the place of one, which is not its turn, is part of its seed
 SMALLEST_SHARE = 0.3  # of the budget, for the denoiser, however long the data takes to read
 
 
@@ -81,9 +81,11 @@ class TrainingRun:
     def run(self) -> Checkpoint:
         """All stages; what an earlier start of the same run has done is not done again."""
         codec = self._codec()
+        if (
+            self._config.refines_decoder
+        ):  # first: the samples of a new robot would show it with an old decoder
+            codec = self._refine_decoder(codec)
         checkpoint = self._train_denoiser(codec)
-        if self._config.refines_decoder:
-            checkpoint.codec = self._refine_decoder(codec)
         self._on_first(lambda: self._deliver(checkpoint, 1.0))
         return checkpoint
 
@@ -240,10 +242,8 @@ class TrainingRun:
         budget, spent = self._config.budget, (monotonic() - self._started) / 60.0
         if budget.denoiser_minutes is not None:
             return budget.denoiser_minutes
-        later = EVALUATION_SHARE * budget.minutes
-        if self._config.refines_decoder:
-            later += self._minutes(budget.decoder_minutes, DECODER_SHARE)
-        return max(SMALLEST_SHARE * budget.minutes, budget.minutes - spent - later)
+        left = (1 - EVALUATION_SHARE) * budget.minutes - spent
+        return max(SMALLEST_SHARE * budget.minutes, left)
 
     def _on_first(self, act: Callable[[], None]) -> None:
         """What one process does for all; the others wait."""

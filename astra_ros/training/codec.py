@@ -1,4 +1,4 @@
-"""Train the per-frame autoencoder: first all of it, at the end its decoder on the latents a denoiser gives."""
+"""Train the per-frame autoencoder: first all of it, then its decoder on latents like a denoiser's."""
 
 from __future__ import annotations
 

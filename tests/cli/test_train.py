@@ -69,8 +69,8 @@ def test_it_shows_what_it_does(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line["stage"] for line in lines)) == [
         "codec",
-        "denoiser",
         "decoder",
+        "denoiser",
         "held out",
     ]
     with Image.open(trained / "curves.png") as curves:
