@@ -24,7 +24,7 @@ from astra_ros.training.latents import encode_pictures
 from astra_ros.training.mix import TrainingSet
 from astra_ros.types import ByteArray
 
-EPISODES, MOMENTS, STRIPS = 2, 4, 3  # per dataset; per episode; per picture
+EPISODES, MOMENTS, STRIPS = 4, 4, 3  # per dataset; per episode; per picture
 HORIZON_S, SCORED_S = 3.2, 1.0  # the horizon is shorter where an episode is
 
 
@@ -86,7 +86,7 @@ class TrainingSamples:
                     f"{one.dataset.name}: found no held-out episodes; strips show training episodes, no score"
                 )
             names = one.held_out if space in self._scored else one.names
-            chosen = list(islice(self._long_enough(one.dataset, names), EPISODES))
+            chosen = list(islice(self._long_enough(one.dataset, spread(names, EPISODES)), EPISODES))
             if names and not chosen:
                 print(
                     f"{one.dataset.name}: found none of {SCORED_S:g} s in {len(names)} episodes; not sampled"
@@ -124,6 +124,13 @@ class TrainingSamples:
         latents = roll_out(checkpoint, space, memory, np.stack(plans), settings, generator)
         predicted = [decode_latents(checkpoint.codec, one) for one in latents]
         return Sample(np.stack(observed), np.stack(predicted), np.stack(happened))
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """All names, first so many that lie evenly among them: neighbours, of one day or scene, say less than others."""
+    places = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
+    chosen = [names[place] for place in places]
+    return [*chosen, *(name for name in names if name not in chosen)]
 
 
 def _moments(

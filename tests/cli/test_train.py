@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from astra_ros.cli.distillation_run import as_taught
 from astra_ros.cli.main import main
-from astra_ros.cli.training_samples import TrainingSamples
+from astra_ros.cli.training_samples import TrainingSamples, spread
 from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.training.mix import TrainingSet
@@ -206,6 +206,12 @@ def test_what_is_too_short_is_not_measured_and_does_not_hide_what_is(
     assert lines == [
         f"{name}: found none of 1 s in 1 episodes; not sampled" for name in ("toy_slow", "toy_car")
     ]
+
+
+def test_samples_are_spread_over_the_held_out_episodes() -> None:
+    assert spread("abcdefghij", 4) == [*"adgj", *"bcefhi"]
+    assert spread("ab", 4) == ["a", "b"]
+    assert spread((), 4) == []
 
 
 def test_other_joints_under_a_known_name_are_refused(
