@@ -23,6 +23,7 @@ import numpy as np
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
 from astra_ros.backends.manifest import TrustSpec
+from astra_ros.data.suitability import require_own_name
 from astra_ros.evaluation.intervals import by_episode
 from astra_ros.evaluation.reliving import long_enough
 from astra_ros.evaluation.trust import TrustConfig, doubt, encoded, horizon_of
@@ -103,6 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recordings = Recordings.open(options)
         later = [Later.open(path, options) for path in options.later]
+        for number, one in enumerate(later):
+            require_own_name(one.dataset, [recordings.dataset, *(other.dataset for other in later[:number])])
         spec = calibrate(options.bundle, recordings, later, TrustConfig(num_samples=options.samples))
     except (OSError, ValueError, BackendError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)

@@ -81,9 +81,8 @@ class TrainingRun:
     def run(self) -> Checkpoint:
         """All stages; what an earlier start of the same run has done is not done again."""
         codec = self._codec()
-        if (
-            self._config.refines_decoder
-        ):  # first: the samples of a new robot would show it with an old decoder
+        # Before the denoiser: the samples of a new robot would show it with an old decoder.
+        if self._config.refines_decoder:
             codec = self._refine_decoder(codec)
         checkpoint = self._train_denoiser(codec)
         self._on_first(lambda: self._deliver(checkpoint, 1.0))

@@ -71,6 +71,8 @@ def test_all_of_later_recordings_is_fitted_to(
     assert trust.fitted_on == ("held_0", "held_2", "late_0", "late_1")
     assert (trust.interval_low, trust.interval_high) != (before.interval_low, before.interval_high)
     assert "test it on the other 2 held-out episodes" in capsys.readouterr().out
+    assert calibrate.main([*words, "--later", str(own)]) == 1
+    assert "name: expected one of its own, found own" in capsys.readouterr().err
     nothing = write_dataset(tmp_path / "all_seen", ["train_3"])
     assert calibrate.main([*words, "--later", str(nothing)]) == 1
     assert f"all_seen: expected held-out episodes, found none; give all_seen a line in {held_out_file}" in (
