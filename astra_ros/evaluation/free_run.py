@@ -94,8 +94,9 @@ def within(frames: ByteArray, real: ByteArray) -> bool:
 
 
 def save_minutes(rows: dict[str, ByteArray], every_s: float, path: Path, tile_px: int = 128) -> None:
-    """One row per dataset: the observed frame, then the shown ones."""
-    label, gap = 22, 4
+    """One row per dataset, below its name: the observed frame, then the shown ones."""
+    line, gap = 18, 4
+    label = 2 * line + gap
     count = max(len(frames) for frames in rows.values())
     widths = [drawing.tile(frames[0], tile_px).width for frames in rows.values()]
     canvas = Image.new(
@@ -106,10 +107,11 @@ def save_minutes(rows: dict[str, ByteArray], every_s: float, path: Path, tile_px
     pen = ImageDraw.Draw(canvas)
     for row, (name, frames) in enumerate(rows.items()):
         top = gap + row * (tile_px + label + gap)
+        pen.text((gap, top), name, drawing.TEXT, drawing.font(15))
         for column, frame in enumerate(frames):
             left = gap + column * (widths[row] + gap)
-            text = f"{name}: observed" if column == 0 else f"{column * every_s / 60:g} min"
-            pen.text((left, top), text, drawing.TEXT, drawing.font(15))
+            text = "observed" if column == 0 else f"{column * every_s / 60:g} min"
+            pen.text((left, top + line), text, drawing.TEXT, drawing.font(15))
             canvas.paste(drawing.tile(frame, tile_px), (left, top + label))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path, optimize=True)

@@ -74,7 +74,7 @@ def test_a_free_run_that_fades_or_breaks(tmp_path: Path) -> None:
     assert not broken.finite
     assert len(frames) == 1
     save_minutes({"slider": np.repeat(frames, 3, axis=0), "other": frames}, 60.0, tmp_path / "minutes.png")
-    assert Image.open(tmp_path / "minutes.png").size == (3 * 132 + 4, 2 * 154 + 4)
+    assert Image.open(tmp_path / "minutes.png").size == (3 * 132 + 4, 2 * 172 + 4)
 
 
 def test_colours_beyond_those_of_the_world() -> None:
