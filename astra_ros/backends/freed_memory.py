@@ -1,7 +1,6 @@
 """Memory that was freed goes back to the system.
 
-Opening a graph takes several times what it needs afterwards. glibc keeps most of what is freed for the next time, which does not
-come on a robot.
+Opening a graph takes more than it needs afterwards. glibc keeps what is freed for the next time, which on a robot does not come.
 """
 
 from __future__ import annotations
