@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.cli.distillation_run import DistillationRun
     from astra_ros.training.config import OptimisationConfig
     from astra_ros.training.distillation import DistillationConfig
-    from astra_ros.training.machine import make_fabric
+    from astra_ros.training.machine import kept_precision, make_fabric
 
     config = DistillationConfig(
         arguments.steps, arguments.guidance, arguments.minutes, arguments.space, arguments.teacher_steps
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     optimisation = OptimisationConfig(
         batch=arguments.batch, learning_rate=LEARNING_RATE, max_steps=arguments.max_steps
     )
-    fabric = make_fabric()
+    fabric = make_fabric(kept_precision(arguments.out))
     student = DistillationRun(
         arguments.checkpoint, config, optimisation, arguments.out, fabric, arguments.command_line
     ).run()

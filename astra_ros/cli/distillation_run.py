@@ -19,7 +19,7 @@ from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, Trai
 from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
 from astra_ros.training.latents import LatentStore, encode_sets
-from astra_ros.training.machine import product_dtype
+from astra_ros.training.machine import keep_precision, product_dtype
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import denoiser_optimizers
 from astra_ros.training.progress import Progress
@@ -59,6 +59,7 @@ class DistillationRun:
         sets = self._open_sets()
         # Only what can be distilled binds the folder.
         require_same_run(out / "run.json", identity)
+        keep_precision(out, fabric)
         self._sets = self._as_begun(sets, teacher)
 
     def run(self) -> Checkpoint:

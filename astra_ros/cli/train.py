@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Train. An interrupted run goes on when it is started again."""
     from astra_ros.cli.training_run import TrainingRun
     from astra_ros.training.config import load_config
-    from astra_ros.training.machine import make_fabric
+    from astra_ros.training.machine import kept_precision, make_fabric
 
     minutes = [] if arguments.minutes is None else [f"budget.minutes={arguments.minutes}"]
     config = load_config(arguments.config, [*arguments.overrides, *minutes])
-    fabric = make_fabric()
+    fabric = make_fabric(kept_precision(arguments.out))
     checkpoint = TrainingRun(config, arguments.out, fabric, arguments.command_line).run()
     if fabric.is_global_zero:
         write_json(arguments.json, checkpoint.provenance)

@@ -40,13 +40,13 @@ from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
-from astra_ros.training.machine import drawing_workers, product_dtype
+from astra_ros.training.machine import drawing_workers, keep_precision, product_dtype
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
-from astra_ros.training.state import begun_with, require_same_run
-from astra_ros.training.trainer import Trainer, TrainingStep
+from astra_ros.training.state import begun_with, require_same_run, spent_s
+from astra_ros.training.trainer import Trainer, TrainingStep, parts_of
 from astra_ros.training.warm_start import start_at, start_at_video_model
 
 STAGES = ("codec", "denoiser", "decoder")  # the place of one, which is not its turn, is part of its seed
@@ -67,9 +67,12 @@ class TrainingRun:
         self._earlier = with_earlier({}, *_earlier_data(config))
         sets = open_sets(config.data, self._size)
         _require_same_actions(sets, self._known_actions)
+        self._require_trainable()
         # Only what can be trained binds the folder.
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
         require_same_run(out / "run.json", identity)
+        keep_precision(out, fabric)
+        self._spent_s = spent_s(out / "state")  # by earlier starts
         self._sets = [
             replace(one, held_out=unseen(one.dataset.name, one.held_out, self._earlier))
             for one in as_begun(sets, out / "split.json", fabric.print)
@@ -87,6 +90,22 @@ class TrainingRun:
         checkpoint = self._train_denoiser(codec)
         self._on_first(lambda: self._deliver(checkpoint, 1.0))
         return checkpoint
+
+    def _require_trainable(self) -> None:
+        """What a stage would refuse after the hours of those before it. Raises ValueError."""
+        config = self._config
+        stages = {
+            "training": config.training,
+            "codec_training.optimisation": config.codec_training.optimisation,
+            "decoder_training.optimisation": config.decoder_training.optimisation,
+        }
+        for stage, optimisation in stages.items():
+            try:
+                parts_of(optimisation, self._fabric.world_size)
+            except ValueError as error:
+                raise ValueError(f"{stage}.{error}") from error
+        if self._start is not None:
+            start_at(new_checkpoint(self._model, list(self._start.actions.values())), self._start)
 
     def _codec(self) -> Codec:
         """Trained here, or what an earlier start or run left."""
@@ -135,9 +154,10 @@ class TrainingRun:
         self._encoded = encode_sets(store, self._sets, self._size, self._fabric)
         specs = self._specs()
         torch.manual_seed(self._config.seed)  # of the initial weights
-        checkpoint = replace(new_checkpoint(self._model, list(specs.values())), codec=codec)
+        checkpoint = new_checkpoint(self._model, list(specs.values()))
         if self._start is not None:
             start_at(checkpoint, self._start)
+        checkpoint.codec = codec  # with its decoder refined, whatever it was started from
         if self._config.video_model is not None:
             start_at_video_model(checkpoint, load_weights(Path(self._config.video_model)))
         segments = segment_sampler(self._encoded, specs, self._config.segment())
@@ -220,6 +240,7 @@ class TrainingRun:
             "command": self._command,
             "processes": self._fabric.world_size,
             "device": self._fabric.device.type,
+            "precision": self._fabric.strategy.precision.precision,
             "data": with_earlier(sets, self._earlier),
             "skipped_steps": dict(self._skipped),
             "train_config": self._config.to_json(),
@@ -238,7 +259,7 @@ class TrainingRun:
 
     def _denoiser_minutes(self) -> float:
         """What the other stages and the reading of the data leave."""
-        budget, spent = self._config.budget, (monotonic() - self._started) / 60.0
+        budget, spent = self._config.budget, (self._spent_s + monotonic() - self._started) / 60.0
         if budget.denoiser_minutes is not None:
             return budget.denoiser_minutes
         left = (1 - EVALUATION_SHARE) * budget.minutes - spent

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from astra_ros.codec.pictures import decode_latents
+from astra_ros.codec.pictures import decode_latents, encode_episode
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.segments import Window, cut_window, step_actions
@@ -20,7 +20,6 @@ from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.training.curves import GAIN
-from astra_ros.training.latents import encode_pictures
 from astra_ros.training.mix import TrainingSet
 from astra_ros.types import ByteArray
 
@@ -139,7 +138,7 @@ def _moments(
     """(history, plan, observed frame, frames that happened) at a few moments of an episode."""
     spec = checkpoint.actions[space]
     stride = frame_stride(episode, spec.step_dt)
-    latents = encode_pictures(checkpoint.codec, episode.pixels).numpy()
+    latents = encode_episode(checkpoint.codec, episode.pixels)
     last = len(episode.pixels) - 1 - horizon * stride
     for now in np.unique(np.linspace(min(4 * stride, last), last, MOMENTS).astype(int)):
         target = now + stride * np.arange(1, horizon + 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec
 from astra_ros.types import ByteArray, FloatArray
+
+_BATCH = 64
 
 
 def to_pixels(frames: ByteArray) -> Tensor:
@@ -17,12 +18,10 @@ def to_pixels(frames: ByteArray) -> Tensor:
 
 @torch.inference_mode()
 def encode_episode(codec: Codec, pixels: ByteArray) -> FloatArray:
-    """(t, H, W, 3) uint8 -> (t, c, h, w) float16 latents."""
-    return (
-        torch.cat([codec.encode(to_pixels(part)) for part in np.array_split(pixels, -(-len(pixels) // 64))])
-        .half()
-        .numpy()
-    )
+    """(t, H, W, 3) uint8 -> (t, c, h, w) float16 latents, through the codec wherever it is."""
+    parts = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+    device = codec.mean.device
+    return torch.cat([codec.encode(to_pixels(part).to(device)).half().cpu() for part in parts]).numpy()
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -90,8 +91,8 @@ def save_codec(path: Path, codec: Codec) -> None:
 
 def load_codec(path: Path, config: CodecConfig) -> Codec:
     """From what `save_codec` or `save_checkpoint` wrote. Strict: raises ValueError when it is not a codec of this config."""
-    codec, weights = Codec(config), load_file(path)
-    _load_strictly(codec, _below("codec", weights) or weights, path)
+    codec, weights = Codec(config), _load_file(path)
+    _load_strictly(codec, below("codec", weights) or weights, path)
     return codec
 
 
@@ -129,9 +130,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_weights(folder: Path) -> Weights:
-    """What a checkpoint's file holds, of any version. Raises FileNotFoundError."""
-    weights = load_file(_found(folder, WEIGHTS_FILE))
-    return Weights(_below("codec", weights), _below("denoiser", weights))
+    """What a checkpoint's file holds, of any version. Raises FileNotFoundError, or ValueError for a damaged one."""
+    weights = _load_file(_found(folder, WEIGHTS_FILE))
+    return Weights(below("codec", weights), below("denoiser", weights))
 
 
 def _found(folder: Path, name: str) -> Path:
@@ -166,6 +167,15 @@ def _load_strictly(module: nn.Module, weights: dict[str, Tensor], path: Path) ->
         ) from error
 
 
+def _load_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: expected a whole safetensors file, found {error}; copy it again, or train again with `astra train`"
+        ) from error
+
+
 def _replace(path: Path, weights: dict[str, Tensor]) -> None:
     partial = path.with_suffix(".partial")
     save_file(weights, partial)
@@ -176,6 +186,7 @@ def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}.{key}": value.contiguous() for key, value in module.state_dict().items()}
 
 
-def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with the prefix and a dot, without these."""
     start = f"{prefix}."
     return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}

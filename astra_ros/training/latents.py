@@ -22,13 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec
-from astra_ros.codec.pictures import to_pixels
+from astra_ros.codec.pictures import encode_episode
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.training.mix import TrainingSet
 from astra_ros.training.progress import EpisodeCount
-from astra_ros.types import ByteArray
 
-BATCH = 64
 _FINGERPRINT = "fingerprint"  # key of the file's metadata
 # An episode and its latents (t, c, h, w) float16. Its pictures are left behind.
 EncodedEpisode = tuple[Episode, np.ndarray]
@@ -100,7 +98,7 @@ class LatentStore:
     def _write(self, one: TrainingSet, episode: Episode) -> None:
         file = self._file(one, episode.name)
         tensors = {
-            "latents": encode_pictures(self._codec, episode.pixels),
+            "latents": torch.from_numpy(encode_episode(self._codec, episode.pixels)),
             "measured": torch.from_numpy(episode.measured),
             "commanded": torch.from_numpy(episode.commanded),
             "stamps_ns": torch.from_numpy(episode.stamps_ns),
@@ -138,14 +136,6 @@ def encoder_digest(codec: Codec) -> str:
         if not name.startswith("decoder."):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@torch.inference_mode()
-def encode_pictures(codec: Codec, pixels: ByteArray) -> Tensor:
-    """(t, H, W, 3) uint8 → (t, c, h, w) float16 on the CPU, through the codec wherever it is."""
-    parts = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-    device = codec.mean.device
-    return torch.cat([codec.encode(to_pixels(part).to(device)).half().cpu() for part in parts])
 
 
 def _episode(name: str, tensors: dict[str, Tensor]) -> Episode:

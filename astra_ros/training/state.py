@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from astra_ros.backends.schema import decode, parse
+from astra_ros.denoiser.checkpoint import below
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,27 @@ def load_state(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             counters = decode(Counters, parse(file.metadata()["counters"]))
         for name, model in models.items():
-            model.load_state_dict(_below(name, tensors), strict=True)
+            model.load_state_dict(below(name, tensors), strict=True)
         for number, optimizer in enumerate(optimizers):
-            _restore(optimizer, _below(f"optimizer{number}", tensors))
+            _restore(optimizer, below(f"optimizer{number}", tensors))
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{path}: expected the state of this run, found {reason}; use another --out or remove the file"
         ) from error
     return counters
+
+
+def spent_s(folder: Path) -> float:
+    """Seconds that the stages whose states are in `folder` have had. A damaged state counts nothing: its stage refuses it."""
+    seconds = 0.0
+    for path in folder.glob("*.safetensors"):
+        with (
+            suppress(SafetensorError, ValueError, KeyError, TypeError),
+            safe_open(path, framework="pt") as file,
+        ):
+            seconds += decode(Counters, parse(file.metadata()["counters"])).elapsed_s
+    return seconds
 
 
 def begun_with(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +120,3 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}

@@ -42,6 +42,16 @@ class TrainingStep(nn.Module):
         raise NotImplementedError
 
 
+def parts_of(config: OptimisationConfig, processes: int) -> int:
+    """Micro-batches of a step, of all processes together. Raises ValueError when the batch has not as many equal parts."""
+    parts = math.lcm(config.micro_batches, processes)
+    if config.batch % parts:
+        raise ValueError(
+            f"batch: expected a multiple of {parts} (micro_batches, processes), found {config.batch}"
+        )
+    return parts
+
+
 class Trainer:
     """Trains `step.model` within its budget, going on from `state_file` if that exists.
 
@@ -69,11 +79,7 @@ class Trainer:
         self.skipped = 0
         self._is_half_done = False  # a step: some weights are new, others are not
         self._budget = Budget(minutes, config.max_steps, config.warmup)
-        self._parts = math.lcm(config.micro_batches, fabric.world_size)
-        if config.batch % self._parts:
-            raise ValueError(
-                f"batch: expected a multiple of {self._parts} (micro_batches, processes), found {config.batch}"
-            )
+        self._parts = parts_of(config, fabric.world_size)
         self._own = range(fabric.global_rank, self._parts, fabric.world_size)
         if state_file.is_file():
             self._restore()

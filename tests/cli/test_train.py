@@ -22,6 +22,7 @@ from astra_ros.cli.training_samples import TrainingSamples, spread
 from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.training.mix import TrainingSet
+from astra_ros.training.progress import Progress
 from tests.unit.training.toy_data import ARM, CAR, FPS, SIZE, sliding_square, toy_config, write_toy_data
 
 
@@ -96,6 +97,9 @@ def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path
     assert after.actions["toy_car"] == before.actions["toy_car"]
     for name, value in before.codec.encoder.state_dict().items():
         assert torch.equal(after.codec.encoder.state_dict()[name], value)
+    averaged = load_file(tmp_path / "state" / "decoder.safetensors")
+    for name, value in after.codec.decoder.state_dict().items():
+        assert torch.equal(value, averaged[f"ema.decoder.{name}"])
     change = after.denoiser.position - before.denoiser.position
     assert 0 < change.abs().max() < 0.2
     assert main(["distill", str(tmp_path), "--out", str(tmp_path / "student"), "--max-steps", "1"]) == 0
@@ -232,9 +236,11 @@ def test_other_joints_under_a_known_name_are_refused(
 def test_a_start_of_another_size_is_refused(
     config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(config, tmp_path, f"start_from={trained}", "denoiser.width=64") == 1
+    """Before anything is trained, and so that the corrected command is not another run."""
+    assert train(config, tmp_path / "out", f"start_from={trained}", "denoiser.width=64") == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert "start_from: expected a model of the same sizes, found" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_video_model_learns_to_act(config: Path, trained: Path, tmp_path: Path) -> None:
@@ -339,6 +345,23 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
     assert train(config, tmp_path, "seed=5") == 0
     before = weights(trained)
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
+
+
+@pytest.mark.parametrize("stage", ["codec", "decoder"])
+def test_an_interrupted_codec_ends_like_one_that_was_not(
+    config: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def interrupt(progress: Progress, step: int, *_: float, **__: float) -> None:
+        if (progress._name, step) == (stage, 3):
+            raise KeyboardInterrupt
+
+    words = ("seed=5", "training.max_steps=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", interrupt)
+        assert train(config, tmp_path, *words) == 130
+    assert train(config, tmp_path, *words) == 0
+    before, after = (load_checkpoint(out).codec.state_dict() for out in (trained, tmp_path))
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
 @pytest.mark.slow

@@ -87,6 +87,16 @@ def test_weights_that_do_not_fit_are_refused(
     assert "\n" not in str(refusal.value)
 
 
+def test_a_file_that_was_not_copied_to_its_end_is_refused(folder: Path) -> None:
+    file = folder / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(
+        ValueError, match=r"weights.safetensors: expected a whole safetensors file, found "
+    ) as refusal:
+        load_checkpoint(folder)
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec, CodecConfig
-from astra_ros.codec.pictures import decode_latents, to_pixels
+from astra_ros.codec.pictures import decode_latents, encode_episode, to_pixels
 from astra_ros.data.episode import Episode
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.segments import SegmentConfig, SegmentSampler, SegmentSource, cut_window, step_actions
@@ -25,7 +25,6 @@ from astra_ros.training.codec import CodecStep, DecoderStep, finished_codec, fit
 from astra_ros.training.config import CodecTrainingConfig, OptimisationConfig
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool
-from astra_ros.training.latents import encode_pictures
 from astra_ros.training.machine import make_fabric
 from astra_ros.training.objective import ObjectiveConfig
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
@@ -95,7 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         CODEC_STEPS,
     )
     fit_statistics(finished_codec(checkpoint.codec), pool, 0)
-    sources = [SegmentSource(e, encode_pictures(checkpoint.codec, e.pixels).numpy(), spec) for e in episodes]
+    sources = [SegmentSource(e, encode_episode(checkpoint.codec, e.pixels), spec) for e in episodes]
     segments = SegmentSampler(sources, [spec.space], SegmentConfig())
     step = DenoiserStep(checkpoint.denoiser, segments, ObjectiveConfig())
     run.train(
@@ -107,7 +106,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def errors(checkpoint: Checkpoint, *, shuffled: bool = False) -> dict[str, float]:
     """Mean squared error of the prediction, of copying, and of the codec alone, on an episode not trained on."""
     episode, spec = small(seed=99), checkpoint.actions[ARM.space]
-    latents = encode_pictures(checkpoint.codec, episode.pixels).numpy()
+    latents = encode_episode(checkpoint.codec, episode.pixels)
     found: dict[str, list[float]] = {"predicted": [], "copied": [], "ceiling": []}
     for now in range(10, 50, 8):
         target = now + np.arange(1, HORIZON + 1)
