@@ -115,7 +115,7 @@ class RelativePose:
 
     def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
         now, before = recorded[np.maximum(frames, 0)], recorded[np.maximum(frames - stride, 0)]
-        return _rows(np.linalg.inv(_matrices(before)) @ _matrices(now))
+        return _rows(np.linalg.inv(pose_matrices(before)) @ pose_matrices(now))
 
     def features(
         self,
@@ -128,14 +128,14 @@ class RelativePose:
         """Step, and the pose since the observation (identity for the past)."""
         del previous
         pose, poses = np.eye(4), []
-        for step in _matrices(actions):
+        for step in pose_matrices(actions):
             pose = pose @ step
             poses.append(pose)
         total = (_rows(np.stack(poses)) - _rows(np.eye(4)[None])) / scales.delta_std
         return np.concatenate([(actions - scales.mean) / scales.std, total * (not is_past)], axis=1)
 
 
-def _matrices(rows: FloatArray) -> np.ndarray:
+def pose_matrices(rows: FloatArray) -> np.ndarray:
     """(t, 12) → (t, 4, 4)."""
     last = np.broadcast_to(np.array([[[0.0, 0.0, 0.0, 1.0]]]), (len(rows), 1, 4))
     return np.concatenate([rows.reshape(-1, 3, 4).astype(np.float64), last], axis=1)

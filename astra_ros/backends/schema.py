@@ -45,6 +45,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return _decode_dataclass(kind, value, where)
     if origin is tuple:
         items = _expect(list, value, where)
+        if arguments[-1] is not Ellipsis and len(items) != len(arguments):
+            raise ValueError(f"{where}: expected {len(arguments)} values, found {len(items)}")
         return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin is dict:
         entries = _expect(dict, value, where)

@@ -48,6 +48,9 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
     """Prints a table; with --json FILE also writes it beside the JSON, and the test's picture."""
     progress = ProgressLine()
     checkpoint = on_best_device(load_checkpoint(path))
+    weights_sha256 = sha256(
+        (path / WEIGHTS_FILE).read_bytes()
+    ).hexdigest()  # now: a training may go on in the folder
     sources = open_sources(arguments.data, held_out(arguments.held_out), checkpoint, arguments.space)
     teacher = load_teacher(arguments.teacher, checkpoint, sources) if arguments.teacher else None
     suite = Suite(checkpoint, sources, suite_config(path, checkpoint, arguments), progress.update, teacher)
@@ -56,7 +59,7 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
     skipped = "".join(f"\n\nNot used: {name}: {why}" for name, why in suite.skipped.items())
     print(f"{outcome.table}{skipped}")
     if arguments.json is not None:
-        header = describe(path, checkpoint, arguments)
+        header = describe(path, weights_sha256, checkpoint, arguments)
         write_json(arguments.json, {**header, "skipped": suite.skipped, "result": outcome.result})
         arguments.json.with_suffix(".md").write_text(f"{_title(header)}\n\n{outcome.table}{skipped}\n")
         if outcome.draw is not None:
@@ -117,7 +120,9 @@ def suite_config(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespa
     )
 
 
-def describe(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) -> dict[str, Any]:
+def describe(
+    path: Path, weights_sha256: str, checkpoint: Checkpoint, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """What was measured, how, and on what."""
     return {
         "test": arguments.test,
@@ -125,7 +130,7 @@ def describe(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) 
             "name": path.name,
             "preset": checkpoint.config.preset,
             "parameters": sum(value.numel() for value in checkpoint.denoiser.parameters()),
-            "weights_sha256": sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest(),
+            "weights_sha256": weights_sha256,
         },
         **sampled(arguments.test, suite_config(path, checkpoint, arguments)),
         "command": arguments.command_line,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from astra_ros.cli.options import add_json, write_json
@@ -82,8 +83,14 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     print(f"{len(folders) - len(missing)} episodes there, {len(missing)} to record", flush=True)
     with ProcessPoolExecutor(arguments.workers) as pool:
         jobs = [pool.submit(_record, folder, seed, arguments.duration) for folder, seed in missing.items()]
-        for done, job in enumerate(as_completed(jobs), 1):
-            print(f"[{done}/{len(jobs)}] {job.result()}", flush=True)
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                print(f"[{done}/{len(jobs)}] {job.result()}", flush=True)
+        except BrokenProcessPool as error:
+            raise OSError(
+                "workers: expected every process to live, found one killed, for want of memory perhaps; "
+                "run the same command again to go on, with fewer --workers"
+            ) from error
     write_json(
         arguments.json, {"world": PANDA, "there": len(folders) - len(missing), "written": len(missing)}
     )

@@ -21,6 +21,8 @@ Series = tuple[IntArray, FloatArray]
 
 # Farther from a picture a joint state says nothing of it: an arm moves by centimetres in a tenth of a second.
 JOINTS_WITHIN_S = 0.1
+# Real cameras are late now and then; what stops for longer than both is cut into two recordings.
+PAUSE_S, _PAUSE_PERIODS = 0.5, 1.75
 # A recorder's subscriptions do not begin at the same moment.
 LATE_START_S = 1.0
 # Messages of one stamp are received at most so far apart.
@@ -164,8 +166,23 @@ def recording_name(path: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
+def longest_pause(stamps_ns: IntArray) -> tuple[int, float] | None:
+    """The frame before the longest pause of the camera, and its seconds; None where no pause is as long as to matter.
+
+    Steps are counted in frames: across a pause one of them would be another.
+    """
+    steps_s = np.diff(stamps_ns) / NANOSECONDS
+    if not len(steps_s) or steps_s.max() <= max(PAUSE_S, _PAUSE_PERIODS * float(np.median(steps_s))):
+        return None
+    return int(steps_s.argmax()), float(steps_s.max())
+
+
 def frame_stride(episode: Episode, step_dt: float) -> int:
     """Camera frames per model step; raises ValueError when the camera does not fit the step."""
+    if len(episode.stamps_ns) < 2:
+        raise ValueError(
+            f"{episode.name}: stamps_ns: expected 2 frames or more, found {len(episode.stamps_ns)}"
+        )
     period = float(np.median(np.diff(episode.stamps_ns))) / NANOSECONDS
     stride = round(step_dt / period)
     if stride < 1 or abs(stride * period - step_dt) > 0.1 * step_dt:

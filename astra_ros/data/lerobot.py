@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astra_ros.data.episode import Episode, IntArray
+from astra_ros.data.episode import Episode, IntArray, longest_pause
 from astra_ros.data.lerobot_index import STAMP, DatasetIndex, EpisodeRecord, read_index
 from astra_ros.data.lerobot_writer import DatasetWriter
 from astra_ros.data.schema import ActionSchema, EpisodeError
@@ -190,7 +190,13 @@ def _stamps_ns(record: EpisodeRecord, table: pa.Table) -> IntArray:
         raise _bad(
             record, "timestamp", "growing values", f"{values[row]} after {values[row - 1]} in row {row}"
         )
-    return stamps.astype(np.int64)
+    found = stamps.astype(np.int64)
+    if (pause := longest_pause(found)) is not None:
+        expected = "a camera without a pause, for steps are counted in frames"
+        raise _bad(
+            record, "timestamp", expected, f"{pause[1]:.3g} s after row {pause[0]}; cut it there into two"
+        )
+    return found
 
 
 def _pixels(record: EpisodeRecord, pictures: pa.ChunkedArray | None, size: tuple[int, int]) -> ByteArray:

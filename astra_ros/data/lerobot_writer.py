@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from astra_ros.data.episode import Episode
+from astra_ros.data.episode import Episode, longest_pause
 from astra_ros.data.lerobot_files import (
     CHUNK_SIZE,
     DATA_PATH,
@@ -158,6 +158,9 @@ class DatasetWriter:
                 )
         if (np.diff(stamps) <= 0).any():
             raise EpisodeError(episode.name, "stamps_ns", "growing", f"a step of {np.diff(stamps).min()}")
+        if (pause := longest_pause(stamps)) is not None:
+            found = f"one of {pause[1]:.3g} s after frame {pause[0]}; cut it there into two"
+            raise EpisodeError(episode.name, "stamps_ns", "a camera without a pause", found)
         rate = NANOSECONDS / float(np.median(np.diff(stamps)))
         if abs(rate - self._fps) > _RATE_TOLERANCE * self._fps:
             remedy = "import it into a dataset of its own, or fix the exposure and record again"

@@ -36,6 +36,9 @@ class DenoiserConfig:
     actions: ActionEncoderConfig = field(default_factory=ActionEncoderConfig)
 
     def __post_init__(self) -> None:
+        for name in ("patch", "width", "depth", "num_heads", "chunk_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
         for name in ("latent_height", "latent_width"):
             if getattr(self, name) % self.patch:
                 raise ValueError(

@@ -7,6 +7,7 @@ from what it learned by the denoiser alone; its score on held-out real pictures 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -190,7 +191,9 @@ def cached_inverse_dynamics(
             return network.eval()
     network = train()
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, identity)
+    partial = path.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial, identity)
+    os.replace(partial, path)
     return network
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from astra_ros.actions.representations import pose_matrices
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.types import FloatArray
 
@@ -43,7 +44,7 @@ def movements(spec: ActionSpec, plan: FloatArray, last: FloatArray) -> FloatArra
         return plan - last[:, None]
     if spec.representation == "rate":
         return plan
-    return np.stack([[_twist(pose) for pose in _matrices(rows)] for rows in plan]).astype(np.float32)
+    return np.stack([[_twist(pose) for pose in pose_matrices(rows)] for rows in plan]).astype(np.float32)
 
 
 def opposite(spec: ActionSpec, plan: FloatArray, last: FloatArray) -> FloatArray:
@@ -55,7 +56,7 @@ def opposite(spec: ActionSpec, plan: FloatArray, last: FloatArray) -> FloatArray
     if spec.representation == "joint_position":
         return spec.clip(2 * last[:, None] - plan)
     if spec.representation == "relative_pose":
-        return np.stack([np.linalg.inv(_matrices(rows))[:, :3].reshape(-1, 12) for rows in plan]).astype(
+        return np.stack([np.linalg.inv(pose_matrices(rows))[:, :3].reshape(-1, 12) for rows in plan]).astype(
             np.float32
         )
     mirrored = np.where([_is_mirrored(spec, a) for a in range(spec.dim)], -plan, plan).astype(np.float32)
@@ -91,12 +92,6 @@ def _is_mirrored(spec: ActionSpec, a: int) -> bool:
     if spec.modality == "drive":
         return "steer" in spec.names[a]
     return -spec.lower[a] > _BOTH_WAYS * spec.upper[a]
-
-
-def _matrices(rows: FloatArray) -> np.ndarray:
-    """(t, 12) → (t, 4, 4)."""
-    bottom = np.broadcast_to(np.array([[[0.0, 0.0, 0.0, 1.0]]]), (len(rows), 1, 4))
-    return np.concatenate([rows.reshape(-1, 3, 4).astype(np.float64), bottom], axis=1)
 
 
 def _twist(pose: np.ndarray) -> np.ndarray:

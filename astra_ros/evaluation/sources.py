@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from astra_ros.codec.pictures import decode_latents, encode_episode
-from astra_ros.data.episode import Episode
+from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.held_out import HeldOut, Split
 from astra_ros.data.lerobot import Dataset
-from astra_ros.data.schema import EpisodeError
 from astra_ros.data.suitability import require_own_name, require_same, require_unseen
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.evaluation.scenes import HeldOutData, UnsuitableDataError, at_model_rate, held_out_data
@@ -119,13 +118,19 @@ def _read(
         return [], []
     chosen = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
     size, bad = (checkpoint.config.image_height, checkpoint.config.image_width), list[str]()
+    step_dt = checkpoint.actions[source.space].step_dt
 
-    def note(error: EpisodeError) -> None:
+    def note(error: ValueError) -> None:
         bad.append(str(error))
         report(f"skipped a bad episode: {error}")
 
     episodes = []
     for episode in source.dataset.stream([names[index] for index in chosen], size, note):
+        try:
+            frame_stride(episode, step_dt)  # a camera of another rate cannot be used
+        except ValueError as error:
+            note(error)
+            continue
         episodes.append(episode)
         report(f"reading {source.dataset.name}: {len(episodes)} of {len(chosen)} episodes")
     return episodes, bad

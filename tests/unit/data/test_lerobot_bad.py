@@ -49,6 +49,12 @@ def without_last_rows(path: Path) -> None:
     pq.write_table(pq.read_table(path / ROWS).slice(0, FRAMES - 3), path / ROWS)
 
 
+def paused(path: Path) -> None:
+    stamps = np.array(pq.read_table(path / ROWS)["observation.stamp_ns"].to_pylist())
+    stamps[4:] += 2_000_000_000
+    rewrite_column(path / ROWS, "observation.stamp_ns", stamps.tolist())
+
+
 DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "truncated video": (lambda p: cut(p / FILM), FILM, "video: expected decodable frames, found"),
     "no video": (lambda p: (p / FILM).unlink(), FILM, "video: expected decodable frames, found"),
@@ -88,6 +94,11 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
         column("observation.stamp_ns", lambda rows: rows[::-1]),
         ROWS,
         "timestamp of second: expected growing values, found .* in row 1",
+    ),
+    "a pause": (
+        paused,
+        ROWS,
+        r"timestamp of second: expected a camera without a pause, .*found 2\.[0-9]* s after row 3; cut it there",
     ),
     "column missing": (
         column("action", lambda _: None),

@@ -179,6 +179,22 @@ def test_a_dataset_too_short_for_the_router_is_passed_over(folder: Path, tmp_pat
         Suite(checkpoint, [brief], config, print).router()
 
 
+def test_a_camera_of_another_rate_costs_its_dataset_alone(folder: Path, tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "odd", "odd", SLIDER, 8.0, 32) as writer:
+        writer.append(toy_world.episode(0, 100, hertz=8))
+    dataset = Dataset.open(tmp_path / "odd")
+    other = Source(dataset, HeldOut(folder, {"odd": ("slider_0",)}).split("odd", dataset.episode_names))
+    suite = Suite(
+        load_checkpoint(folder / "checkpoint"),
+        [other, _source(folder, "car")],
+        SuiteConfig(RolloutSettings(1), tmp_path, windows=2),
+        print,
+    )
+    report, _ = suite.router()
+    assert set(report.loads) == {"drive"}
+    assert "camera period 0.125 s does not divide step_dt" in suite.skipped["odd"]
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_a_dataset_without_a_training_episode_for_the_judge_is_passed_over(
     folder: Path, tmp_path: Path, *, is_damaged: bool
