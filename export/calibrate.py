@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from astra_ros.backends.base import BackendError
-from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
+from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
 from astra_ros.backends.manifest import TrustSpec
 from astra_ros.data.suitability import require_own_name
 from astra_ros.evaluation.intervals import by_episode
@@ -66,9 +66,10 @@ def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], conf
     fitted_on = (*halved, *(name for one in later for name in one.names))
     spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples)
     loaded = load_bundle(bundle)
-    Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
-    files = loaded.manifest.files | {TRUST_FILE: describe_file(loaded.file(TRUST_FILE))}
-    write_manifest(loaded.root, replace(loaded.manifest, files=files, trust=spec))
+    with restored_on_error(loaded, TRUST_FILE):
+        Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
+        files = loaded.manifest.files | {TRUST_FILE: describe_file(loaded.file(TRUST_FILE))}
+        write_manifest(loaded.root, replace(loaded.manifest, files=files, trust=spec))
     return spec
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from astra_ros.backends.engines import DType, WeightSpec
+from export.paged_file import PagedFile
 
 SHARED_WEIGHTS_FILE = "weights.bin"
 MIN_SHARED_BYTES = 100_000
@@ -21,25 +17,10 @@ _DTYPES: dict[int, DType] = {
     TensorProto.FLOAT16: "float16",
     TensorProto.BFLOAT16: "bfloat16",
 }
-# A multiple of what any kernel wants of an address.
-_ALIGNMENT = 4096
 
 
-class SharedWeights:
-    """Writes the file that the engines of a folder share; equal weights are stored once. Single use."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offsets: dict[bytes, int] = {}
-
-    def __enter__(self) -> Self:
-        self._file = self._path.open("wb")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+class SharedWeights(PagedFile):
+    """Writes the file that the engines of a folder share."""
 
     def move_from(self, graph: onnx.GraphProto) -> dict[str, WeightSpec]:
         """Make inputs of a graph's large weights. Returns what each is and where it lies in the file."""
@@ -56,12 +37,4 @@ class SharedWeights:
 
     def _specify(self, tensor: TensorProto, raw: bytes) -> WeightSpec:
         dtype = _DTYPES[tensor.data_type]
-        return WeightSpec(tuple(tensor.dims), dtype, self._append_once(raw), len(raw))
-
-    def _append_once(self, raw: bytes) -> int:
-        digest = hashlib.sha256(raw).digest()
-        if digest not in self._offsets:
-            self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
-            self._offsets[digest] = self._file.tell()
-            self._file.write(raw)
-        return self._offsets[digest]
+        return WeightSpec(tuple(tensor.dims), dtype, self.append(raw), len(raw))

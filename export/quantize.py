@@ -28,7 +28,14 @@ except ImportError as error:
 
 from astra_ros.backends import golden
 from astra_ros.backends.base import BackendError
-from astra_ros.backends.bundle import Bundle, describe_file, load_bundle, replace_file, write_manifest
+from astra_ros.backends.bundle import (
+    Bundle,
+    describe_file,
+    load_bundle,
+    replace_file,
+    restored_on_error,
+    write_manifest,
+)
 from astra_ros.backends.manifest import QuantizationSpec
 from astra_ros.backends.openvino import OpenVinoBackend, Runnable
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
@@ -187,19 +194,14 @@ def write_ranges(loaded: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> 
         for batch in manifest.batches
         if batched(stage, batch) in manifest.graphs
     }
-    before = file.read_bytes() if file.exists() else None
     spec = QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
-    try:
+    with restored_on_error(loaded, INT8_FILE):
         replace_file(file, json.dumps(asdict(Ranges(of_all))).encode() + b"\n")
         files = manifest.files | {INT8_FILE: describe_file(file)}
         written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
         with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
             for batch in manifest.batches:
                 backend.rollout(batch)
-    except BaseException:
-        file.unlink(missing_ok=True) if before is None else replace_file(file, before)
-        write_manifest(loaded.root, manifest)
-        raise
 
 
 def _quality(

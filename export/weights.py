@@ -5,10 +5,7 @@ The K denoising steps differ in a few constants only; sharing keeps a bundle at 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import onnx
@@ -17,11 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.types import FloatArray
+from export.paged_file import PagedFile
 
 # Smaller tensors stay inside the graphs: the constants of a step, norms, biases.
 MIN_SHARED_BYTES = 8_192
-# A runtime maps a tensor into memory without a copy when it begins on a page.
-_PAGE_BYTES = 4096
 
 
 def round_to_float16(checkpoint: Checkpoint) -> None:
@@ -33,26 +29,16 @@ def round_to_float16(checkpoint: Checkpoint) -> None:
                     parameter.copy_(parameter.half().float())
 
 
-class WeightFile:
-    """Writes the shared file. Single use, as a context manager.
+class WeightFile(PagedFile):
+    """Writes the shared file.
 
     dtype: "float32", or "float16": then a tensor whose every value float16 can hold is stored so and cast by its
     graph; the arithmetic stays float32.
     """
 
     def __init__(self, path: Path, dtype: str) -> None:
-        self._path = path
+        super().__init__(path)
         self._dtype = dtype
-        self._offsets: dict[bytes, int] = {}
-
-    def __enter__(self) -> Self:
-        self._file = self._path.open("wb")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def move_from(self, model: onnx.ModelProto) -> None:
         """Replace the large tensors of a graph by references to this file."""
@@ -66,20 +52,12 @@ class WeightFile:
 
     def _refer(self, tensor: TensorProto, values: FloatArray) -> None:
         raw = values.tobytes()
-        offset = self._append_once(raw)
+        offset = self.append(raw)
         tensor.ClearField("float_data")
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", self._path.name), ("offset", str(offset)), ("length", str(len(raw)))):
+        for key, value in (("location", self.path.name), ("offset", str(offset)), ("length", str(len(raw)))):
             tensor.external_data.add(key=key, value=value)
-
-    def _append_once(self, raw: bytes) -> int:
-        digest = hashlib.sha256(raw).digest()
-        if digest not in self._offsets:
-            self._file.write(b"\0" * (-self._file.tell() % _PAGE_BYTES))
-            self._offsets[digest] = self._file.tell()
-            self._file.write(raw)
-        return self._offsets[digest]
 
 
 def _fits_float16(values: FloatArray) -> bool:

@@ -35,4 +35,5 @@ def graph_flops(config: DenoiserConfig) -> FlopsSpec | None:
         remember=history(full.remember, BLOCKS),
         append=history(full.append, blocks_after(config.chunk_len)),
         step=full.step - noise_level - adapter(config.chunk_len * config.tokens_per_frame),
+        plan=full.plan,
     )

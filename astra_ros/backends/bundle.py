@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +23,7 @@ __all__ = [
     "describe_file",
     "load_bundle",
     "replace_file",
+    "restored_on_error",
     "shipped_bundle",
     "write_manifest",
 ]
@@ -95,6 +98,19 @@ def write_manifest(root: Path, manifest: Manifest) -> Bundle:
     """Complete a bundle whose other files are in place, then load it as a robot would."""
     replace_file(root / MANIFEST_FILE, manifest.to_json().encode())
     return load_bundle(root)
+
+
+@contextmanager
+def restored_on_error(bundle: Bundle, name: str) -> Iterator[None]:
+    """A change of one file and of the manifest that names it: after an error or an interruption the bundle is what it was."""
+    file = bundle.file(name)
+    before = file.read_bytes() if file.exists() else None
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True) if before is None else replace_file(file, before)
+        replace_file(bundle.root / MANIFEST_FILE, bundle.manifest.to_json().encode())
+        raise
 
 
 def _read_manifest(folder: Path) -> tuple[bytes, Path]:

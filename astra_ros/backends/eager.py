@@ -74,6 +74,8 @@ class EagerBackend(Backend):
     def _release(self) -> None:
         self._graphs.clear()
         self._landing.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()  # torch would keep it from whatever this process runs next
 
 
 def _to_tensor(value: np.ndarray[Any, Any] | Tensor) -> Tensor:

@@ -19,7 +19,14 @@ import pytest
 
 from astra_ros.backends import golden
 from astra_ros.backends.arrays import read_arrays
-from astra_ros.backends.bundle import BundleError, load_bundle, write_manifest
+from astra_ros.backends.bundle import (
+    Bundle,
+    BundleError,
+    load_bundle,
+    replace_file,
+    restored_on_error,
+    write_manifest,
+)
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.benchmarking.scene import Scene
 
@@ -194,6 +201,35 @@ def damaged_archives(raw: bytes, rng: np.random.Generator) -> Iterator[bytes]:
             damaged[central + rng.integers(len(raw) - central)] = rng.integers(256)
             damaged[rng.integers(200)] = rng.integers(256)
         yield bytes(damaged[: rng.integers(len(raw))] if rng.random() < 0.2 else damaged)
+
+
+def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "large.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w") as member,
+    ):
+        header = {"descr": "|u1", "fortran_order": False, "shape": (65 << 24,)}
+        np.lib.format.write_array_header_1_0(member, header)
+        for _ in range(65):
+            member.write(bytes(1 << 24))
+    with pytest.raises(
+        BundleError, match=r"large.npz: expected arrays, found '1090519[0-9]* bytes when unpacked"
+    ):
+        read_arrays(tmp_path / "large.npz", "arrays", "make them again")
+
+
+def spoil(bundle: Bundle) -> None:
+    with restored_on_error(bundle, "golden.npz"):
+        replace_file(bundle.file("golden.npz"), b"half of it")
+        load_bundle(bundle.root)
+
+
+def test_a_change_that_fails_leaves_the_bundle_as_it_was(bundle_copy: Path) -> None:
+    before, golden = load_bundle(bundle_copy), (bundle_copy / "golden.npz").read_bytes()
+    with pytest.raises(BundleError, match=r"golden.npz"):
+        spoil(before)
+    assert load_bundle(bundle_copy) == before
+    assert (bundle_copy / "golden.npz").read_bytes() == golden
 
 
 def test_any_damage_to_arrays_is_one_line(bundle_copy: Path, tmp_path: Path) -> None:
