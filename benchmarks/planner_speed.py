@@ -280,7 +280,7 @@ def _computed_by(client: WorldModelClient) -> str:
 
 def _long_plans(scene: Scene) -> FloatArray:
     """(NUM_PLANS, CHUNKS chunks, a)."""
-    return np.tile(scene.plans(NUM_PLANS), (1, CHUNKS, 1))[:, : CHUNKS * scene.manifest.chunk_len]
+    return scene.plans(NUM_PLANS, CHUNKS * scene.manifest.chunk_len)
 
 
 def _set_goal(node: Node, latents: FloatArray) -> None:

@@ -175,20 +175,26 @@ class QuantizationSpec:
 class FlopsSpec:
     """Floating point operations for one robot's prediction, two per multiplication with its addition.
 
-    remember, append: of the graph. step: of one denoising step of a chunk.
+    remember, append: of the graph. step: of one denoising step of a chunk. plan: of it, what depends on the actions alone;
+    0 where an earlier export did not tell.
     """
 
     remember: int
     append: int
     step: int
+    plan: int = 0
 
     def __post_init__(self) -> None:
         for name, found in asdict(self).items():
-            if not 1 <= found <= _MAX_FLOPS:
+            if name != "plan" and not 1 <= found <= _MAX_FLOPS:
                 raise ValueError(f"{name}: expected 1..{_MAX_FLOPS}, found {str(found)[:80]}")
+        if not 0 <= self.plan < max(self.step, 1):
+            raise ValueError(
+                f"plan: expected less than step = {str(self.step)[:80]}, found {str(self.plan)[:80]}"
+            )
 
     def chunk(self, num_steps: int) -> int:
-        """Of one further chunk of a rollout."""
+        """Of one further chunk of a rollout, every step by itself."""
         return self.append + num_steps * self.step
 
 

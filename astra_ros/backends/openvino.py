@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,20 +45,17 @@ class OpenVinoBackend(Backend):
     """Runs on the CPU.
 
     num_threads: threads of one inference; graphs run one after another, never together.
-    precision: of `precisions`; another one in its place is an error. cache_dir: folder for compiled graphs, which makes
-    the next load two to three times faster; None: nothing is written.
+    precision: of `precisions`; another one in its place is an error.
     """
 
     name = "openvino"
     version = VERSION
     device = "cpu"
 
-    def __init__(
-        self, bundle: Bundle, num_threads: int = 2, precision: str = "fp32", cache_dir: Path | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, num_threads: int = 2, precision: str = "fp32") -> None:
         super().__init__(bundle)
         self.precision = precision
-        self._compiler = Compiler(bundle, precision, num_threads, cache_dir)
+        self._compiler = Compiler(bundle, precision, num_threads)
         self._runnables: dict[str, Runnable] = {}
 
     @classmethod
@@ -69,6 +65,10 @@ class OpenVinoBackend(Backend):
         bf16 = ("bf16",) if "BF16" in native else ()
         int8 = ("int8",) if bundle.manifest.quantization else ()
         return ("fp32", *bf16, *int8, *(("int8_bf16",) if bf16 and int8 else ()))
+
+    @property
+    def plans_once(self) -> bool:
+        return any(one.plan is not None for one in self._runnables.values())
 
     def _open(self) -> None:
         for graph in self._always_needed:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
+from openvino import opset13 as ops
 from openvino import properties
 from openvino.properties import hint
 
@@ -31,11 +32,10 @@ _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
 class Compiler:
     """Graphs of a bundle → what runs them. Refuses a graph that is not what the manifest promises."""
 
-    def __init__(self, bundle: Bundle, precision: str, num_threads: int, cache_dir: Path | None) -> None:
+    def __init__(self, bundle: Bundle, precision: str, num_threads: int) -> None:
         self._bundle = bundle
         self._precision = precision
         self._num_threads = num_threads
-        self._cache_dir = cache_dir
         self._specs = bundle.manifest.graph_specs
 
     @cached_property
@@ -74,7 +74,7 @@ class Compiler:
 
     def options(self) -> dict[str, Any]:
         """OpenVINO's, by name."""
-        options: dict[str, Any] = {
+        return {
             hint.performance_mode(): hint.PerformanceMode.LATENCY,
             hint.inference_precision(): _TYPES[self._precision],
             # A thread that is tied to a core waits for it while others are idle: a robot's computer is shared.
@@ -82,7 +82,6 @@ class Compiler:
             properties.inference_num_threads(): self._num_threads,
             properties.num_streams(): 1,
         }
-        return options if self._cache_dir is None else {**options, properties.cache_dir(): self._cache_dir}
 
     def _require_precision(self, graph: str, compiled: ov.CompiledModel, rounded: int) -> None:
         """The hint is one: what counts is what products were compiled to. In int8 those of the ranges, else most."""
@@ -117,3 +116,15 @@ def _require_io(graph: str, model: ov.Model, spec: GraphSpec) -> None:
 def _known_name(port: ov.Output, expected: Mapping[str, Shape]) -> str:
     """A port may have several names."""
     return next((name for name in expected if name in port.get_names()), str(sorted(port.get_names())))
+
+
+def product(num_threads: int, precision: str, side: int) -> Callable[[], object]:
+    """What multiplies two square matrices in fp32 or bf16: how fast this library can be on this machine, whatever the network."""
+    left, right = np.random.default_rng(0).random((2, side, side), np.float32)
+    given = ops.parameter((side, side), np.float32)
+    multiplied = ops.matmul(given, ops.constant(right), transpose_a=False, transpose_b=False)
+    options = {properties.inference_num_threads(): num_threads, hint.inference_precision(): _TYPES[precision]}
+    compiled = ov.Core().compile_model(ov.Model([multiplied], [given], "product"), "CPU", options)
+    request = compiled.create_infer_request()
+    request.set_input_tensor(ov.Tensor(left))
+    return lambda: request.infer(share_outputs=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from astra_ros.backends.base import Backend
 from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.benchmarking.candidates import WAYS, Ranking, Way
-from astra_ros.benchmarking.chunk import SCHEMES, Scheme, chunk_flops, chunk_subject
+from astra_ros.benchmarking.chunk import SCHEMES, Scheme, chunk_flops, chunk_subject, repeated_flops
 from astra_ros.benchmarking.interleaving import Subject
 from astra_ros.benchmarking.runtimes import COMPARED_ON, SERVED
 from astra_ros.benchmarking.scene import Scene
@@ -41,13 +41,15 @@ FOOTPRINTS = ("footprint/auto", "footprint/onnxruntime", "footprint/openvino", "
 class Entry:
     """build: the subject of this name on an open backend.
 
-    flops: of one unit; None where they are unknown or not the denoiser's alone.
+    flops: of one unit; None where they are unknown or not the denoiser's alone. repeated: of them, what a runtime that computes
+    a plan once per chunk does not do.
     """
 
     name: str
     runtime: str
     build: Callable[[str, Backend], Subject]
     flops: int | None = None
+    repeated: int = 0
 
 
 def entries(scene: Scene, num_candidates: int, flops: FlopsSpec | None) -> list[Entry]:
@@ -75,8 +77,10 @@ def _chunks(group: str, scene: Scene, flops: FlopsSpec | None) -> Iterator[Entry
         def build(name: str, backend: Backend) -> Subject:
             return chunk_subject(name, backend, scheme, scene, with_codec=group == "pixels")
 
-        work = None if flops is None else chunk_flops(scheme, flops, scene.manifest.num_steps)
-        return Entry(f"{group}/{runtime}/{scheme}", runtime, build, work)
+        name, steps = f"{group}/{runtime}/{scheme}", scene.manifest.num_steps
+        if flops is None:
+            return Entry(name, runtime, build)
+        return Entry(name, runtime, build, chunk_flops(scheme, flops, steps), repeated_flops(flops, steps))
 
     return (entry(runtime, scheme) for runtime, schemes in _CHUNKS.items() for scheme in schemes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 from astra_ros.backends.base import Backend
@@ -26,29 +27,38 @@ def chunk_flops(scheme: Scheme, flops: FlopsSpec, num_steps: int) -> int:
     return histories * flops.remember + num_steps * flops.step
 
 
+def repeated_flops(flops: FlopsSpec, num_steps: int) -> int:
+    """Of `chunk_flops`, what a runtime that computes the actions' part once per chunk does not do."""
+    return (num_steps - 1) * flops.plan
+
+
 def chunk_subject(name: str, backend: Backend, scheme: Scheme, scene: Scene, *, with_codec: bool) -> Subject:
     """with_codec: from a new picture to the predicted pictures, else latents only.
 
+    No chunk has the actions of the one before, as on a robot: a runtime may keep what it made of those.
     Every chunk ends with latents on the host, so a device has finished when the clock is read.
     """
-    slots, rollout, noise, plan = scene.slots(backend), backend.rollout(), scene.noise, scene.plan
+    slots, rollout, noise = scene.slots(backend), backend.rollout(), scene.noise
+    plans = scene.plans(UNITS + 1)[:, None]  # of the chunk before, and of each that is timed
     past = backend.remember(slots)
     rollout.begin(past)
-    first = rollout.sample(noise, plan).copy()
+    first = rollout.sample(noise, plans[0]).copy()
 
-    def recompute(latents: FloatArray) -> FloatArray:
+    def recompute(latents: FloatArray, done: FloatArray, plan: FloatArray) -> FloatArray:
+        del done
         latents = noise
         for k in range(rollout.num_steps):
             rollout.begin(backend.remember(slots))
             latents = rollout.denoise(k, latents, plan)
         return latents
 
-    def remember(latents: FloatArray) -> FloatArray:
+    def remember(latents: FloatArray, done: FloatArray, plan: FloatArray) -> FloatArray:
+        del latents, done
         rollout.begin(backend.remember(slots))
         return rollout.sample(noise, plan)
 
-    def append(latents: FloatArray) -> FloatArray:
-        rollout.append(latents, plan)
+    def append(latents: FloatArray, done: FloatArray, plan: FloatArray) -> FloatArray:
+        rollout.append(latents, done)
         return rollout.sample(noise, plan)
 
     chunk_after = {"recompute": recompute, "remember": remember, "append": append}[scheme]
@@ -56,10 +66,10 @@ def chunk_subject(name: str, backend: Backend, scheme: Scheme, scene: Scene, *, 
     def run() -> None:
         rollout.begin(past)
         latents = first
-        for _ in range(UNITS):
+        for done, plan in pairwise(plans):
             if with_codec:
                 backend.encode(scene.picture)
-            latents = chunk_after(latents)
+            latents = chunk_after(latents, done, plan)
             if with_codec:
                 backend.decode(latents[0])
 

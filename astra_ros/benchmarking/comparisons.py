@@ -24,8 +24,8 @@ _IDEAS = (
     ("append instead of re-encode", f"latents/{SERVED}/remember", f"latents/{SERVED}/append"),
     (_FOLDED, f"stages/{COMPARED_ON}/step_t", f"stages/{COMPARED_ON}/step_0"),
     ("torch.compile", "latents/torch/append", "latents/torch.compile/append"),
-    ("runtime", "latents/torch/append", "latents/onnxruntime/append"),
-    ("runtime", "latents/torch/append", "latents/openvino-fp32/append"),
+    ("runtime", "latents/torch-sleeping/append", "latents/onnxruntime/append"),  # whose threads sleep, too
+    ("runtime", "latents/torch-sleeping/append", "latents/openvino-fp32/append"),
     ("precision", "latents/openvino-fp32/append", "latents/openvino-bf16/append"),
     ("precision", "latents/openvino-fp32/append", "latents/openvino-int8/append"),
     ("precision", "latents/openvino-int8/append", "latents/openvino-int8_bf16/append"),

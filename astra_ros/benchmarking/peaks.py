@@ -28,6 +28,7 @@ _UNITS = 4  # products or passes in one turn
 
 
 OfSide = Callable[[int], Callable[[], object]]  # the side of two square matrices → what multiplies them
+Rivals = dict[str, dict[str, OfSide]]  # by precision, then by library
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,26 @@ def gemm_peak(device: str, precision: str) -> str:
 
 
 def probes(num_threads: int) -> Iterator[PeakProbe]:
-    """By torch where it is installed, on a CUDA device too if there is one; float32 on the CPU by whichever of it and numpy is faster.
+    """By torch where it is installed, on a CUDA device too if there is one; floats on the CPU by the fastest of what is there.
 
+    That is one of torch, numpy and OpenVINO.
     numpy has its threads from the environment that its process was started with (workers.py).
     """
-    of_numpy = {f"numpy {np.__version__}, {num_threads} threads": _numpy_product}
+    others: Rivals = {"fp32": {f"numpy {np.__version__}, {num_threads} threads": _numpy_product}}
+    if find_spec("openvino"):
+        from astra_ros.backends.openvino_compiler import VERSION, product
+
+        for precision in ("fp32", "bf16"):
+            rivals = others.setdefault(precision, {})
+            rivals[f"{VERSION}, {num_threads} threads"] = partial(product, num_threads, precision)
     if not find_spec("torch"):
-        yield _gemm("peaks/cpu/gemm-fp32", of_numpy)
+        yield _gemm("peaks/cpu/gemm-fp32", others["fp32"])
         yield from _numpy_memory()
         return
     import torch
 
     torch.set_num_threads(num_threads)
-    yield from _torch_probes(
-        "cpu", f"torch {torch.__version__}, {num_threads} threads", lambda: None, of_numpy
-    )
+    yield from _torch_probes("cpu", f"torch {torch.__version__}, {num_threads} threads", lambda: None, others)
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
         yield from _torch_probes("cuda", f"torch {torch.__version__}, {device}", torch.cuda.synchronize)
@@ -95,9 +101,9 @@ def summary(described: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Se
 
 
 def _torch_probes(
-    device: str, with_: str, finish: Callable[[], None], others: Mapping[str, OfSide] | None = None
+    device: str, with_: str, finish: Callable[[], None], others: Rivals | None = None
 ) -> Iterator[PeakProbe]:
-    """others: what else multiplies in float32."""
+    """others: what else multiplies, by precision."""
     import torch
 
     def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
@@ -125,7 +131,7 @@ def _torch_probes(
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     for precision in _PRECISIONS[device]:
         of_side = integer_product if precision == "int8" else partial(product, dtypes[precision])
-        rivals = others if others and precision == "fp32" else {}
+        rivals = (others or {}).get(precision, {})
         yield _gemm(f"peaks/{device}/gemm-{precision}", {with_: of_side, **rivals})
     source = torch.ones(_MEMORY_BYTES // 4, device=device)
     target = torch.zeros_like(source)

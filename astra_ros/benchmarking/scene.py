@@ -30,12 +30,17 @@ class Scene:
         mask = np.ones_like(self._inputs.mask)
         return HistorySlots(golden.spread(encoded, len(mask)), self._inputs.actions, mask)
 
-    def plans(self, count: int) -> FloatArray:
-        """(count, t, a): the plan and others that wander away from it, seeded."""
-        steps = np.random.default_rng(0).standard_normal((count, *self.plan.shape[1:]), np.float32)
+    def plans(self, count: int, horizon: int | None = None) -> FloatArray:
+        """(count, horizon, a): the plan and others that wander away from it, seeded; by default as long as it is.
+
+        A longer plan goes on from its last row, so that no two chunks of the wandering ones are alike.
+        """
+        rows = np.arange(self.plan.shape[1] if horizon is None else horizon)
+        plan = self.plan[:, np.minimum(rows, self.plan.shape[1] - 1)]
+        steps = np.random.default_rng(0).standard_normal((count, *plan.shape[1:]), np.float32)
         steps[0] = 0
         away = np.cumsum(steps * np.asarray(self.manifest.action.delta_std, np.float32), axis=1)
-        return self.plan + away
+        return plan + away
 
     def observations(self) -> Iterator[Observation]:
         """One every step_dt, without end."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from astra_ros.backends.base import Backend
 from astra_ros.benchmarking.interleaving import Subject
 from astra_ros.benchmarking.scene import Scene
@@ -18,7 +16,7 @@ def stream_subject(name: str, backend: Backend, scene: Scene, horizon: int) -> S
     world_model, camera = WorldModel(backend), scene.observations()
     for _ in slot_ages():
         world_model.observe(next(camera))
-    plan = np.resize(scene.plan[0], (horizon, scene.plan.shape[-1]))
+    plan = scene.plans(2, horizon)[1]
 
     def run() -> None:
         for _ in range(UNITS):

@@ -161,12 +161,15 @@ def _speed(
     own, peak = seconds[entry.name], peaks.get(description["peak"])
     reference = reference_of(entry.name, description["device"])
     slow = seconds.get(reference) if reference and reference != entry.name else None
+    flops = entry.flops
+    if flops is not None and description["plans_once"]:
+        flops -= entry.repeated
     return Speed(
         runs=description["runs"],
         milliseconds=median(1e3 * own),
         per_second=median(1 / own),
         reference=None if slow is None else reference,
         faster=None if slow is None else ratio(slow, own),
-        gflops=None if entry.flops is None else median(entry.flops / own / 1e9),
-        share_of_peak=None if entry.flops is None or peak is None else ratio(entry.flops / own, peak),
+        gflops=None if flops is None else median(flops / own / 1e9),
+        share_of_peak=None if flops is None or peak is None else ratio(flops / own, peak),
     )

@@ -75,7 +75,8 @@ def _opened(job: Job) -> Iterator[tuple[dict[str, Any], Commands]]:
         commands: Commands = {entry.name: entry.build(entry.name, backend).seconds for entry in own}
         commands[AGREEMENT] = lambda: asdict(Ranking(backend, scene, job.candidates).agreement())
         peak = gemm_peak(backend.device, backend.precision)
-        yield {"runs": backend.description, "device": backend.device, "peak": peak}, commands
+        what = {"runs": backend.description, "device": backend.device, "peak": peak}
+        yield {**what, "plans_once": backend.plans_once}, commands
 
 
 if __name__ == "__main__":

@@ -19,11 +19,15 @@ _KERNEL = 9  # of the convolutions
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one robot's prediction. remember: once. append: once per further chunk. step: per denoising step of a chunk."""
+    """Of one robot's prediction. remember: once. append: once per further chunk. step: per denoising step of a chunk.
+
+    plan: of a step, what depends on the actions alone and could be done once per chunk.
+    """
 
     remember: int
     append: int
     step: int
+    plan: int
 
 
 def parameters(config: DenoiserConfig) -> dict[str, int]:
@@ -48,7 +52,12 @@ def parameters(config: DenoiserConfig) -> dict[str, int]:
 def flops(config: DenoiserConfig) -> Flops:
     """As the network runs; an exported graph saves what is constant at its noise level."""
     newest = blocks_after(config.chunk_len)
-    return Flops(_history_flops(config, BLOCKS), _history_flops(config, newest), _step_flops(config))
+    return Flops(
+        remember=_history_flops(config, BLOCKS),
+        append=_history_flops(config, newest),
+        step=_step_flops(config),
+        plan=_plan_flops(config),
+    )
 
 
 def table() -> str:
@@ -161,8 +170,20 @@ def _step_flops(config: DenoiserConfig) -> int:
     tokens = frames * config.tokens_per_frame
     embedding = 2 * tokens * 2 * config.latent_channels * config.patch**2 * width
     layers = config.depth * _block_flops(config, tokens, config.history_tokens + tokens, frames)
-    actions = _action_flops(config, frames) + _pose_map_flops(config, frames)
+    actions = _encoded_action_flops(config)
     return embedding + actions + _noise_level_flops(config) + layers + _head_flops(config, frames)
+
+
+def _encoded_action_flops(config: DenoiserConfig) -> int:
+    """The actions of a chunk and what they draw, before any block."""
+    return _action_flops(config, config.chunk_len) + _pose_map_flops(config, config.chunk_len)
+
+
+def _plan_flops(config: DenoiserConfig) -> int:
+    """And what the blocks' adapters make of the actions: one projection each, or keys and values."""
+    projections = 1 if config.adapter == "act" else 2
+    adapters = config.depth * 2 * config.chunk_len * projections * config.width**2
+    return _encoded_action_flops(config) + adapters
 
 
 def _block_flops(config: DenoiserConfig, tokens: int, seen: int, actions: int) -> int:

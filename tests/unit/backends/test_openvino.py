@@ -138,18 +138,6 @@ def test_values_stay_in_the_runtimes_memory(backend: OpenVinoBackend, inputs: Ro
     assert bound("step_1") == first.data.ctypes.data
 
 
-def test_compiled_graphs_are_kept_only_where_asked_to(
-    bundle: Bundle, inputs: RolloutInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    answers = []
-    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
-        with OpenVinoBackend(bundle, 1, cache_dir=cache) as backend:
-            answers.append(backend.encode(inputs.pixels[0]))
-        assert (tmp_path / "cache").exists() == (cache is not None)
-    assert all(np.array_equal(answer, answers[0]) for answer in answers)
-
-
 def swap_steps(root: Path) -> None:
     shutil.copy(root / "decode.onnx", root / "step_0.onnx")
 

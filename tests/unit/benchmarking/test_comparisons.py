@@ -30,6 +30,7 @@ def test_each_idea_is_told_from_subjects_that_differ_by_it_alone() -> None:
             "latents/torch/recompute": rounds(8.0),
             "latents/torch/remember": rounds(4.0),
             "latents/torch/append": rounds(3.2),
+            "latents/torch-sleeping/append": rounds(6.4),
             "latents/openvino-fp32/append": rounds(0.8),
             "latents/openvino-bf16/append": rounds(0.4),
         }
@@ -37,7 +38,8 @@ def test_each_idea_is_told_from_subjects_that_differ_by_it_alone() -> None:
     assert found == {
         ("history once per chunk (K/V cache)", "latents/torch/remember"): 2.0,
         ("append instead of re-encode", "latents/torch/append"): 1.25,
-        ("runtime", "latents/openvino-fp32/append"): 4.0,
+        ("runtime", "latents/openvino-fp32/append"): 8.0,
+        ("waiting threads sleep", "latents/torch-sleeping/append"): 0.5,
         ("precision", "latents/openvino-bf16/append"): 2.0,
     }
 

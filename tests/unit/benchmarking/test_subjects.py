@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from astra_ros.backends.ort import OrtBackend
 from astra_ros.benchmarking import footprint, peaks
 from astra_ros.benchmarking.candidates import DECODED, Ranking, Way
 from astra_ros.benchmarking.catalogue import entries, reference_of
-from astra_ros.benchmarking.chunk import UNITS, Scheme, chunk_flops, chunk_subject
+from astra_ros.benchmarking.chunk import UNITS, Scheme, chunk_flops, chunk_subject, repeated_flops
 from astra_ros.benchmarking.names import GROUPS, is_selected
 from astra_ros.benchmarking.peaks import PEAKS, gemm_peak, probes
 from astra_ros.benchmarking.runtimes import RUNTIMES
 from astra_ros.benchmarking.scene import Scene
+from astra_ros.benchmarking.stages import UNITS as STAGE_UNITS
 from astra_ros.benchmarking.stages import stage_flops, stage_subject
 from astra_ros.benchmarking.stream import UNITS as PREDICTIONS
 from astra_ros.benchmarking.stream import stream_subject
@@ -29,16 +31,19 @@ from astra_ros.denoiser.io import CACHE_AXES
 
 
 class CountingBackend(OrtBackend):
-    """Counts the runs of each graph. given: what the last one was run on."""
+    """Counts the runs of each graph. given: what the last one was run on. told: the actions of every denoising step."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, num_threads=1)
         self.runs: Counter[str] = Counter()
         self.given: dict[str, Any] = {}
+        self.told: list[bytes] = []
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.runs[graph] += 1
         self.given = dict(inputs)
+        if "actions" in inputs:
+            self.told.append(inputs["actions"].tobytes())
         return super().run(graph, inputs)
 
 
@@ -56,6 +61,7 @@ def loaded(bundle: Bundle) -> Iterator[CountingBackend]:
 @pytest.fixture
 def backend(loaded: CountingBackend) -> CountingBackend:
     loaded.runs.clear()
+    loaded.told.clear()
     return loaded
 
 
@@ -88,9 +94,33 @@ def test_a_chunk_keeps_its_history_as_its_scheme_says(
     assert latents.units == pixels.units == UNITS
 
 
+@pytest.mark.parametrize("scheme", ["recompute", "remember", "append"])
+def test_no_chunk_is_told_what_the_one_before_was(
+    backend: CountingBackend, scene: Scene, scheme: Scheme
+) -> None:
+    """A runtime that keeps what it made of the last actions would otherwise be timed without them."""
+    subject = chunk_subject("latents", backend, scheme, scene, with_codec=False)
+    backend.told.clear()
+    for _ in range(2):
+        subject.run()
+    chunks = backend.told[:: scene.manifest.num_steps]
+    assert len(chunks) == 2 * UNITS
+    assert all(one != other for one, other in pairwise(chunks))
+
+
+def test_no_graph_and_no_prediction_is_told_the_same_twice(backend: CountingBackend, scene: Scene) -> None:
+    stage_subject("step_0", backend, "step_0").run()
+    stream_subject("stream", backend, scene, 4 * scene.manifest.chunk_len).run()
+    alone, chunks = backend.told[:STAGE_UNITS], backend.told[STAGE_UNITS :: scene.manifest.num_steps]
+    for told in (alone, chunks):
+        assert len(told) == 8
+        assert all(one != other for one, other in pairwise(told))
+
+
 def test_work_of_a_chunk() -> None:
-    flops = FlopsSpec(remember=100, append=10, step=1)
-    assert [chunk_flops(s, flops, 4) for s in ("recompute", "remember", "append")] == [404, 104, 14]
+    flops = FlopsSpec(remember=100, append=10, step=2, plan=1)
+    assert [chunk_flops(s, flops, 4) for s in ("recompute", "remember", "append")] == [408, 108, 18]
+    assert repeated_flops(flops, 4) == 3
 
 
 @pytest.mark.parametrize(

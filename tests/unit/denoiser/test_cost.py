@@ -59,7 +59,14 @@ def counted_flops(model: Denoiser) -> cost.Flops:
             model.append(cache, history(NUM_SLOTS - blocks_after(config.chunk_len)[0].slots[0]), sigma)
         with FlopCounterMode(display=False) as step:
             model.denoise(chunk, sigma, cache)
-    return cost.Flops(*(counter.get_total_flops() for counter in (remember, append, step)))
+        with FlopCounterMode(display=False) as plan:
+            action, _ = model.action_encoder(chunk.actions, space)
+            if model.pose_map is not None:
+                model.pose_map(action)
+            for block in model.blocks:
+                reads = "action_in" if config.adapter == "act" else "key_value"
+                getattr(block.adapter, reads)(action)
+    return cost.Flops(*(counter.get_total_flops() for counter in (remember, append, step, plan)))
 
 
 @pytest.mark.parametrize("sizes", VARIANTS.values(), ids=VARIANTS)
