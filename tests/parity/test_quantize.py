@@ -166,7 +166,7 @@ def test_the_products_that_err_most_are_not_rounded(
 ) -> None:
     def error(limits: quantize.Limits) -> float:
         with quantize.Trial(loaded, "int8", limits) as trial:
-            return trial.error()
+            return max(trial.errors())
 
     loaded = load_bundle(untrained_bundle)
     with quantize.RangeRecorder(loaded) as recorder:
@@ -180,6 +180,22 @@ def test_the_products_that_err_most_are_not_rounded(
     assert set() < names[0] < names[1]
     monkeypatch.setattr(quantize, "INT8_TOLERANCE", 1.0)
     assert quantize.sound_products(loaded, few) == few
+
+
+def test_a_precision_that_errs_without_rounding_does_not_cost_the_other_its_products(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 alone may be too coarse for a model; int8 beside float32 is not for that."""
+
+    class Coarse(quantize.Trial):
+        def errors(self) -> list[float]:
+            return [1.0] if self.precision == "int8_bf16" else [0.0]
+
+    monkeypatch.setattr(quantize, "Trial", Coarse)
+    monkeypatch.setattr(OpenVinoBackend, "precisions", lambda _: ("fp32", "bf16", "int8", "int8_bf16"))
+    limits = {"encode": {"a": (0.0, 1.0), "b": (0.0, 1.0)}}
+    monkeypatch.setattr(Coarse, "_open", lambda _: None)
+    assert quantize.sound_products(load_bundle(untrained_bundle), limits) == limits
 
 
 def test_an_interrupted_fit_leaves_the_bundle_as_it_was(
