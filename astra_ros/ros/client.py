@@ -24,7 +24,7 @@ from astra_ros.planning.sampling import Costs
 from astra_ros.ros import qos
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
-from astra_ros.ros.stamps import to_duration, to_ns
+from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS, FloatArray
 
@@ -53,6 +53,7 @@ class WorldModelClient:
         group = ReentrantCallbackGroup()
         self._service = node.create_client(EvaluateActions, f"{name}/evaluate_actions", callback_group=group)
         self._info: ModelInfo | None = None
+        self._info_sent_ns = 0
         self._informed = Event()
         profile: QoSProfile = qos.latched()
         node.create_subscription(
@@ -114,30 +115,41 @@ class WorldModelClient:
 
     def _call(self, request: EvaluateActions.Request, deadline_s: float) -> Reply:
         if not self._service.wait_for_service(10.0):
-            raise WorldModelError(f"{self._name}: expected the service {self._service.srv_name}, found none")
-        done = Event()
+            raise WorldModelError(
+                f"{self._name}: expected the service {self._service.srv_name}, found none; start and configure the node"
+                " (ros2 launch astra_ros world_model.launch.py)"
+            )
+        done, info_sent_ns = Event(), self._info_sent_ns
         future = self._service.call_async(request)
         future.add_done_callback(lambda _future: done.set())
         began_s = time.monotonic()
         while not done.wait(0.1):
-            if line := self._no_answer(deadline_s, time.monotonic() - began_s):
+            if line := self._no_answer(deadline_s, time.monotonic() - began_s, info_sent_ns):
                 self._service.remove_pending_request(future)
                 raise WorldModelError(f"{self._name}: {line}")
         reply: Reply = future.result()
         return reply
 
-    def _no_answer(self, deadline_s: float, waited_s: float) -> str:
-        """Why there will be none; empty: it may come. Without a deadline it takes as long as it takes."""
+    def _no_answer(self, deadline_s: float, waited_s: float, info_sent_ns: int) -> str:
+        """Why there will be none; empty: it may come. Without a deadline it takes as long as it takes.
+
+        info_sent_ns: of the newest ModelInfo when the question was asked.
+        """
         if not self._node.context.ok():
             return "no answer came before this program was told to end"
         if not self._service.service_is_ready():
             return "expected an answer, found the node gone meanwhile; start it again"
+        # One that was killed and started again is never gone: its service outlives it for as long as DDS takes to notice.
+        if self._info_sent_ns != info_sent_ns:
+            return "expected an answer, found the node configured anew meanwhile; ask again"
         patience_s = deadline_s + _PATIENCE_S
         if deadline_s and waited_s > patience_s:
-            return f"expected an answer within {patience_s:g} s, found none"
+            return f"expected an answer within {patience_s:g} s, found none; look at the node's log, and ask again"
         return ""
 
-    def _on_info(self, message: ModelInfo) -> None:
+    def _on_info(self, message: ModelInfo, metadata: dict[str, int]) -> None:
+        # Not its own stamp, which is 0 for all where simulated time has not begun; and it may arrive twice.
+        self._info_sent_ns = metadata["source_timestamp"]
         self._info = message
         self._informed.set()
 
@@ -147,7 +159,8 @@ def action_spec(info: ModelInfo) -> ActionSpec:
     kinds = {number: name for name, number in REPRESENTATIONS.items()}
     if info.action_representation not in kinds:
         raise WorldModelError(
-            f"ModelInfo.action_representation: expected one of {sorted(kinds)}, found {info.action_representation}"
+            f"ModelInfo.action_representation: expected one of {sorted(kinds)}, found {info.action_representation};"
+            " use the astra_ros of the node"
         )
     lower, upper = (np.array(bound, np.float64) for bound in (info.action_lower, info.action_upper))
     return ActionSpec(
@@ -179,7 +192,7 @@ def to_plan(rows: FloatArray, info: ModelInfo, *, plan_id: Sequence[int] = (0,) 
         header=Header(),
         id=UUID(uuid=np.array(plan_id, np.uint8)),
         representation=info.action_representation,
-        step_dt=to_duration(to_ns(info.step_dt) / NANOSECONDS),
+        step_dt=info.step_dt,
         horizon=len(rows),
         names=list(info.action_names),
         data=array("f", np.asarray(rows, np.float32).ravel()),

@@ -169,8 +169,10 @@ class Evaluator:
         query, messages = judged.query, list[PredictedFuture]()
         for future in answer.futures:
             if _num_frames(query, len(future.latents)):
-                yield
-                if messages and ticket.ending:
+                if not query.is_over_at(time.monotonic()):
+                    yield
+                # Over before a frame is decoded: that says nothing of how long decoding takes.
+                if query.is_over_at(time.monotonic()) or (messages and ticket.ending):
                     break
             if not self._is_time_for(query, len(future.latents)):
                 self._frame_s /= 2  # or one that took long once would keep all later ones from being decoded

@@ -49,6 +49,7 @@ class Inbox:
         self._changed = Condition()
         self._config = config
         self._waiting: deque[Frame] = deque()
+        self._oldest_taken_ns: int | None = None
         self._joints = JointBuffer(spec.names, spec.units)
         self._plans = Schedule()
         self._must_forget = False
@@ -81,7 +82,7 @@ class Inbox:
     def add_joint_positions(self, stamp_ns: int, positions: FloatArray) -> None:
         """Raises Refusal for a stamp out of order."""
         with self._changed:
-            self._joints.push(stamp_ns, positions, self._picture_age_ns())
+            self._joints.push(stamp_ns, positions, self._oldest_age_ns(stamp_ns))
             self._changed.notify_all()
 
     def set_plan(self, plan: Plan | None) -> None:
@@ -96,6 +97,7 @@ class Inbox:
         """All that is here now; whoever takes next is told to forget the rest."""
         with self._changed:
             self._waiting.clear()
+            self._oldest_taken_ns = None
             self._joints.clear()
             self._plans.clear()
             self._must_forget = True
@@ -123,12 +125,13 @@ class Inbox:
             return not self._is_stopping
 
     def take(self) -> Taken:
-        """Pictures whose joint positions are as good as they get."""
+        """Pictures whose joint positions are as good as they get; they are kept until the next call."""
         with self._changed:
             must_forget, self._must_forget = self._must_forget, False
             frames = []
             while self._is_ready():
                 frames.append(self._waiting.popleft())
+            self._oldest_taken_ns = frames[0].stamp_ns if frames else None
             return Taken(frames, must_forget)
 
     def positions_at(self, stamp_ns: int) -> tuple[FloatArray, int] | None:
@@ -144,15 +147,26 @@ class Inbox:
             return self._plans.at(stamp_ns, now_ns, self._config.plan_timeout_s), self._config
 
     def _picture_age_ns(self) -> int:
-        """Joint states and plans are kept for pictures as old as this."""
+        """Joint states and plans are kept for pictures as old as this when they come."""
         return min(round(self._config.max_observation_age_s * NANOSECONDS), _LONGEST_KEPT_NS)
 
+    def _oldest_age_ns(self, newest_ns: int) -> int:
+        """And joint states, against the newest one, also for those that wait for a busy worker, or were just taken by it."""
+        oldest_ns = self._oldest_taken_ns
+        if oldest_ns is None:
+            oldest_ns = self._waiting[0].stamp_ns if self._waiting else newest_ns
+        return max(self._picture_age_ns(), newest_ns - oldest_ns)
+
     def _is_ready(self) -> bool:
-        """The oldest picture has a joint state on the far side of its stamp, or has waited the slop for one."""
+        """The oldest picture has a joint state on the far side of its stamp, has waited the slop for one, or has to make room."""
         if not self._waiting:
             return False
         oldest = self._waiting[0]
-        return self._joints.covers(oldest.stamp_ns) or time.monotonic() >= self._deadline_s(oldest)
+        return (
+            self._joints.covers(oldest.stamp_ns)
+            or time.monotonic() >= self._deadline_s(oldest)
+            or len(self._waiting) == _MAX_WAITING
+        )
 
     def _patience_s(self) -> float | None:
         return max(self._deadline_s(self._waiting[0]) - time.monotonic(), 0.0) if self._waiting else None

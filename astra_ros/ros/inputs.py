@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -15,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.frames.preprocess import fit
-from astra_ros.msg import ActionSequence, Goal, ModelInfo
+from astra_ros.msg import ActionSequence, Goal
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.health import Health
@@ -25,7 +26,7 @@ from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import read_plan, require_overlap
 from astra_ros.ros.queries import QueryRefusal, read_goal
 from astra_ros.ros.refusal import Drop, Refusal
-from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_duration, to_ns
+from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
@@ -44,6 +45,7 @@ class Inputs:
         health: Health,
         standing_goal: StandingGoal,
     ) -> None:
+        """Raises ConfigError, and leaves nothing behind then."""
         self._node = node
         self._standing_goal = standing_goal
         self._manifest = manifest
@@ -53,25 +55,16 @@ class Inputs:
         self._worker: Worker | None = None
         self._newest_image_ns = 0
         self._positions: FloatArray | None = None
-        self._info = ModelInfo(
-            action_names=list(manifest.action.names), step_dt=to_duration(manifest.action.step_dt)
-        )
         self._listener = Listener(node, health)
-        commands, sensor = qos.commands, qos.sensor
-        self._inputs = [
-            self._listen_to_camera(config.image_transport),
-            self._listen("joint_states", JointState, "joint_states", self._on_joint_state, sensor(depth=10)),
-            self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, commands()),
-            self._listen(
-                "joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, commands()
-            ),
-            # Latched goals come once, so they are taken whether the node is active or not.
-            self._listener.listen("goal", Goal, "goal", self._on_goal, qos.latched()),
-        ]
+        with ExitStack() as undo:
+            undo.callback(self.destroy)
+            self._camera = self._listen_to_camera(config.image_transport)
+            self._listen_to_robot()
+            undo.pop_all()
 
     @property
     def image_topic(self) -> str:
-        return self._inputs[0].topic_name
+        return self._camera.topic_name
 
     def connect(self, worker: Worker) -> None:
         """Open the gate: rclpy calls subscriptions in every lifecycle state."""
@@ -88,8 +81,7 @@ class Inputs:
             self._worker.forget()
 
     def destroy(self) -> None:
-        for subscription in self._inputs:
-            self._node.destroy_subscription(subscription)
+        self._listener.destroy()
 
     def _on_image(self, message: Image | CompressedImage, worker: Worker) -> None:
         received_s = time.monotonic()
@@ -120,11 +112,13 @@ class Inputs:
         if not message.points:
             worker.set_plan(None)
             return
-        now_ns = self._now_ns()
+        action, now_ns = self._manifest.action, self._now_ns()
         # Where the robot will be at a later start is not known yet.
         measured = None if to_ns(message.header.stamp) > now_ns else self._positions
         try:
-            plan = read_trajectory(message, self._info, measured, now_ns)
+            plan = read_trajectory(
+                message, action.names, round(action.step_dt * NANOSECONDS), measured, now_ns
+            )
         except TrajectoryError as error:
             raise Refusal(Drop.BAD_PLAN, str(error)) from error
         require_overlap(plan, MAX_DURATION_S, now_ns)
@@ -162,6 +156,14 @@ class Inputs:
         # As image_transport does: a remapping of the base topic carries over to the compressed one.
         topic = self._node.resolve_topic_name("image") + "/compressed"
         return self._listen("image", CompressedImage, topic, self._on_image, qos.sensor())
+
+    def _listen_to_robot(self) -> None:
+        commands, joints = qos.commands, qos.sensor(depth=10)
+        self._listen("joint_states", JointState, "joint_states", self._on_joint_state, joints)
+        self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, commands())
+        self._listen("joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, commands())
+        # Latched goals come once, so they are taken whether the node is active or not.
+        self._listener.listen("goal", Goal, "goal", self._on_goal, qos.latched())
 
     def _listen(
         self,

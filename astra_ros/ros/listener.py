@@ -8,19 +8,14 @@ from typing import Any
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSPolicyKind, QoSProfile, qos_policy_name_from_kind
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from astra_ros.ros import qos
 from astra_ros.ros.health import INCOMPATIBLE_QOS, Health
 from astra_ros.ros.refusal import Refusal
 
-# rclpy's default, and what a latched topic may have to give up.
-_OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-)
+# And what a latched topic may have to give up.
+_OVERRIDABLE = (*qos.OVERRIDABLE, QoSPolicyKind.DURABILITY)
 
 
 class Listener:
@@ -28,6 +23,7 @@ class Listener:
 
     def __init__(self, node: LifecycleNode, health: Health) -> None:
         self._node, self._health = node, health
+        self._subscriptions: list[Subscription] = []
 
     def listen(
         self,
@@ -37,7 +33,7 @@ class Listener:
         handle: Callable[[Any], bool],
         profile: QoSProfile,
     ) -> Subscription:
-        """handle: whether the message counts as a good one; raises Refusal."""
+        """handle: whether the message counts as a good one; raises Refusal. Raises ConfigError."""
         full_topic = self._node.resolve_topic_name(topic)
 
         def on_message(message: Any) -> None:
@@ -53,14 +49,21 @@ class Listener:
             # DDS tells of a publisher once.
             self._health.report(source, INCOMPATIBLE_QOS, _mismatch(full_topic, event), is_standing=True)
 
-        return self._node.create_subscription(
+        subscription: Subscription = self._node.create_subscription(
             message_type,
             topic,
             on_message,
             profile,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
-            qos_overriding_options=QoSOverridingOptions(policy_kinds=_OVERRIDABLE),
+            qos_overriding_options=qos.overridable(self._node, topic, "subscription", profile, _OVERRIDABLE),
         )
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def destroy(self) -> None:
+        """All subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
 
 
 def _mismatch(topic: str, event: QoSRequestedIncompatibleQoSInfo) -> str:

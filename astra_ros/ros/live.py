@@ -62,6 +62,7 @@ class LiveStream:
     """Used by the thread that owns the model.
 
     newest: the observation that questions are answered from. took_s: the last prediction, until it was sent.
+    is_due: the newest was not predicted from yet.
     """
 
     def __init__(
@@ -82,25 +83,35 @@ class LiveStream:
         self._num_unusual = 0
         self.newest: Match | None = None
         self.took_s = 0.0
+        self._due: Match | None = None
 
     def forget(self) -> None:
         self._model.reset()
         self._hindsight.clear()
-        self.newest = None
+        self.newest = self._due = None
 
-    def serve(self, frames: Sequence[Frame]) -> None:
-        """Observe all, predict from the last while somebody takes predictions."""
-        started_s = time.monotonic()
+    @property
+    def is_due(self) -> bool:
+        return self._due is not None
+
+    def observe(self, frames: Sequence[Frame]) -> None:
+        """All into the history; the last is due."""
         matches = [match for frame in frames if (match := self._observe(frame))]
         if not matches:
             return
-        self.newest = matches[-1]
+        self._health.count(Drop.SUPERSEDED, len(matches) if self._due else len(matches) - 1)
+        self.newest = self._due = matches[-1]
         self._compare(matches)
-        self._health.count(Drop.SUPERSEDED, len(matches) - 1)
+
+    def serve(self) -> None:
+        """Predict from the picture that is due, if any, while somebody takes predictions."""
+        match, self._due = self._due, None
+        if match is None:
+            return
         if self._ports.is_watched():
-            self._show(matches[-1], started_s)
+            self._show(match)
         else:
-            self._judge(self._model.novelty(matches[-1].frame.stamp_ns))
+            self._judge(self._model.novelty(match.frame.stamp_ns))
             self.took_s = 0.0
             self._health.unwatched()
 
@@ -124,8 +135,9 @@ class LiveStream:
                 self._ports.publish_comparisons(comparisons)
                 self._health.compared(comparisons)
 
-    def _show(self, match: Match, started_s: float) -> None:
+    def _show(self, match: Match) -> None:
         """Predict and publish."""
+        started_s = time.monotonic()
         forecast, config = self._predict(match, started_s)
         if self._inbox.must_forget:
             self._health.count(Drop.SUPERSEDED)

@@ -47,8 +47,6 @@ class ModelSession:
         with ExitStack() as undo:
             self._inputs = Inputs(node, model.manifest, config, health, self._standing_goal)
             undo.callback(self._inputs.destroy)
-            self._outputs = Outputs(node, model.backend)
-            undo.callback(self._outputs.destroy)
             session = Session(
                 model.manifest,
                 lambda: self.config,
@@ -58,6 +56,9 @@ class ModelSession:
             )
             services = Services(node, session)
             undo.callback(services.destroy)
+            # After the services: who is told of the model may ask about it.
+            self._outputs = Outputs(node, model.backend)
+            undo.callback(self._outputs.destroy)
             self._entities = undo.pop_all()
 
     @classmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32MultiArray, Header
 
@@ -28,21 +28,18 @@ class Outputs:
     """The publishers of one configuration."""
 
     def __init__(self, node: LifecycleNode, backend: Backend) -> None:
+        """Raises ConfigError, and leaves nothing behind then."""
         self._node = node
         self._backend = backend
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._future = node.create_lifecycle_publisher(
-            PredictedFuture, "~/predicted_future", qos.newest(), qos_overriding_options=overridable
-        )
-        self._preview = node.create_lifecycle_publisher(
-            Image, "~/preview/image", qos.newest(), qos_overriding_options=overridable
-        )
-        self._error = node.create_lifecycle_publisher(
-            Float32MultiArray, "~/prediction_error", qos.newest(), qos_overriding_options=overridable
-        )
-        # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
-        self._info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
-        self._info.publish(model_info(backend, node.get_clock().now().nanoseconds))
+        with ExitStack() as undo:
+            self._future = self._publisher(PredictedFuture, "~/predicted_future", undo)
+            self._preview = self._publisher(Image, "~/preview/image", undo)
+            self._error = self._publisher(Float32MultiArray, "~/prediction_error", undo)
+            # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
+            info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
+            undo.callback(node.destroy_publisher, info)
+            info.publish(model_info(backend, node.get_clock().now().nanoseconds))
+            self._entities = undo.pop_all()
 
     def is_watched(self, config: NodeConfig) -> bool:
         """Somebody takes something that is made of predictions, or shall find them made."""
@@ -68,10 +65,16 @@ class Outputs:
         self._error.publish(prediction_error(comparisons))
 
     def destroy(self) -> None:
-        self._node.destroy_lifecycle_publisher(self._error)
-        self._node.destroy_lifecycle_publisher(self._future)
-        self._node.destroy_lifecycle_publisher(self._preview)
-        self._node.destroy_publisher(self._info)
+        self._entities.close()
+
+    def _publisher(self, message_type: type, topic: str, undo: ExitStack) -> LifecyclePublisher:
+        profile = qos.newest()
+        options = qos.overridable(self._node, topic, "publisher", profile)
+        publisher = self._node.create_lifecycle_publisher(
+            message_type, topic, profile, qos_overriding_options=options
+        )
+        undo.callback(self._node.destroy_lifecycle_publisher, publisher)
+        return publisher
 
     def _publish_preview(self, forecast: Forecast, config: NodeConfig) -> None:
         manifest = self._backend.manifest

@@ -33,7 +33,7 @@ from astra_ros.ros import qos
 from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
-from astra_ros.ros.refusal import Refusal
+from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.search import PlannerConfig, Search
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.sync import JointReader
@@ -99,17 +99,23 @@ class Planner(Node):
         try:
             self._sensed = _Sensed(self._reader[1].read(message), time.monotonic())
         except Refusal as refusal:
-            self.get_logger().warning(f"joint_states: {refusal}", throttle_duration_sec=10.0)
+            # Another driver's on the same topic are no problem while the arm's come.
+            if refusal.cause is not Drop.OTHER_JOINTS or self._recently_sensed() is None:
+                self.get_logger().warning(f"joint_states: {refusal}", throttle_duration_sec=10.0)
 
     def _positions(self) -> FloatArray:
         """(a,) where the robot is. Raises WorldModelError when nobody says so any more."""
-        sensed = self._sensed
-        if sensed is None or time.monotonic() - sensed.received_s > _RECENT_S:
+        sensed = self._recently_sensed()
+        if sensed is None:
             raise WorldModelError(
                 f"{self.resolve_topic_name('joint_states')}: expected joint states of the last {_RECENT_S:g} s, found none;"
                 " start the robot's driver, or remap joint_states:="
             )
         return sensed.positions
+
+    def _recently_sensed(self) -> _Sensed | None:
+        sensed = self._sensed
+        return sensed if sensed and time.monotonic() - sensed.received_s <= _RECENT_S else None
 
     def _on_plan(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.data.sim_client import SimClient, SimError
-from astra_ros.msg import ModelInfo
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_image
 from astra_ros.ros.declaration import (
@@ -42,7 +41,7 @@ from astra_ros.ros.declaration import (
     read_config,
     require_choices,
 )
-from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.stamps import to_time
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
@@ -71,7 +70,6 @@ class SimulatedArm(Node):
         self._tick_ns = NANOSECONDS // int(facts["control_hz"])
         self._ticks_per_picture = int(facts["control_hz"]) // int(facts["camera_hz"])
         self.step_s = float(facts["step_s"])
-        self._info = ModelInfo(action_names=self._names, step_dt=to_duration(self.step_s))
         self._end_ns = _START_NS
         self.newest_stamp_ns = 0
         self.positions: FloatArray = np.zeros(len(self._names), np.float32)
@@ -105,7 +103,9 @@ class SimulatedArm(Node):
         if not message.points:
             return  # to end what is carried out, which is over by now
         try:
-            rows = rows_left(message, self._info, self.positions, self._end_ns)
+            rows = rows_left(
+                message, self._names, round(self.step_s * NANOSECONDS), self.positions, self._end_ns
+            )
         except TrajectoryError as error:
             self.get_logger().error(f"joint_trajectory: {error}")
             return
@@ -129,12 +129,14 @@ class SimulatedArm(Node):
             time.sleep(_PICTURE_S)
 
 
-def rows_left(trajectory: JointTrajectory, info: ModelInfo, positions: FloatArray, now_ns: int) -> FloatArray:
+def rows_left(
+    trajectory: JointTrajectory, names: Sequence[str], step_ns: int, positions: FloatArray, now_ns: int
+) -> FloatArray:
     """(n, a) what a joint trajectory controller carries out from now on, one row per step.
 
     What is over is skipped, wherever the arm is; until a later start it stays at positions (a,). Raises TrajectoryError.
     """
-    plan = read_trajectory(trajectory, info, positions, now_ns)
+    plan = read_trajectory(trajectory, names, step_ns, positions, now_ns)
     elapsed, horizon = (now_ns - plan.stamp_ns) / plan.step_ns, len(plan.rows)
     if not -MAX_DURATION_S * NANOSECONDS / plan.step_ns < elapsed < horizon:
         raise TrajectoryError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,8 +93,9 @@ class JointBuffer:
             self.clear()
         self._stamps_ns.append(stamp_ns)
         self._positions.append(positions)
-        expired = bisect_left(self._stamps_ns, stamp_ns - max(_KEPT_NS, picture_age_ns))
-        del self._stamps_ns[:expired], self._positions[:expired]
+        # The last of those before the oldest picture is one of the two around it.
+        expired = bisect_right(self._stamps_ns, stamp_ns - max(_KEPT_NS, picture_age_ns)) - 1
+        del self._stamps_ns[: max(expired, 0)], self._positions[: max(expired, 0)]
 
     def clear(self) -> None:
         self._stamps_ns.clear()

@@ -81,18 +81,18 @@ def to_action_sequence(
 
 
 def read_trajectory(
-    trajectory: JointTrajectory, info: ModelInfo, measured: FloatArray | None, now_ns: int
+    trajectory: JointTrajectory, names: Sequence[str], step_ns: int, measured: FloatArray | None, now_ns: int
 ) -> Plan:
-    """As a controller carries it out that receives it now, at the model's step; with stamp 0 it starts now.
+    """As a controller carries it out that receives it now; with stamp 0 it starts now.
 
-    measured: (a,) where the robot is, or will be at a later start: from there it moves to the first point, if that is not over.
-    Joints that the trajectory leaves out are NaN, and so is, without measured, the way to the first point. Raises TrajectoryError.
+    names, step_ns: the model's joints and step. measured: (a,) where the robot is, or will be at a later start: from there it
+    moves to the first point, if that is not over. Joints that the trajectory leaves out are NaN, and so is, without measured, the
+    way to the first point. Raises TrajectoryError.
     """
     times_ns, points = _points(trajectory)
-    names = list(info.action_names)
     _require_known(trajectory.joint_names, names)
     columns = [names.index(name) for name in trajectory.joint_names]
-    stamp_ns, step_ns = to_ns(trajectory.header.stamp) or now_ns, to_ns(info.step_dt)
+    stamp_ns = to_ns(trajectory.header.stamp) or now_ns
     start = np.full(len(columns), np.nan) if measured is None else measured[columns]
     moved = _resampled(*_begun(times_ns, points, start, at_ns=max(0, now_ns - stamp_ns)), step_ns)
     rows = np.full((len(moved), len(names)), np.nan, np.float32)

@@ -3,7 +3,8 @@
 The callbacks only leave things in the inbox; decoding a picture is theirs, predicting is the worker's, so a slow model delays
 neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
 a prediction runs; only the newest of them is predicted from, and only while somebody takes predictions. Questions about
-candidates are answered in between, a chunk after every picture that is served, or as fast as they go while none comes.
+candidates are answered in between, a chunk after every picture that is served, or as fast as they go while none comes; each
+from the newest picture when it begins, also where that is only predicted from afterwards.
 A question whose deadline would pass during a prediction goes on before it; if it passes nevertheless, the reply comes between
 two chunks of that prediction.
 """
@@ -11,7 +12,7 @@ two chunks of that prediction.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Thread
 
@@ -95,24 +96,33 @@ class Worker:
         )
 
     def _run(self) -> None:
+        # The pictures that came during a prediction are seen before a question begins: it starts from the newest of them, and
+        # the one that was predicted from may be too old by then.
+        turn = (self._observe, self._serve, self._observe)
         try:
-            while self._inbox.wait(lambda: bool(self._tickets)):
-                if self._tickets.cannot_wait(self._live.took_s):
-                    self._tickets.advance()
-                    continue
-                taken = self._inbox.take()
-                if taken.must_forget:
-                    self._live.forget()
-                if taken.frames and not self._try_to_serve(taken.frames):
-                    return
+            while self._inbox.wait(self._has_other_work) and all(map(self._try, turn)):
                 self._tickets.advance()
         finally:
             self._tickets.close(Status.NOT_ACTIVE, "the node was deactivated meanwhile")
 
-    def _try_to_serve(self, frames: Sequence[Frame]) -> bool:
+    def _has_other_work(self) -> bool:
+        return self._live.is_due or bool(self._tickets)
+
+    def _observe(self) -> None:
+        taken = self._inbox.take()
+        if taken.must_forget:
+            self._live.forget()
+        self._live.observe(taken.frames)
+
+    def _serve(self) -> None:
+        """Unless that would cost the question that is being answered its deadline."""
+        if not self._tickets.cannot_wait(self._live.took_s):
+            self._live.serve()
+
+    def _try(self, step: Callable[[], None]) -> bool:
         """False when nothing can be published any more, or shall be."""
         try:
-            self._live.serve(frames)
+            step()
         except _StoppedError:
             return False
         # Whatever went wrong with these pictures, the next ones are served.

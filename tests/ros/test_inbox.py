@@ -103,3 +103,34 @@ def test_the_configuration_is_the_newest(inbox: Inbox) -> None:
     inbox.configure(replace(inbox.config, sync_slop_s=0.0))
     inbox.add_frame(frame(100 * MS))
     assert stamps(inbox) == [100 * MS]
+
+
+def test_a_picture_that_waits_for_a_busy_worker_keeps_its_joint_states(inbox: Inbox) -> None:
+    inbox.add_joint_positions(80 * MS, HERE)
+    inbox.add_joint_positions(120 * MS, HERE + 1)
+    inbox.add_frame(frame(100 * MS))
+    inbox.add_frame(frame(7000 * MS))
+    inbox.add_joint_positions(10_000 * MS, HERE)
+    assert stamps(inbox) == [100 * MS, 7000 * MS]
+    # The worker has it, but has not looked yet.
+    inbox.add_joint_positions(20_000 * MS, HERE)
+    found = inbox.positions_at(100 * MS)
+    assert found is not None
+    np.testing.assert_allclose(found[0], HERE + 0.5)
+    assert stamps(inbox) == []
+    inbox.add_joint_positions(30_000 * MS, HERE)
+    with pytest.raises(Refusal, match=r"found the oldest .* s newer"):
+        inbox.positions_at(100 * MS)
+
+
+def test_pictures_that_fill_the_queue_wait_no_longer_so_that_missing_joint_states_are_told() -> None:
+    inbox = Inbox(SPEC, NodeConfig(sync_slop_s=10.0))
+    for number in range(1, 64):
+        assert inbox.add_frame(frame(number * MS))
+        assert stamps(inbox) == []
+    for number in range(64, 70):
+        assert inbox.add_frame(frame(number * MS))
+        assert inbox.wait(lambda: False)
+        assert stamps(inbox) == [(number - 63) * MS]
+    with pytest.raises(Refusal, match="no joint state received"):
+        inbox.positions_at(6 * MS)

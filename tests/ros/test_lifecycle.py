@@ -191,6 +191,44 @@ def test_bad_parameters_fail_configure(make_rig: MakeRig, parameters: dict[str, 
     assert graph_of(rig) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "/joint_states.subscription.reliability",
+            "best effort",
+            "expected one of system_default, reliable, best_effort, best_available, found 'best effort'",
+        ),
+        ("/action_sequence.subscription.depth", -1, "expected a whole number of 0 or more, found -1"),
+        (
+            "/goal.subscription.durability",
+            True,
+            "expected one of system_default, transient_local, volatile, best_available, found True",
+        ),
+        (
+            "/world_model/preview/image.publisher.history",
+            "all",
+            "expected one of system_default, keep_last, keep_all, found 'all'",
+        ),
+    ],
+)
+def test_a_wrong_quality_of_service_fails_configure_and_leaves_nothing_behind(
+    make_rig: MakeRig, name: str, value: object, line: str
+) -> None:
+    rig = make_rig(**{f"qos_overrides.{name}": value})
+
+    def entities() -> tuple[int, ...]:
+        node = rig.node
+        return tuple(len(list(kind)) for kind in (node.subscriptions, node.publishers, node.services))
+
+    before = entities()
+    for _ in range(2):
+        assert rig.node.trigger_configure() == FAILURE
+        message = rig.status(DiagnosticStatus.ERROR, "configure failed: ").message
+        assert f"qos_overrides.{name}: {line}; correct it in the params_file" in message
+        assert entities() == before
+
+
 def test_two_wrong_parameters_are_mended_one_at_a_time(make_rig: MakeRig) -> None:
     rig = make_rig(image_transport="theora", preemption="wait")
     assert rig.node.trigger_configure() == FAILURE

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from astra_ros.msg import Goal
+from astra_ros.msg import Goal, ModelInfo
 from astra_ros.planning.cem import CemConfig
 from astra_ros.planning.motion import Motion
 from astra_ros.planning.mppi import MppiConfig
@@ -30,7 +31,7 @@ from astra_ros.ros.search import PlannerConfig
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS
-from tests.ros.rig import JOINTS, POSITIONS, SENSOR, Rig, image, joint_state
+from tests.ros.rig import JOINTS, LATCHED, POSITIONS, SENSOR, Rig, image, joint_state
 from tests.ros.test_standing_goal import set_goal
 
 PICTURE = Goal(type=Goal.TYPE_IMAGE, image=image(1, seed=3))
@@ -414,6 +415,23 @@ def test_without_recent_joint_states_there_is_no_plan(make_planner: Callable[...
         planner.run(planner.planner.plan)
 
 
+def test_another_driver_on_the_topic_of_the_joints_is_no_problem_while_the_arms_come(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner, lines = make_planner(), list[str]()
+    log = SimpleNamespace(warning=lambda line, **_: lines.append(line))
+    monkeypatch.setattr(planner.planner, "get_logger", lambda: log)
+    stray = joint_state(planner.rig.now_ns(), ("gripper",), [0.0])
+    planner.sense()
+    planner.planner._on_joint_state(stray)
+    assert not lines
+    planner.planner._on_joint_state(joint_state(planner.rig.now_ns(), JOINTS[:7], [0.0] * 7))
+    assert "missing panda_finger_joint1" in lines.pop()
+    time.sleep(1.1)
+    planner.planner._on_joint_state(stray)
+    assert "missing panda_joint1" in lines.pop()
+
+
 def test_joint_states_that_stop_during_the_search_leave_no_plan(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,10 +486,17 @@ def test_a_clock_that_jumps_back_during_the_search_leaves_no_plan_and_the_next_o
         assert abs(to_ns(planner.newest_trajectory().header.stamp) - before_ns) < 20 * NANOSECONDS
 
 
-def test_without_a_world_model_the_client_says_what_to_start(rig: Rig) -> None:
+def test_without_a_world_model_the_client_says_what_to_start(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = WorldModelClient(rig.robot, "nobody")
     with pytest.raises(WorldModelError, match=r"nobody: expected ~/model_info .*ros2 launch astra_ros"):
         client.info(timeout_s=0.1)
+    monkeypatch.setattr(client._service, "wait_for_service", lambda _timeout_s: False)
+    with pytest.raises(
+        WorldModelError, match=r"nobody/evaluate_actions, found none; start .*ros2 launch astra_ros"
+    ):
+        client._call(EvaluateActions.Request(), 0.0)
 
 
 def test_the_client_knows_the_models_actions(rig: Rig) -> None:
@@ -501,7 +526,9 @@ def test_without_a_deadline_an_answer_may_take_as_long_as_its_node_is_there(
 
         hurried = ask(0.3)
         rig.spin_until(hurried.done)
-        with pytest.raises(WorldModelError, match=r"ponderer: expected an answer within 0.5 s, found none"):
+        with pytest.raises(
+            WorldModelError, match=r"ponderer: expected an answer within 0.5 s, found none; look at"
+        ):
             hurried.result()
         patient = ask(0.0)
         rig.spin_for(1.5)
@@ -510,3 +537,30 @@ def test_without_a_deadline_an_answer_may_take_as_long_as_its_node_is_there(
         rig.spin_until(patient.done)
         with pytest.raises(WorldModelError, match="ponderer: expected an answer, found the node gone"):
             patient.result()
+
+
+def test_an_answer_is_not_waited_for_once_its_node_is_configured_anew(rig: Rig) -> None:
+    """Killed and started again before DDS notices, it is never gone; where simulated time stands still, all stamps are equal."""
+
+    async def ponder(_request: Any, response: Any) -> Any:
+        await Future()
+        return response
+
+    service = rig.robot.create_service(EvaluateActions, "ponderer/evaluate_actions", ponder)
+    info = rig.robot.create_publisher(ModelInfo, "ponderer/model_info", LATCHED)
+    info.publish(ModelInfo())
+    client = WorldModelClient(rig.robot, "ponderer")
+    rig.spin_until(client._informed.is_set)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(client._call, EvaluateActions.Request(), 0.0)
+        try:
+            rig.spin_for(1.0)
+            assert not asked.done()
+            info.publish(ModelInfo())
+            rig.spin_until(asked.done)
+        finally:
+            rig.robot.destroy_service(service)
+        with pytest.raises(
+            WorldModelError, match=r"ponderer: .* found the node configured anew .*; ask again"
+        ):
+            asked.result()

@@ -39,12 +39,13 @@ from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.inbox import Frame
+from astra_ros.ros.live import Match
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
 from astra_ros.ros.stamps import to_duration, to_ns
-from astra_ros.ros.tickets import Ticket, Tickets
+from astra_ros.ros.tickets import Progress, Ticket, Tickets
 from astra_ros.ros.worker import Worker
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import Observation
@@ -506,6 +507,32 @@ def test_a_decoding_that_took_long_once_is_forgotten(asker: Asker) -> None:
     assert (replies[-1].status, len(replies[-1].futures)) == (Reply.STATUS_OK, 1)
 
 
+@pytest.mark.parametrize("count", [200, 8], ids=["amid the candidates", "before the frames"])
+def test_a_deadline_that_passes_while_pictures_come_first_is_answered_at_once(
+    asker: Asker, count: int
+) -> None:
+    """Without frames; how long they take to decode is not doubted."""
+    asker.ask(request())  # the graphs are open
+    session, stamp_ns = asker.rig.node._configured(), asker.rig.now_ns()
+    assert asker.rig.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    model, evaluator = session._model, session._evaluator  # are the test's from here on
+    observe(model, stamp_ns)
+    match = Match(Frame(stamp_ns, "camera", np.zeros((48, 64, 3), np.uint8), 0.0, 0.0), POSITIONS, 0)
+    asked = request(count, deadline=to_duration(3.0), frames=EvaluateActions.Request.FRAMES_LAST)
+    query = read_query(asked, model.manifest, session.config, stamp_ns)
+    replies, progress, frame_s = list[Any](), list[Progress](), evaluator._frame_s
+    pieces = evaluator.answer(Ticket(query, replies.append, progress.append), match, session.config)
+    while not progress:
+        next(pieces)
+    assert query.deadline_s
+    time.sleep(max(query.deadline_s - time.monotonic(), 0.0))
+    assert list(pieces) == []
+    (reply,) = replies
+    assert (reply.status, reply.futures) == (Status.PARTIAL, ())
+    assert reply.answer.evaluated.sum() == 8
+    assert evaluator._frame_s == frame_s
+
+
 def test_a_deadline_that_passes_in_the_queue_is_kept_too(asker: Asker) -> None:
     long = asker.service.call_async(long_request())
     reply = asker.ask(request(deadline=to_duration(0.3)))
@@ -524,6 +551,7 @@ class Beside:
         self.rig = asker.rig
         self.events: list[str] = []
         self.replies: Queue[Any] = Queue()
+        self.at_end: Callable[[], Any] = lambda: None
 
         def slowly(*args: Any) -> Iterator[Any]:
             for chunk in roll_out(*args):
@@ -531,6 +559,7 @@ class Beside:
                 time.sleep(0.5)
                 yield chunk
             self.events.append("live end")
+            self.at_end()
 
         monkeypatch.setattr("astra_ros.rollout.world_model.roll_out", slowly)
 
@@ -540,12 +569,14 @@ class Beside:
         assert worker
         return worker
 
-    def show_a_picture(self) -> None:
+    def show_a_picture(self) -> int:
+        """Its stamp."""
         stamp_ns = self.rig.now_ns()
         self.worker.add_joint_positions(stamp_ns, POSITIONS)
         self.worker.add_frame(
             Frame(stamp_ns, "camera", np.zeros((48, 64, 3), np.uint8), time.monotonic(), 0.0)
         )
+        return stamp_ns
 
     def ask(self, asked: EvaluateActions.Request, **fields: Any) -> Ticket:
         session = self.rig.node._configured()
@@ -585,13 +616,34 @@ def test_a_question_that_comes_during_a_live_prediction_has_its_reply_in_time(be
 def test_a_live_prediction_that_outlasts_a_deadline_leaves_the_best_so_far(beside: Beside) -> None:
     """That it would last so long was not known."""
     asked = long_request(deadline=to_duration(0.6), frames=EvaluateActions.Request.FRAMES_LAST)
-    ticket = beside.ask(asked, report=lambda _progress: None if beside.events else beside.show_a_picture())
+    ticket = beside.ask(asked, report=lambda _progress: beside.events or beside.show_a_picture())
     reply, late_s = beside.reply_to(ticket)
     assert "live chunk" in beside.events
     assert "live end" not in beside.events
     assert late_s < 1.0
     assert (reply.status, "during a live prediction" in reply.message) == (Status.PARTIAL, True)
     assert 0 < reply.answer.evaluated.sum() < 200
+
+
+def test_a_question_begins_from_a_picture_that_came_during_a_live_prediction(beside: Beside) -> None:
+    """That took longer than a picture may be old; the new one is predicted from afterwards."""
+    stamps_ns: list[int] = []
+
+    def show_one_more() -> None:
+        if len(stamps_ns) == 1:
+            stamps_ns.append(beside.show_a_picture())
+
+    beside.at_end = show_one_more
+    beside.rig.node.set_parameters([Parameter("max_observation_age_s", value=1.0)])
+    stamps_ns.append(beside.show_a_picture())
+    beside.rig.spin_until(lambda: "live chunk" in beside.events)
+    beside.ask(request())
+    reply, _ = beside.replies.get(timeout=TIMEOUT_S)
+    assert (reply.status, reply.message) == (Status.OK, "")
+    assert reply.observation_ns == stamps_ns[1]
+    beside.rig.spin_until(lambda: beside.events.count("live end") == 2)
+    assert beside.rig.future_at(stamps_ns[1])
+    assert beside.rig.drops() == {}
 
 
 def test_a_live_prediction_that_does_not_fit_before_a_deadline_comes_after_it(beside: Beside) -> None:

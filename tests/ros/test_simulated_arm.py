@@ -11,16 +11,15 @@ import pytest
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
-from astra_ros.msg import ModelInfo
 from astra_ros.ros import simulated_arm
 from astra_ros.ros.simulated_arm import ArmConfig, rows_left
-from astra_ros.ros.stamps import to_duration, to_time
+from astra_ros.ros.stamps import to_time
 from astra_ros.ros.trajectories import TrajectoryError
 from tests.ros.rig import trajectory
 
 S = 1_000_000_000
 NOW = 1000 * S
-INFO = ModelInfo(action_names=["shoulder", "elbow"], step_dt=to_duration(0.2))
+NAMES, STEP_NS = ("shoulder", "elbow"), S // 5
 POSITIONS = np.array([0.0, 0.5], np.float32)
 # Ten times as far as the time, from 0 at its start.
 POINTS = [(0.2, [2.0]), (0.4, [4.0]), (0.6, [6.0])]
@@ -29,7 +28,7 @@ POINTS = [(0.2, [2.0]), (0.4, [4.0]), (0.6, [6.0])]
 def shoulder(stamp_ns: int) -> np.ndarray:
     message = trajectory(POINTS, ["shoulder"])
     message.header.stamp = to_time(stamp_ns)
-    rows = rows_left(message, INFO, POSITIONS, NOW)
+    rows = rows_left(message, NAMES, STEP_NS, POSITIONS, NOW)
     np.testing.assert_array_equal(rows[:, 1], np.full(len(rows), 0.5))
     return rows[:, 0]
 
@@ -53,7 +52,9 @@ def test_one_that_comes_late_is_begun_where_the_arm_is() -> None:
     """A controller moves from there to the first point that is not over, in the time that is left."""
     message = trajectory([(1.0, [2.0])], ["shoulder"])
     message.header.stamp = to_time(NOW - S * 6 // 10)
-    np.testing.assert_allclose(rows_left(message, INFO, POSITIONS, NOW)[:, 0], [1.0, 2.0], atol=1e-5)
+    np.testing.assert_allclose(
+        rows_left(message, NAMES, STEP_NS, POSITIONS, NOW)[:, 0], [1.0, 2.0], atol=1e-5
+    )
 
 
 def test_what_is_wholly_over_is_refused() -> None:

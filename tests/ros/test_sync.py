@@ -176,3 +176,10 @@ def test_old_joint_states_are_kept_for_pictures_that_may_be_older() -> None:
     for second in range(60):
         buffer.push(second * 1000 * MS, np.array([float(second)], np.float32), picture_age_ns=20_000 * MS)
     assert buffer._stamps_ns[0] == 39_000 * MS
+
+
+def test_of_old_joint_states_the_last_before_the_oldest_picture_is_kept() -> None:
+    buffer = JointBuffer()
+    for second in range(0, 60, 2):
+        buffer.push(second * 1000 * MS, np.array([float(second)], np.float32), picture_age_ns=5000 * MS)
+    np.testing.assert_allclose(buffer.at(53_000 * MS, 1000 * MS)[0], [53])

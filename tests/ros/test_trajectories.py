@@ -77,7 +77,7 @@ AT_REST = np.array([0.4, 0.5], np.float32)
 
 def plan_rows(message: JointTrajectory, stamp_ns: int, measured: FloatArray | None = AT_REST) -> FloatArray:
     message.header.stamp = to_time(stamp_ns)
-    plan = read_trajectory(message, INFO, measured, NOW)
+    plan = read_trajectory(message, JOINTS, S // 5, measured, NOW)
     assert (plan.stamp_ns, plan.step_ns, plan.received_ns) == (stamp_ns or NOW, S // 5, NOW)
     return plan.rows
 
