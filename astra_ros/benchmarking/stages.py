@@ -23,9 +23,8 @@ def stage_subject(name: str, backend: Backend, graph: str) -> Subject:
 
     def run() -> None:
         for _ in range(UNITS):
-            if (
-                "actions" in inputs
-            ):  # other ones each time, as a robot's are: a runtime may keep what it made of the last
+            # Other actions each time, as a robot's are: a runtime may keep what it made of the last.
+            if "actions" in inputs:
                 inputs["actions"] = -inputs["actions"]
             backend.fetch(backend.run(graph, inputs)[smallest])  # a device has finished when that is here
 

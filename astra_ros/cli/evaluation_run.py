@@ -48,9 +48,8 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
     """Prints a table; with --json FILE also writes it beside the JSON, and the test's picture."""
     progress = ProgressLine()
     checkpoint = on_best_device(load_checkpoint(path))
-    weights_sha256 = sha256(
-        (path / WEIGHTS_FILE).read_bytes()
-    ).hexdigest()  # now: a training may go on in the folder
+    # Now: a training may go on in the folder.
+    weights_sha256 = sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest()
     sources = open_sources(arguments.data, held_out(arguments.held_out), checkpoint, arguments.space)
     teacher = load_teacher(arguments.teacher, checkpoint, sources) if arguments.teacher else None
     suite = Suite(checkpoint, sources, suite_config(path, checkpoint, arguments), progress.update, teacher)
