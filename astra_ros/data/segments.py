@@ -52,9 +52,17 @@ class SegmentBatch:
     actions: torch.Tensor
     space: torch.Tensor
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """In the order of the fields."""
+        return tuple(getattr(self, f.name) for f in fields(self))
+
     def to(self, device: torch.device | str) -> SegmentBatch:
-        """The same batch on a device."""
-        return SegmentBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        """The same batch on a device; from pinned memory without waiting."""
+        return SegmentBatch(*(values.to(device, non_blocking=True) for values in self.tensors))
+
+
+SEGMENT_TENSORS = len(fields(SegmentBatch))
 
 
 @dataclass(frozen=True)

@@ -77,13 +77,16 @@ class NoiseLevelEmbedder(nn.Module):
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.block_table[:, [2, 5]] = 0.3  # gates: residual branches start small but alive
+        scales = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]).view(1, 6, 1)
+        self.register_buffer("one", scales, persistent=False)
+
+    one: Tensor
 
     def forward(self, sigma: Tensor) -> tuple[list[Modulation], tuple[Tensor, Tensor]]:
         """sigma (b,) -> per block a Modulation, and (shift, scale) of the head; all (b, 1, d)."""
         embedding = self.mlp(sinusoids(1000.0 * sigma))
         table = rearrange(self.projection(embedding), "b (six d) -> b six d", six=6)
-        one = torch.tensor([0, 1, 0, 0, 1, 0], dtype=table.dtype, device=table.device).view(1, 6, 1)
-        blocks = [Modulation(*(table + row + one).split(1, dim=1)) for row in self.block_table]
+        blocks = [Modulation(*(table + row + self.one).split(1, dim=1)) for row in self.block_table]
         shift, scale = rearrange(self.head(embedding), "b (two d) -> two b 1 d", two=2)
         return blocks, (shift, 1.0 + scale)
 

@@ -63,4 +63,4 @@ class _Segments(Dataset[tuple[Tensor, ...]]):
         self._segments, self._batch = segments, batch
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, ...]:
-        return tuple(vars(self._segments.draw(self._batch, draw.numpy)).values())
+        return self._segments.draw(self._batch, draw.numpy).tensors

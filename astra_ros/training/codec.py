@@ -25,19 +25,21 @@ class CodecStep(TrainingStep):
         super().__init__(codec.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self._pool, self._config = pool, config
 
-    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
-        frames, backgrounds = self._pool.draw(batch, draw.numpy)
-        device = self.model.mean.device
-        pixels = to_pixels(frames).to(device).contiguous(memory_format=torch.channels_last)
-        decoded = self.model.decode(self.latents(pixels, draw))
-        emphasis = emphasis_on_change(pixels, to_pixels(backgrounds).to(device), self._config.emphasis)
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        """Pictures and their backgrounds, (b, 3, H, W)."""
+        pixels, backgrounds = (to_pixels(x).to(draw.device) for x in self._pool.draw(batch, draw.numpy))
+        return pixels.contiguous(memory_format=torch.channels_last), backgrounds
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        pixels, backgrounds, *noise = inputs
+        decoded = self.model.decode(self.latents(pixels, *noise))
+        emphasis = emphasis_on_change(pixels, backgrounds, self._config.emphasis)
         # Relative within a picture: else a moving camera, where everything changes, would count several times.
         emphasis = emphasis / emphasis.mean(dim=(1, 2, 3), keepdim=True)
         return {"loss": reconstruction_loss(decoded.float(), pixels, emphasis)}
 
-    def latents(self, pixels: Tensor, draw: Draw) -> Tensor:
+    def latents(self, pixels: Tensor) -> Tensor:
         """What is decoded."""
-        del draw
         return self.model.encode(pixels)
 
 
@@ -48,10 +50,16 @@ class DecoderStep(CodecStep):
         super().__init__(codec, pool, config)
         codec.encoder.requires_grad_(requires_grad=False)
 
-    def latents(self, pixels: Tensor, draw: Draw) -> Tensor:
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        pixels, backgrounds = super().inputs(draw, batch)
+        config = self.model.config
+        height, width = (side // config.factor for side in pixels.shape[2:])
+        return pixels, backgrounds, draw.normal((batch, config.latent_channels, height, width))
+
+    def latents(self, pixels: Tensor, *noise: Tensor) -> Tensor:
         with torch.no_grad():
             latents = self.model.encode(pixels)
-        return latents + self._config.latent_noise * draw.normal(latents.shape)
+        return latents + self._config.latent_noise * noise[0]
 
 
 def finished_codec(codec: Codec) -> Codec:

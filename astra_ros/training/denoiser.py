@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from astra_ros.data.segments import SegmentSampler
+from astra_ros.data.segments import SEGMENT_TENSORS, SegmentBatch, SegmentSampler
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.ahead import SegmentStream
 from astra_ros.training.draw import Draw
-from astra_ros.training.objective import ObjectiveConfig, denoising_loss
+from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss, draw_for
 from astra_ros.training.trainer import TrainingStep
 
 
@@ -29,7 +29,11 @@ class DenoiserStep(TrainingStep):
     def preparing(self, draws: Iterable[Draw], batch: int) -> AbstractContextManager[None]:
         return self._segments.ahead(draws, batch)
 
-    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
-        segments = self._segments.draw(batch, draw).to(self.model.position.device)
-        losses = denoising_loss(self.model, segments, self._config, draw)
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        segments = self._segments.draw(batch, draw).to(draw.device)
+        return (*segments.tensors, *draw_for(segments, self._config, draw))
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        segments, drawn = SegmentBatch(*inputs[:SEGMENT_TENSORS]), Drawn(*inputs[SEGMENT_TENSORS:])
+        losses = denoising_loss(self.model, segments, drawn, self._config)
         return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from astra_ros.data.segments import SegmentBatch, SegmentSampler
+from astra_ros.data.segments import SEGMENT_TENSORS, SegmentBatch, SegmentSampler
 from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
 from astra_ros.denoiser.dit import Chunk, Denoiser, History
 from astra_ros.flow.sampler import guide, sample
 from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.draw import Draw
-from astra_ros.training.objective import ObjectiveConfig, denoising_loss
+from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss, draw_for
 from astra_ros.training.trainer import TrainingStep
 from astra_ros.training.warm_start import start_at
 
@@ -66,16 +66,20 @@ class DistillationStep(TrainingStep):
         served = shifted_sigmas(config.num_steps, shift)
         self._objective = replace(objective, sigmas=replace(objective.sigmas, served=served[:-1]))
 
-    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
-        segments = self._segments.draw(batch, draw.numpy).to(self.model.position.device)
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        segments = self._segments.draw(batch, draw.numpy).to(draw.device)
         noise = draw.normal(segments.latents.shape)
+        return (*segments.tensors, noise, *draw_for(segments, self._objective, draw))
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        segments, (noise, *drawn) = SegmentBatch(*inputs[:SEGMENT_TENSORS]), inputs[SEGMENT_TENSORS:]
         config = self._config
         with torch.no_grad():
             grid = shifted_sigmas(config.teacher_steps, self._shift)
             target = integrate(self.teacher, segments, noise, grid, config.guidance)
         reached = integrate(self.model, segments, noise, shifted_sigmas(config.num_steps, self._shift))
         imitation = (reached - target).float().square().mean()
-        flow = denoising_loss(self.model, segments, self._objective, draw)
+        flow = denoising_loss(self.model, segments, Drawn(*drawn), self._objective)
         loss = imitation + config.data * flow.total
         return {"loss": loss, "imitation": imitation.detach(), "flow": flow.flow}
 

@@ -19,7 +19,7 @@ class Draw:
     """
 
     def __init__(self, seed: tuple[int, ...], step: int, part: int, device: str = "cpu") -> None:
-        self._device = device
+        self.device = device
         self._data, self._noise = np.random.SeedSequence((*seed, step, part)).spawn(2)
 
     @cached_property
@@ -32,11 +32,11 @@ class Draw:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise on the device; on a CPU the next of `torch`."""
-        return randn(shape, generator=self._normal, device=self._device)
+        return randn(shape, generator=self._normal, device=self.device)
 
     @cached_property
     def _normal(self) -> Generator:
-        return self.torch if self._device == "cpu" else self._generator(self._device)
+        return self.torch if self.device == "cpu" else self._generator(self.device)
 
     def _generator(self, device: str) -> Generator:
         return Generator(device).manual_seed(int(self._noise.generate_state(1)[0]))

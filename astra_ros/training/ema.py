@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,5 +23,5 @@ class Ema(Generic[Model]):
     def update(self, model: Model) -> None:
         self.updates += 1
         keep = min(self._decay, self.updates / (self.updates + 10))
-        for own, new in zip(self.model.parameters(), model.parameters(), strict=True):
-            own.lerp_(new, 1.0 - keep)
+        own: list[Tensor] = [*self.model.parameters()]
+        torch._foreach_lerp_(own, [*model.parameters()], 1.0 - keep)

@@ -44,26 +44,31 @@ class Muon(torch.optim.Optimizer):
         """One step of every matrix that has a gradient."""
         del closure
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                directions = [self._direction(p, group["momentum"]) for p in parameters]
+                directions = self._directions(parameters, group["momentum"])
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 updates = orthogonal(torch.stack(directions), group["steps"], self._dtype)
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
+                torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_(parameters, updates.unbind(), alpha=rate)
 
-    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """Nesterov's look ahead."""
-        gradient = parameter.grad
-        assert gradient is not None
+    def _directions(self, parameters: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
+        """Nesterov's look ahead, of parameters that have gradients."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        averages = [self._average(p) for p in parameters]
+        torch._foreach_lerp_(averages, gradients, 1.0 - momentum)
+        return torch._foreach_lerp(gradients, averages, momentum)  # noqa: SLF001 (no public way for many at once)
+
+    def _average(self, parameter: Tensor) -> Tensor:
+        """Of its gradients so far, zero at first."""
         state = self.state[parameter]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        average: Tensor = state["momentum_buffer"].lerp_(gradient, 1.0 - momentum)
-        return gradient.lerp(average, momentum)
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average: Tensor = state["momentum_buffer"]
+        return average
 
 
 def orthogonal(matrices: Tensor, steps: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -44,8 +44,8 @@ class Losses(NamedTuple):
     sketch: Tensor
 
 
-class _Drawn(NamedTuple):
-    """Everything random of a step. The noise is on the device where it was drawn, the rest on the CPU."""
+class Drawn(NamedTuple):
+    """Everything random of a batch beside its segments."""
 
     sigma: Tensor
     noise: Tensor
@@ -54,9 +54,21 @@ class _Drawn(NamedTuple):
     keep_action: Tensor
 
 
-def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> Losses:
-    """Loss of one step. `batch` and `denoiser` on the draw's device; autocast is the caller's."""
-    drawn = _Drawn(*(x.to(batch.latents.device) for x in _drawn(batch, config, draw)))
+def draw_for(batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> Drawn:
+    """What is random of a batch, on the draw's device: levels and masks are drawn on the CPU, noise there."""
+    size = len(batch.latents)
+    drawn = Drawn(
+        sample_sigmas(size, config.sigmas, draw.torch),
+        draw.normal(batch.latents.shape),
+        sample_history_sigmas(size, config.history_noise, draw.torch),
+        draw.normal(batch.history_latents.shape),
+        (torch.rand(size, generator=draw.torch) >= config.action_dropout).float(),
+    )
+    return Drawn(*(values.to(draw.device) for values in drawn))
+
+
+def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, drawn: Drawn, config: ObjectiveConfig) -> Losses:
+    """Loss of one step, all on one device. Nothing in it is random; autocast is the caller's."""
     memory = corrupt(batch.history_latents, drawn.history_sigma, config.history_noise, drawn.history_noise)
     memory = memory * batch.history_mask[:, :, None, None, None]
     told = drawn.history_sigma if config.history_noise.told else torch.zeros_like(drawn.history_sigma)
@@ -77,14 +89,3 @@ def _sketch_loss(sketch: Tensor | None, clean: Tensor, keep_action: Tensor) -> T
     if sketch is None:
         return clean.new_zeros(())
     return ((sketch.float() - clean).square() * keep_action[:, None, None, None, None]).mean()
-
-
-def _drawn(batch: SegmentBatch, config: ObjectiveConfig, draw: Draw) -> _Drawn:
-    size = len(batch.latents)
-    return _Drawn(
-        sample_sigmas(size, config.sigmas, draw.torch),
-        draw.normal(batch.latents.shape),
-        sample_history_sigmas(size, config.history_noise, draw.torch),
-        draw.normal(batch.history_latents.shape),
-        (torch.rand(size, generator=draw.torch) >= config.action_dropout).float(),
-    )

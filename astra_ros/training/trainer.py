@@ -18,6 +18,7 @@ from astra_ros.training.config import OptimisationConfig
 from astra_ros.training.draw import Draw
 from astra_ros.training.ema import Ema
 from astra_ros.training.progress import Progress
+from astra_ros.training.recording import Recording
 from astra_ros.training.state import Counters, load_state, save_state
 
 SAVE_EVERY_S = 300.0
@@ -26,7 +27,8 @@ SAVE_EVERY_S = 300.0
 class TrainingStep(nn.Module):
     """What one micro-batch teaches a network.
 
-    model: what is trained. forward returns scalar losses by name; `loss` is what is minimised.
+    model: what is trained. `inputs` draws a micro-batch, `forward` turns it into scalar losses by name, of which `loss` is
+    minimised.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,11 +36,16 @@ class TrainingStep(nn.Module):
         self.model = model
 
     def preparing(self, draws: Iterable[Draw], batch: int) -> AbstractContextManager[None]:
-        """Held while `forward` is called for these draws, in this order, so that a step can work ahead. They have no end."""
+        """Held while `inputs` is called for these draws, in this order, so that a step can work ahead. They have no end."""
         del draws, batch
         return nullcontext()
 
-    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        """All that is random, on the draw's device; of the same shapes for every draw."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Of these tensors alone, and without waiting for a value of theirs: a GPU replays what it recorded once."""
         raise NotImplementedError
 
 
@@ -73,7 +80,7 @@ class Trainer:
         self._fabric, self._config, self._seed = fabric, config, seed
         self._state_file, self._progress = state_file, progress
         self._optimizers = list(optimizers)
-        self._preparing = step.preparing
+        self._preparing, self._inputs = step.preparing, step.inputs
         self._step, *self._fabric_optimizers = fabric.setup(step, *optimizers)
         self.model, self.ema = step.model, Ema(step.model, config.ema_decay)
         self.skipped = 0
@@ -81,6 +88,8 @@ class Trainer:
         self._budget = Budget(minutes, config.max_steps, config.warmup)
         self._parts = parts_of(config, fabric.world_size)
         self._own = range(fabric.global_rank, self._parts, fabric.world_size)
+        self._is_recorded = fabric.device.type == "cuda" and fabric.world_size == 1
+        self._learn = Recording(self._passes, self.model.parameters()) if self._is_recorded else self._passes
         if state_file.is_file():
             self._restore()
         self._saved = monotonic()
@@ -129,7 +138,7 @@ class Trainer:
         else:
             self.skipped += 1
         for optimizer in self._fabric_optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=not self._is_recorded)
         self._budget.step()
         self._is_half_done = False
         self._progress.step(self._budget.steps, self._budget.progress, skipped=self.skipped)
@@ -139,11 +148,16 @@ class Trainer:
         sums: dict[str, float] = {}
         for part in self._own:
             with self._without_sync(unless=part == self._own[-1]):
-                losses = self._step(self._draw(self._budget.steps, part), self._micro_batch)
-                self._fabric.backward(losses["loss"] / len(self._own))
+                losses = self._learn(self._inputs(self._draw(self._budget.steps, part), self._micro_batch))
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / len(self._own)
         return sums
+
+    def _passes(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Forward and backward: losses of a micro-batch, and its part of the step's gradient is added."""
+        losses: dict[str, Tensor] = self._step(*inputs)
+        self._fabric.backward(losses["loss"] / len(self._own))
+        return losses
 
     def _draws(self) -> Iterator[Draw]:
         """Of all micro-batches of this process, from the step that comes."""

@@ -65,7 +65,7 @@ def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[A
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
     losses = []
     for number in range(40):
-        losses.append(step(Draw((0,), number % 4, 0), 4)["loss"])
+        losses.append(step(*step.inputs(Draw((0,), number % 4, 0), 4))["loss"])
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()

@@ -21,9 +21,12 @@ class ToyStep(TrainingStep):
     poison: tuple[int, ...] = ()
     calls = 0
 
-    def forward(self, draw: Draw, batch: int) -> dict[str, Tensor]:
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
         x = torch.from_numpy(draw.numpy.normal(size=(batch, 4)).astype("float32"))
-        noise = 0.1 * torch.randn(batch, 4, generator=draw.torch)
+        return x, 0.1 * torch.randn(batch, 4, generator=draw.torch)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        x, noise = inputs
         predicted = self.model(x)
         loss = (predicted.float() - x.flip(1) - noise).square().mean()
         if self.calls in self.poison:
