@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ try:
     from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
     from export.contract import PIXELS_TOLERANCE, model_id
     from export.engine_builder import require_sources
-    from export.reference import TorchReference, golden_inputs
+    from export.reference import TorchReference
     from export.served import as_served
     from export.to_onnx import EXPORT_TOLERANCE
     from export.weights import round_to_float16
@@ -136,7 +136,7 @@ class Reference:
     """What torch makes of a scene: the stored weights, and the trained ones where the checkpoint is given."""
 
     def __init__(self, bundle: Bundle, checkpoint_dir: Path | None, seed: int) -> None:
-        manifest, inputs = bundle.manifest, golden_inputs(bundle.manifest, seed)
+        manifest, inputs = bundle.manifest, _other_noise(bundle, seed)
         if checkpoint_dir is None:
             with EagerBackend(bundle) as backend:
                 self.scene = _prepare(backend, inputs)
@@ -241,6 +241,12 @@ def _require_origin(checkpoint: Checkpoint, manifest: Manifest) -> Checkpoint:
             f"model_id: expected {expected} (the checkpoint's), found {manifest.model_id}; export it again"
         )
     return checkpoint
+
+
+def _other_noise(bundle: Bundle, seed: int) -> RolloutInputs:
+    """The pictures and the plan that a robot judges by, from other noise."""
+    inputs, _ = golden.load(bundle.file(bundle.manifest.golden.file), bundle.manifest)
+    return replace(inputs, noise=np.random.default_rng(seed).standard_normal(inputs.noise.shape, np.float32))
 
 
 def _prepare(reference: Backend, inputs: RolloutInputs) -> _Scene:
@@ -360,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME",
         help=f"default: {' '.join(DEFAULT_NAMES)}",
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the inputs")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the noise")
     add_json(parser)
     options = parser.parse_args(arguments)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class ExportConfig:
     chunks: how many may be asked for at once, max_horizon = chunks * chunk_len.
     candidates: that one run takes; more are run in several. 1: none side by side.
     comparisons: also the graphs of denoiser/io.py comparison_specs.
-    seed: of the golden inputs. command: goes into the provenance.
+    seed: of the golden inputs. data: a dataset whose first recording they show; None: patterns. command: goes into the provenance.
     """
 
     space: str = ""
@@ -53,6 +54,7 @@ class ExportConfig:
     candidates: int = 8
     comparisons: bool = False
     seed: int = 0
+    data: Path | None = None
     command: str = "export.to_onnx.export_bundle"
 
 

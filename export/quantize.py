@@ -44,6 +44,7 @@ from astra_ros.evaluation.metrics import psnr
 from astra_ros.evaluation.reliving import long_enough, relived
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
+from export.golden_inputs import patterned
 from export.recordings import Recordings, add_arguments, name_skipped
 
 INT8_FILE, INT8_TOLERANCE = "int8.json", 0.04
@@ -179,7 +180,9 @@ def quantize(bundle: Path, recordings: Recordings) -> Loss:
     watched = recordings.training[:: -(-len(recordings.training) // NUM_EPISODES)]
     loaded = load_bundle(bundle)
     recorder = RangeRecorder(loaded)
-    recorder.load()  # which also watches the golden vectors: pictures unlike all recordings
+    recorder.load()
+    # Pictures unlike all recordings: what an unusual one holds is not to be clipped to what they hold.
+    golden.run_rollout(recorder, patterned(loaded.manifest, seed=0))
     with WorldModel(recorder) as world_model:
         _quality(world_model, recordings, watched, "watched", name_once)
     write_ranges(loaded, sound_products(loaded, recorder.limits()), watched)

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.golden import NUM_CHUNKS, NUM_PICTURES, RolloutInputs
 from astra_ros.backends.manifest import Manifest
 from astra_ros.denoiser.checkpoint import Checkpoint
-from astra_ros.types import ByteArray, FloatArray
+from astra_ros.types import FloatArray
 from export.graphs import build_graphs
 
 
@@ -51,29 +49,3 @@ class TorchReference(Backend):
 
     def _release(self) -> None:
         """Nothing was acquired."""
-
-
-def golden_inputs(manifest: Manifest, seed: int) -> RolloutInputs:
-    """A seeded rollout of plausible size: smooth pictures, wandering actions, and slots empty as in short histories."""
-    rng = np.random.default_rng(seed)
-    action, slots, chunk = manifest.action, manifest.history.num_slots, manifest.chunk_len
-    steps = rng.standard_normal((slots + NUM_CHUNKS * chunk, action.dim)) * np.asarray(action.delta_std)
-    actions = (np.asarray(action.mean) + np.cumsum(steps, axis=0)).astype(np.float32)
-    mask = np.ones(slots, np.float32)
-    mask[1 : slots // 2] = 0
-    latent = (manifest.latents.channels, manifest.latents.height, manifest.latents.width)
-    return RolloutInputs(
-        pixels=np.stack([_smooth_picture(rng, manifest) for _ in range(NUM_PICTURES)]),
-        actions=actions[:slots],
-        mask=mask,
-        noise=rng.standard_normal((NUM_CHUNKS, chunk, *latent), np.float32),
-        plan=actions[slots:].reshape(NUM_CHUNKS, chunk, action.dim),
-    )
-
-
-def _smooth_picture(rng: np.random.Generator, manifest: Manifest) -> ByteArray:
-    height, width = manifest.camera.height, manifest.camera.width
-    rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[:, None]
-    frequency, phase = rng.uniform(1, 12, (2, 3)), rng.uniform(0, 6, 3)
-    waves = np.sin(frequency[0] * rows + frequency[1] * columns + phase)
-    return np.asarray(127.5 + 120 * waves, np.uint8)

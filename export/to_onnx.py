@@ -27,12 +27,18 @@ except ImportError as error:
 
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import MANIFEST_FILE, Bundle, describe_file, load_bundle, write_manifest
+from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.backends.ort import OrtBackend
+from astra_ros.data.lerobot import Dataset
+from astra_ros.data.suitability import require_same
 from astra_ros.denoiser.io import GraphSpec
+from astra_ros.evaluation.reliving import long_enough
 from export.contract import GOLDEN_FILE, OPSET, WEIGHTS_FILE, ExportConfig, draft_manifest
+from export.golden_inputs import patterned, recorded
 from export.graphs import build_graphs
-from export.reference import TorchReference, golden_inputs
+from export.recordings import name_skipped
+from export.reference import TorchReference
 from export.served import as_served
 from export.weights import WeightFile, round_to_float16
 
@@ -52,6 +58,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
     served = as_served(checkpoint, config.space, config.steps)
     draft = draft_manifest(checkpoint, served, config)
     print(f"{draft.model_id}: {draft.provenance['checkpoint']}", flush=True)
+    inputs = _golden_inputs(draft, config)
     if draft.weights_dtype == "float16":
         round_to_float16(served)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +67,7 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
         root.mkdir()
         _write_graphs(build_graphs(served, list(draft.graphs), draft.batches), draft, root)
         reference = TorchReference(served, draft)
-        _write_golden(reference, root / GOLDEN_FILE, config.seed)
+        _write_golden(reference, root / GOLDEN_FILE, inputs)
         _verify(write_manifest(root, _with_files(draft, root)))
         if out.exists():
             shutil.rmtree(out)
@@ -101,11 +108,20 @@ def main(arguments: list[str] | None = None) -> int:
         help="also all steps in one graph and a step with the noise level as an input, for astra bench",
     )
     parser.add_argument("--seed", type=int, default=ExportConfig.seed, help="seed of the golden inputs")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the dataset it was trained on: by pictures of its first recording, which the bundle then holds, a robot judges"
+        " runtimes and lower precisions (default: by patterns)",
+    )
     options = parser.parse_args(arguments)
-    names = ("space", "steps", "chunks", "candidates", "comparisons", "seed")
+    names = ("space", "steps", "chunks", "candidates", "comparisons", "seed", "data")
     chosen = {name: getattr(options, name) for name in names}
     given = " ".join(
-        f"--{name}" if value is True else f"--{name} {value}" for name, value in chosen.items() if value
+        f"--{name}" if value is True else f"--{name} {getattr(value, 'name', value)}"
+        for name, value in chosen.items()
+        if value
     )
     config = ExportConfig(**chosen, command=f"{parser.prog} CHECKPOINT --out {options.out.name} {given}")
     try:
@@ -165,8 +181,17 @@ def _strip(model: onnx.ModelProto) -> None:
         item.ClearField("doc_string")
 
 
-def _write_golden(reference: TorchReference, path: Path, seed: int) -> None:
-    inputs = golden_inputs(reference.manifest, seed)
+def _golden_inputs(manifest: Manifest, config: ExportConfig) -> RolloutInputs:
+    if config.data is None:
+        return patterned(manifest, config.seed)
+    dataset, camera = Dataset.open(config.data), manifest.camera
+    require_same(config.data, dataset.schema, manifest.action)
+    episodes = dataset.stream(sorted(dataset.episode_names), (camera.height, camera.width), name_skipped)
+    first = next(long_enough(episodes, manifest, golden.NUM_CHUNKS * manifest.chunk_len, name_skipped))
+    return recorded(manifest, first, config.seed)
+
+
+def _write_golden(reference: TorchReference, path: Path, inputs: RolloutInputs) -> None:
     with reference:
         golden.save(path, inputs, golden.run_rollout(reference, inputs))
 

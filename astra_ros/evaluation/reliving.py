@@ -33,7 +33,7 @@ def long_enough(
     num_used = 0
     for episode in episodes:
         try:
-            _bounds(manifest, episode, horizon)
+            bounds(manifest, episode, horizon)
         except ValueError as error:
             on_skip(str(error))
         else:
@@ -52,7 +52,7 @@ def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int)
     Raises ValueError for an episode without one, or of a camera whose frames do not fit the model's step.
     """
     manifest = world_model.manifest
-    first, end, stride = _bounds(manifest, episode, horizon)
+    first, end, stride = bounds(manifest, episode, horizon)
     ahead = stride * np.arange(1, horizon + 1)
     world_model.reset()
     for now, (stamp, pixels, positions) in enumerate(
@@ -64,7 +64,7 @@ def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int)
             yield Moment(stamp, plan, pixels, episode.pixels[now + ahead])
 
 
-def _bounds(manifest: Manifest, episode: Episode, horizon: int) -> tuple[int, int, int]:
+def bounds(manifest: Manifest, episode: Episode, horizon: int) -> tuple[int, int, int]:
     """First frame that can be a moment, the frame after the last one, and frames per step."""
     stride = frame_stride(episode, manifest.action.step_dt)
     first, end = (manifest.history.num_slots - 1) * stride, len(episode.pixels) - horizon * stride
