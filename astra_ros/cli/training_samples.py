@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from astra_ros.codec.pictures import decode_latents, encode_episode
+from astra_ros.codec.pictures import encode_episode
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.lerobot import Dataset
-from astra_ros.data.segments import Window, cut_window, step_actions
 from astra_ros.denoiser.checkpoint import Checkpoint
-from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
+from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation.metrics import psnr
+from astra_ros.evaluation.predictor import CheckpointPredictor
+from astra_ros.evaluation.scenes import Sampling, Scenes, held_out_data
 from astra_ros.training.curves import GAIN
 from astra_ros.training.mix import TrainingSet
 from astra_ros.types import ByteArray
@@ -29,24 +29,27 @@ HORIZON_S, SCORED_S = 3.2, 1.0  # the horizon is shorter where an episode is
 
 @dataclass(frozen=True)
 class Sample:
-    """Predictions from several moments. observed (b, h, w, 3); predicted, happened (b, t, h, w, 3); all uint8."""
+    """Predictions from several moments. predicted (b, t, h, w, 3) uint8."""
 
-    observed: ByteArray
+    scenes: Scenes
     predicted: ByteArray
-    happened: ByteArray
 
     def psnr_at(self, step: int) -> tuple[float, float]:
         """Mean dB of the prediction, and of copying the last frame, at a step of the horizon."""
-        truth = self.happened[:, step]
-        return tuple(float(psnr(frames, truth).mean()) for frames in (self.predicted[:, step], self.observed))  # type: ignore[return-value]
+        truth = self.scenes.happened[:, step]
+        predicted, copied = (
+            psnr(frames, truth) for frames in (self.predicted[:, step], self.scenes.observed)
+        )
+        return float(predicted.mean()), float(copied.mean())
 
     def rows(self) -> list[ByteArray]:
         """Observed and predicted frames, below it the observed frame and what happened; for a few moments."""
-        chosen = np.linspace(0, len(self.observed) - 1, min(STRIPS, len(self.observed))).astype(int)
+        observed = self.scenes.observed
+        chosen = np.linspace(0, len(observed) - 1, min(STRIPS, len(observed))).astype(int)
         return [
-            np.concatenate([self.observed[moment], *frames[moment]], axis=1)
+            np.concatenate([observed[moment], *frames[moment]], axis=1)
             for moment in chosen
-            for frames in (self.predicted, self.happened)
+            for frames in (self.predicted, self.scenes.happened)
         ]
 
 
@@ -64,8 +67,11 @@ class TrainingSamples:
         table: dict[str, float] = {}
         scored = round(SCORED_S / self._step_dt)
         for space, episodes in self._episodes.items():
-            horizon = min(_horizon(one, self._step_dt) for one in episodes)
-            sample = self._sample(checkpoint, space, episodes, horizon)
+            try:
+                sample = _sample(checkpoint, space, episodes)
+            except FloatingPointError as error:
+                print(f"not sampled: {error}")
+                continue
             if space in self._scored:
                 predicted, copied = sample.psnr_at(scored - 1)
                 table |= {space: round(predicted, 2), space + GAIN: round(predicted - copied, 2)}
@@ -106,24 +112,6 @@ class TrainingSamples:
             if horizon >= round(SCORED_S / self._step_dt):
                 yield episode
 
-    def _sample(
-        self, checkpoint: Checkpoint, space: str, episodes: Sequence[Episode], horizon: int
-    ) -> Sample:
-        cut = [one for episode in episodes for one in _moments(checkpoint, space, episode, horizon)]
-        windows, plans, observed, happened = zip(*cut, strict=True)
-        memory = Memory(
-            torch.from_numpy(np.stack([window.latents for window in windows])).to(
-                checkpoint.codec.mean.device
-            ),
-            np.stack([window.actions for window in windows]),
-            torch.from_numpy(np.stack([window.mask for window in windows])).to(checkpoint.codec.mean.device),
-        )
-        settings = RolloutSettings(checkpoint.config.num_steps)
-        generator = torch.Generator().manual_seed(0)
-        latents = roll_out(checkpoint, space, memory, np.stack(plans), settings, generator)
-        predicted = [decode_latents(checkpoint.codec, one) for one in latents]
-        return Sample(np.stack(observed), np.stack(predicted), np.stack(happened))
-
 
 def spread(names: Sequence[str], count: int) -> list[str]:
     """All names, first so many that lie evenly among them: neighbours, of one day or scene, say less than others."""
@@ -132,18 +120,14 @@ def spread(names: Sequence[str], count: int) -> list[str]:
     return [*chosen, *(name for name in names if name not in chosen)]
 
 
-def _moments(
-    checkpoint: Checkpoint, space: str, episode: Episode, horizon: int
-) -> Iterator[tuple[Window, np.ndarray, ByteArray, ByteArray]]:
-    """(history, plan, observed frame, frames that happened) at a few moments of an episode."""
+def _sample(checkpoint: Checkpoint, space: str, episodes: Sequence[Episode]) -> Sample:
+    """What is predicted at moments that lie evenly in the episodes."""
     spec = checkpoint.actions[space]
-    stride = frame_stride(episode, spec.step_dt)
-    latents = encode_episode(checkpoint.codec, episode.pixels)
-    last = len(episode.pixels) - 1 - horizon * stride
-    for now in np.unique(np.linspace(min(4 * stride, last), last, MOMENTS).astype(int)):
-        target = now + stride * np.arange(1, horizon + 1)
-        window = cut_window(episode, latents, spec, int(now))
-        yield window, step_actions(episode, spec, target), episode.pixels[now], episode.pixels[target]
+    horizon = min(_horizon(one, spec.step_dt) for one in episodes)
+    data = held_out_data(space, spec, episodes, partial(encode_episode, checkpoint.codec))
+    scenes = data.scenes(horizon, MOMENTS * len(episodes))
+    predictor = CheckpointPredictor(checkpoint, space, RolloutSettings(checkpoint.config.num_steps))
+    return Sample(scenes, predictor.predict(scenes, scenes.plan, Sampling()))
 
 
 def _horizon(episode: Episode, step_dt: float) -> int:

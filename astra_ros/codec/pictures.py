@@ -26,6 +26,6 @@ def encode_episode(codec: Codec, pixels: ByteArray) -> FloatArray:
 
 @torch.inference_mode()
 def decode_latents(codec: Codec, latents: Tensor) -> ByteArray:
-    """(t, c, h, w) -> (t, H, W, 3) uint8."""
-    pixels = codec.decode(latents)
+    """(t, c, h, w) -> (t, H, W, 3) uint8, through the codec wherever it is."""
+    pixels = codec.decode(latents.to(codec.mean.device))
     return ((pixels + 1.0) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
