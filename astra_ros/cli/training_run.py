@@ -28,7 +28,13 @@ from astra_ros.denoiser.checkpoint import (
     save_codec,
 )
 from astra_ros.denoiser.dit import Denoiser
-from astra_ros.training.codec import CodecStep, DecoderStep, finished_codec, fit_statistics
+from astra_ros.training.codec import (
+    CodecStep,
+    DecoderStep,
+    MovedCodecStep,
+    finished_codec,
+    fit_statistics,
+)
 from astra_ros.training.config import (
     CODEC_SHARE,
     DECODER_SHARE,
@@ -136,7 +142,7 @@ class TrainingRun:
             codec.load_taef2(Path(self._config.codec_weights))
         else:
             minutes = self._minutes(self._config.budget.codec_minutes, CODEC_SHARE)
-            step = CodecStep(codec, pool, config)
+            step = (MovedCodecStep if config.motion else CodecStep)(codec, pool, config)
             codec = self._train("codec", step, codec_optimizers(codec), config.optimisation, minutes)
         fit_statistics(codec, pool, self._config.seed)
         return finished_codec(codec)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from astra_ros.codec.autoencoder import Codec, emphasis_on_change, reconstruction_loss
+from astra_ros.codec.motion import motion_error, moved, was_inside
 from astra_ros.codec.pictures import to_pixels
 from astra_ros.training.config import CodecTrainingConfig
 from astra_ros.training.draw import Draw
@@ -33,14 +34,46 @@ class CodecStep(TrainingStep):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         pixels, backgrounds, *noise = inputs
         decoded = self.model.decode(self.latents(pixels, *noise))
+        return {"loss": reconstruction_loss(decoded.float(), pixels, self._emphasis(pixels, backgrounds))}
+
+    def _emphasis(self, pixels: Tensor, backgrounds: Tensor) -> Tensor:
+        """(b, 1, H, W). Relative within a picture: else a moving camera, where everything changes, would count several times."""
         emphasis = emphasis_on_change(pixels, backgrounds, self._config.emphasis)
-        # Relative within a picture: else a moving camera, where everything changes, would count several times.
-        emphasis = emphasis / emphasis.mean(dim=(1, 2, 3), keepdim=True)
-        return {"loss": reconstruction_loss(decoded.float(), pixels, emphasis)}
+        return emphasis / emphasis.mean(dim=(1, 2, 3), keepdim=True)
 
     def latents(self, pixels: Tensor) -> Tensor:
         """What is decoded."""
         return self.model.encode(pixels)
+
+
+class MovedCodecStep(CodecStep):
+    """Reconstruct pictures, also moved ones from moved latents, and let the encoder agree (docs/decisions/0013).
+
+    The second is the equivariance regularisation of EQ-VAE (arXiv 2502.09509), for small translations.
+    """
+
+    def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
+        pixels, backgrounds = super().inputs(draw, batch)
+        most = self.model.config.factor
+        distance = torch.randint(-most, most + 1, (batch, 2), generator=draw.torch)
+        distance[:, 0] += (distance == 0).all(dim=1)  # what stands still says nothing
+        return (
+            pixels,
+            backgrounds,
+            distance.to(draw.device) / torch.tensor(pixels.shape[:1:-1]).to(draw.device),
+        )
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        pixels, backgrounds, by = inputs
+        moved_pixels, emphasis = moved(pixels, by), self._emphasis(pixels, backgrounds)
+        latents, of_moved = self.model.encode(torch.cat([pixels, moved_pixels])).chunk(2)
+        as_is, as_moved = self.model.decode(torch.cat([latents, moved(latents, by)])).float().chunk(2)
+        reconstruction = reconstruction_loss(as_is, pixels, emphasis)
+        inside = moved(emphasis, by) * was_inside(pixels, by)
+        reconstruction_moved = reconstruction_loss(as_moved, moved_pixels, inside)
+        motion = motion_error(latents, of_moved, by)
+        loss = reconstruction + reconstruction_moved + self._config.motion * motion
+        return {"loss": loss, "reconstruction": reconstruction.detach(), "motion": motion.detach()}
 
 
 class DecoderStep(CodecStep):

@@ -101,11 +101,17 @@ class CodecTrainingConfig:
     """emphasis: extra weight of what is not always there in an episode.
 
     latent_noise: standard deviation of what the refined decoder gets used to; latents have unit variance.
+    motion: weight of how far the latents of a moved picture are from moved latents (docs/decisions/0013); 0: as they come.
     """
 
     optimisation: OptimisationConfig = OptimisationConfig(learning_rate=1.5e-3, ema_decay=0.995)
     emphasis: float = 6.0
     latent_noise: float = 0.08
+    motion: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.motion < 0:
+            raise ValueError(f"motion: expected 0 or more, found {self.motion}")
 
 
 @dataclass(frozen=True)

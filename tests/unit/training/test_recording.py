@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from astra_ros.training.codec import CodecStep, DecoderStep
+from astra_ros.training.codec import CodecStep, DecoderStep, MovedCodecStep
 from astra_ros.training.config import CodecTrainingConfig, OptimisationConfig
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
@@ -27,10 +27,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def step_of(stage: str) -> TrainingStep:
     specs = toy_specs()
     toy = toy_checkpoint(specs)
-    if stage in ("codec", "decoder"):
+    if stage.endswith("codec") or stage == "decoder":
         frames = np.random.default_rng(0).integers(256, size=(32, 32, 32, 3), dtype=np.uint8)
         pool = FramePool(frames, frames[:1], np.zeros(len(frames), int))
-        return (CodecStep if stage == "codec" else DecoderStep)(toy.codec, pool, CodecTrainingConfig())
+        steps = {"codec": CodecStep, "moved codec": MovedCodecStep, "decoder": DecoderStep}
+        return steps[stage](toy.codec, pool, CodecTrainingConfig(motion=0.1))
     if stage == "denoiser":
         return DenoiserStep(toy.denoiser, toy_sampler(specs), ObjectiveConfig())
     config = DistillationConfig(teacher_steps=4)
@@ -60,7 +61,7 @@ def trained(stage: str, folder: Path, *, recorded: bool) -> tuple[list[torch.Ten
     return [weight.detach().cpu() for weight in trainer.model.parameters()], lines
 
 
-@pytest.mark.parametrize("stage", ["codec", "decoder", "denoiser", "student"])
+@pytest.mark.parametrize("stage", ["codec", "moved codec", "decoder", "denoiser", "student"])
 def test_a_recorded_training_goes_where_launches_go(stage: str, tmp_path: Path) -> None:
     found, found_lines = trained(stage, tmp_path / "recorded", recorded=True)
     expected, lines = trained(stage, tmp_path / "launched", recorded=False)

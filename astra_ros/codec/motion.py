@@ -1,0 +1,61 @@
+"""Do latents move with the picture? If they do, a flow can move what they show by less than a latent.
+
+An encoder that strides by 8 pixels need not care: the latents of a picture moved by one pixel may be as far from the moved
+latents of that picture as from those that stand still (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from astra_ros.codec.autoencoder import Codec
+
+_ROUNDING = 1e-3  # of a pixel
+
+
+def moved(x: Tensor, by: Tensor) -> Tensor:
+    """x (b, c, h, w), each moved by (b, 2) shares of its width to the right and of its height down. Edges are repeated."""
+    return F.grid_sample(x.float(), _places(x, by), padding_mode="border", align_corners=False)
+
+
+def was_inside(x: Tensor, by: Tensor) -> Tensor:
+    """(b, 1, h, w): 1 where `moved` shows what was within the picture, 0 where an edge was repeated."""
+    across, down = _places(x, by).abs().unbind(dim=-1)
+    height, width = x.shape[-2:]
+    inside = (across <= 1.0 - (1.0 - _ROUNDING) / width) & (down <= 1.0 - (1.0 - _ROUNDING) / height)
+    return inside[:, None].float()
+
+
+def motion_error(latents: Tensor, of_moved: Tensor, by: Tensor) -> Tensor:
+    """Squared error of the moved latents as a share of those that stand still. All (b, c, h, w); of_moved: of moved pictures.
+
+    An eighth of the latents at either edge is left out: what lies beyond the picture is not moved into it, and an encoder sees that far.
+    """
+    inside = _eroded(was_inside(latents, by), min(latents.shape[-2:]) // 8)
+    error, still = (
+        ((one.float() - of_moved.float()).square() * inside).sum() for one in (moved(latents, by), latents)
+    )
+    return error / still.clamp(min=1e-6)
+
+
+@torch.inference_mode()
+def motion_error_of(codec: Codec, pixels: Tensor, distance: int) -> float:
+    """Of pictures (b, 3, H, W), moved by `distance` pixels to the right and down."""
+    height, width = pixels.shape[-2:]
+    by = torch.tensor([distance / width, distance / height], device=pixels.device).repeat(len(pixels), 1)
+    return float(motion_error(codec.encode(pixels), codec.encode(moved(pixels, by)), by))
+
+
+def _eroded(inside: Tensor, margin: int) -> Tensor:
+    """(b, 1, h, w): 1 only where everything is inside that is no farther than `margin`, beyond the edges nothing."""
+    outside = F.pad(1.0 - inside, (margin,) * 4, value=1.0)
+    return 1.0 - F.max_pool2d(outside, 2 * margin + 1, stride=1)
+
+
+def _places(x: Tensor, by: Tensor) -> Tensor:
+    """(b, h, w, 2): where each place of the moved x was before, as grid_sample counts, from -1 to 1."""
+    still = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
+    still[:, :, 2] = -2.0 * by
+    return F.affine_grid(still, [len(x), 1, *x.shape[-2:]], align_corners=False)
