@@ -157,6 +157,11 @@ class TrainConfig:
             raise ValueError(
                 "start_from: expected no codec_run and no codec_weights beside it, found one; drop it"
             )
+        if self.decoder_training.motion:
+            raise ValueError(
+                f"decoder_training.motion: expected 0, for the encoder stays as it is, found {self.decoder_training.motion};"
+                " set codec_training.motion"
+            )
         if self.video_model is not None and self.codec_run is None:
             raise ValueError("video_model: expected its codec's run as codec_run beside it, found none")
         if (self.model().codec.kind == "taef2") != (self.codec_weights is not None):

@@ -243,6 +243,13 @@ def test_a_start_of_another_size_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_codec_learns_to_let_its_latents_move(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path, "codec_training.motion=0.1", "training.max_steps=1") == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    told = {line["stage"]: "motion" in line for line in lines if "gradient_norm" in line}
+    assert told == {"codec": True, "decoder": False, "denoiser": False}
+
+
 def test_a_video_model_learns_to_act(config: Path, trained: Path, tmp_path: Path) -> None:
     """Another adapter and another router, on what an earlier model knows of pictures."""
     changes = ["denoiser.adapter=cross_attention", "denoiser.actions.router=single", "training.max_steps=1"]

@@ -99,6 +99,10 @@ def test_segments_are_as_long_as_the_networks_chunks() -> None:
         ("segments.chunk_len=4", "segments: chunk_len: expected 8, the network's, found 4; set denoiser."),
         ("objective.action_dropout=-0.1", "action_dropout: expected a share, 0 to 1, found -0.1"),
         ("objective.sigmas.served=[]", "sigmas: served: expected one noise level or more, found none"),
+        (
+            "decoder_training.motion=0.1",
+            "decoder_training.motion: expected 0, for the encoder stays as it is",
+        ),
         ("training.ema_decay=1.5", "training: ema_decay: expected 0 to 1, found 1.5"),
         ("data.sets=[]", "data: sets: expected at least one dataset, found none"),
         ("data.sets=[{path: a, weight: 0}]", "data.sets[0]: weight: expected more than 0, found 0.0"),
