@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.evaluation.intervals import BOOTSTRAP_RESAMPLES, Interval, bootstrap, wilson
+from astra_ros.evaluation.intervals import Interval, Values, bootstrap, bootstrap_statistic, wilson
 from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
@@ -73,7 +73,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
             f"{few}_to_{many}": round(falls(success[f"best_of_{few}"], success[f"best_of_{many}"]), 4)
             for few, many in pairwise(COUNTS)
         },
-        "ratio_64_to_prior": _ratio(success["best_of_64"], success["best_of_1"]),
+        "ratio_64_to_prior": asdict(_ratio(success["best_of_64"], success["best_of_1"])),
         "ranking": _ranking(rankings),
         "policies": _policies(policies) if len(policies) > 1 else None,
         "drops": _drops([one["drops"] for one in episodes if "drops" in one]),
@@ -94,14 +94,14 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.corrcoef(first, second)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
 
 
-def _ratio(ours: np.ndarray, prior: np.ndarray) -> dict[str, float]:
-    """With a 95 % interval over episodes."""
-    rng = np.random.default_rng(0)
-    chosen = rng.integers(len(ours), size=(BOOTSTRAP_RESAMPLES, len(ours)))
-    ratios = ours[chosen].mean(axis=1) / np.maximum(prior[chosen].mean(axis=1), 1 / len(prior))
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    mean = ours.mean() / max(prior.mean(), 1 / len(prior))
-    return {"mean": round(float(mean), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+def _ratio(ours: np.ndarray, prior: np.ndarray) -> Interval:
+    """Over episodes. A prior that never succeeds counts as one that did once."""
+    least = 1 / len(prior)
+    return bootstrap_statistic(
+        np.stack([ours, prior], axis=1).astype(float),
+        lambda means: means[..., 0] / np.maximum(means[..., 1], least),
+        np.random.default_rng(0),
+    )
 
 
 def _ranking(rankings: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -143,22 +143,16 @@ def _policies(episodes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     )
     true = np.array([[np.mean(policy["is_success"]) for policy in one] for one, _ in judged])
     rng = np.random.default_rng(0)
-    chosen = rng.integers(len(judged), size=(BOOTSTRAP_RESAMPLES, len(judged)))
-    correlations = [_pearson(predicted[rows].mean(axis=0), true[rows].mean(axis=0)) for rows in chosen]
+    pearson = bootstrap_statistic(np.concatenate([predicted, true], axis=1), _pearson, rng)
     bias = bootstrap((predicted - true).mean(axis=1), rng)
-    low, high = np.percentile(correlations, (2.5, 97.5))
     return {
         "noise_m": [policy["noise_m"] for policy in episodes[0]],
         "episodes": len(judged),
         "limits": np.round(limits, 5).tolist(),
         "predicted": np.round(predicted.mean(axis=0), 3).tolist(),
         "true": np.round(true.mean(axis=0), 3).tolist(),
-        "pearson": {
-            "mean": round(_pearson(predicted.mean(axis=0), true.mean(axis=0)), 3),
-            "low": round(float(low), 3),
-            "high": round(float(high), 3),
-        },
-        "bias": {name: round(value, 3) for name, value in asdict(bias).items()},
+        "pearson": asdict(pearson),
+        "bias": asdict(bias),
     }
 
 
@@ -170,8 +164,12 @@ def _limit(episodes: Sequence[Sequence[dict[str, Any]]]) -> float:
     return float(np.quantile(distances, succeeded.mean()))
 
 
-def _pearson(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one, other)[0, 1]) if np.ptp(one) and np.ptp(other) else 0.0
+def _pearson(halves: Values) -> Values:
+    """(..., 2 n), the one's n values and the other's → (...) correlation; 0 for constants."""
+    one, other = (half - half.mean(axis=-1, keepdims=True) for half in np.split(halves, 2, axis=-1))
+    spread = np.sqrt(np.square(one).sum(axis=-1) * np.square(other).sum(axis=-1))
+    together: Values = (one * other).sum(axis=-1)
+    return np.divide(together, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 
 
 def report(found: dict[str, Any]) -> str:

@@ -31,13 +31,16 @@ def was_inside(x: Tensor, by: Tensor) -> Tensor:
 def motion_error(latents: Tensor, of_moved: Tensor, by: Tensor) -> Tensor:
     """Squared error of the moved latents as a share of those that stand still. All (b, c, h, w); of_moved: of moved pictures.
 
-    An eighth of the latents at either edge is left out: what lies beyond the picture is not moved into it, and an encoder sees that far.
+    The mean of the pictures' shares: in their sum a scene full of texture would hide one of flat colours. An eighth of the
+    latents at either edge is left out: what lies beyond the picture is not moved into it, and an encoder sees that far.
     """
     inside = _eroded(was_inside(latents, by), min(latents.shape[-2:]) // 8)
     error, still = (
-        ((one.float() - of_moved.float()).square() * inside).sum() for one in (moved(latents, by), latents)
+        ((one.float() - of_moved.float()).square() * inside).sum(dim=(1, 2, 3))
+        for one in (moved(latents, by), latents)
     )
-    return error / still.clamp(min=1e-6)
+    # A picture in which next to nothing changes has no share to speak of.
+    return (error / still.clamp(min=0.01 * still.detach().mean() + 1e-6)).mean()
 
 
 @torch.inference_mode()

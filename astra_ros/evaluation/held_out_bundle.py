@@ -13,7 +13,7 @@ from astra_ros.data.episode import Episode
 from astra_ros.evaluation.intervals import Interval, bootstrap_columns, per_episode
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.metrics import psnr
-from astra_ros.evaluation.reliving import long_enough, relived
+from astra_ros.evaluation.reliving import long_enough, plans_of, relived
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
 
@@ -100,9 +100,9 @@ def _evaluate_episode(
 ) -> dict[str, FloatArray]:
     """(predictions, horizon) PSNR of each series; of one prediction alone no other actions are known."""
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
-    plans = np.array([moment.plan for moment in relived(world_model, episode, config.horizon, config.every)])
-    plans = np.roll(plans, -(len(plans) // 2), axis=0)
-    for moment, other in zip(relived(world_model, episode, config.horizon, config.every), plans, strict=True):
+    plans = plans_of(world_model.manifest, episode, config.horizon, config.every)
+    others = np.roll(plans, -(len(plans) // 2), axis=0)
+    for moment, other in zip(relived(world_model, episode, config.horizon, config.every), others, strict=True):
         pictures = {
             "predicted": world_model.predict(moment.t0_ns, moment.plan, config.seed).frames,
             "other_actions": world_model.predict(moment.t0_ns, other, config.seed).frames,

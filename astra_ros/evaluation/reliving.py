@@ -54,14 +54,22 @@ def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int)
     manifest = world_model.manifest
     first, end, stride = bounds(manifest, episode, horizon)
     ahead = stride * np.arange(1, horizon + 1)
+    plans = iter(plans_of(manifest, episode, horizon, every))
     world_model.reset()
     for now, (stamp, pixels, positions) in enumerate(
         zip(episode.stamps_ns.tolist(), episode.pixels, episode.measured, strict=True)
     ):
         world_model.observe(Observation(stamp, pixels, positions))
         if first <= now < end and (now - first) % every == 0:
-            plan = manifest.action.steps(episode.commanded, now + ahead, stride)
-            yield Moment(stamp, plan, pixels, episode.pixels[now + ahead])
+            yield Moment(stamp, next(plans), pixels, episode.pixels[now + ahead])
+
+
+def plans_of(manifest: Manifest, episode: Episode, horizon: int, every: int) -> FloatArray:
+    """(moments, horizon, a): what was commanded from each moment of `relived`, without living through them."""
+    first, end, stride = bounds(manifest, episode, horizon)
+    ahead = stride * np.arange(1, horizon + 1)
+    moments = range(first, end, every)
+    return np.stack([manifest.action.steps(episode.commanded, now + ahead, stride) for now in moments])
 
 
 def bounds(manifest: Manifest, episode: Episode, horizon: int) -> tuple[int, int, int]:

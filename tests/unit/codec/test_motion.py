@@ -51,6 +51,14 @@ def test_the_error_is_none_of_what_moves_along_and_one_of_what_stands_still(pict
     assert float(motion_error(pictures, pictures + 1.0, still)) == pytest.approx(1.0)
 
 
+def test_a_picture_of_little_texture_counts_as_much_as_another(pictures: Tensor) -> None:
+    """And a small move as much as a large one. The first moves along, the second has none to move along with."""
+    by = torch.cat([shares(pictures[:1], 2, 1), torch.zeros(1, 2)])
+    latents = torch.stack([8.0 * pictures[0], pictures[1]])
+    of_moved = torch.stack([moved(latents, by)[0], latents[1] + 1.0])
+    assert float(motion_error(latents, of_moved, by)) == pytest.approx(0.5, abs=1e-4)
+
+
 def test_a_codec_learns_to_let_its_latents_move() -> None:
     """As many steps with and without; pictures of random squares."""
     rng = np.random.default_rng(0)
