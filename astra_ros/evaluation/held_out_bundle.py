@@ -102,7 +102,9 @@ def _evaluate_episode(
     rows: dict[str, list[FloatArray]] = {name: [] for name in SERIES}
     plans = plans_of(world_model.manifest, episode, config.horizon, config.every)
     others = np.roll(plans, -(len(plans) // 2), axis=0)
-    for moment, other in zip(relived(world_model, episode, config.horizon, config.every), others, strict=True):
+    for moment, other in zip(
+        relived(world_model, episode, config.horizon, config.every), others, strict=True
+    ):
         pictures = {
             "predicted": world_model.predict(moment.t0_ns, moment.plan, config.seed).frames,
             "other_actions": world_model.predict(moment.t0_ns, other, config.seed).frames,
