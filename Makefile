@@ -89,7 +89,7 @@ data: .venv/stamps/package .venv/stamps/test  ## What `make record` left, and re
 	else echo "no folder REAL=$(REAL): only the simulated arm was imported"; fi
 
 .PHONY: train
-train: .venv/stamps/package .venv/stamps/test  ## Train tiny on what is in runs/data/ (ARGS="--minutes 60" and other options)
+train: .venv/stamps/package .venv/stamps/test  ## Train tiny on its ten datasets in runs/data/ (ARGS="--minutes 60 'data.sets=[...]'" and other options)
 	@$(RUN)astra train config/train/tiny.yaml --out runs/tiny $(ARGS)
 
 .PHONY: sim

@@ -23,6 +23,7 @@ import numpy as np
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
 from astra_ros.backends.manifest import TrustSpec
+from astra_ros.data.held_out import LEAST_HELD_OUT
 from astra_ros.data.suitability import require_own_name
 from astra_ros.evaluation.intervals import by_episode
 from astra_ros.evaluation.reliving import long_enough
@@ -43,10 +44,10 @@ def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], conf
     """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
     independent = by_episode(recordings.held_out)
     halved = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
-    if len(independent) < 3:
+    if len(independent) < LEAST_HELD_OUT:
         raise ValueError(
-            f"{recordings.dataset.path}: expected three held-out episodes or more (views and pieces of one count once), of which"
-            f" every second one is left to test on, found {len(independent)}; hold more out"
+            f"{recordings.dataset.path}: expected {LEAST_HELD_OUT} held-out episodes or more (views and pieces of one count once), of which"
+            f" every second one is left to test on, found {len(independent)}; hold more out and train again"
         )
     with WorldModel.load(bundle, precision=load_bundle(bundle).manifest.precision) as world_model:
         manifest = world_model.manifest

@@ -12,8 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise SystemExit(f"error: {error}; in a clone: pip install -e '.[train]'") from error
 
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.picture_encoder import INPUT, OUTPUT

@@ -30,7 +30,7 @@ class Recordings:
         if min(len(self.training), len(self.held_out)) < 2:
             raise ValueError(
                 f"{self.dataset.path}: expected two training and two held-out episodes, or more, found"
-                f" {len(self.training)} and {len(self.held_out)}; record more, or hold more out"
+                f" {len(self.training)} and {len(self.held_out)}; record more, or hold more out and train again"
             )
 
     @classmethod

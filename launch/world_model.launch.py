@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import (
@@ -60,6 +62,19 @@ ARGUMENTS = (
         "raw, or compressed: the camera's topic with /compressed; empty: as in params_file.",
     ),
     (
+        "precision",
+        "",
+        "Arithmetic of the network; empty: as in params_file, which by default says the fastest.",
+    ),
+    ("num_threads", "", "CPU threads of the network; empty: as in params_file."),
+    ("horizon", "", "Frames to predict; empty: as in params_file."),
+    (
+        "uncertainty_samples",
+        "",
+        "Futures of one plan whose spread is its uncertainty; empty: as in params_file.",
+    ),
+    ("ranking_steps", "", "Denoising steps that rank candidates, 0: all; empty: as in params_file."),
+    (
         "use_sim_time",
         "",
         "Take the node's time from /clock; empty: as in params_file or SetParameter, in the demo false.",
@@ -87,7 +102,12 @@ CHOICES = {
 # Of the node, by the names of their arguments.
 TOPICS = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
 # These override the parameter of the same name when they are given.
-OVERRIDES = ("bundle", "backend", "image_transport")
+OVERRIDES = (
+    *("bundle", "backend", "image_transport", "precision", "num_threads", "horizon"),
+    *("uncertainty_samples", "ranking_steps"),
+)
+# What the demo plays of a recording, the last one where it is there.
+PLAYED = ("/camera/image_raw/compressed", "/joint_states", "/action_sequence")
 IS_SIMULATED = EqualsSubstitution(LaunchConfiguration("use_sim_time"), "true")
 
 
@@ -135,7 +155,17 @@ def world_model(context: LaunchContext) -> list[Action]:
     return [node, start] if values["autostart"] == "true" else [node]
 
 
-def bag_player() -> Node:
+def played(bag: str) -> list[str]:
+    """Without the plans where the recording's metadata name none: the node then predicts for "hold still"."""
+    metadata = Path(bag, "metadata.yaml")
+    if not metadata.is_file():
+        return [*PLAYED]
+    topics = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]["topics_with_message_count"]
+    has_plans = PLAYED[-1] in {topic["topic_metadata"]["name"] for topic in topics}
+    return [*(PLAYED if has_plans else PLAYED[:-1])]
+
+
+def bag_player(context: LaunchContext) -> Node:
     """The recorded robot, on the topics that the node listens to."""
     recorded = {
         "image": "/camera/image_raw",
@@ -152,7 +182,7 @@ def bag_player() -> Node:
                 "bag": LaunchConfiguration("bag"),
                 "rate": LaunchConfiguration("rate"),
                 "loop": True,
-                "topics": ["/camera/image_raw/compressed", "/joint_states", "/action_sequence"],
+                "topics": played(LaunchConfiguration("bag").perform(context)),
                 "restamp": IfElseSubstitution(IS_SIMULATED, "false", "true"),
                 "clock_hz": IfElseSubstitution(IS_SIMULATED, "100.0", "0.0"),
                 "decompress": EqualsSubstitution(LaunchConfiguration("image_transport"), "raw"),
@@ -169,8 +199,8 @@ def bag_player() -> Node:
     )
 
 
-def rviz(context: LaunchContext) -> list[Action]:
-    node = Node(
+def rviz(context: LaunchContext) -> Node:
+    return Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
@@ -179,7 +209,6 @@ def rviz(context: LaunchContext) -> list[Action]:
         parameters=clock(context),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [node]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -187,7 +216,6 @@ def generate_launch_description() -> LaunchDescription:
         [
             *(declare(*argument) for argument in ARGUMENTS),
             OpaqueFunction(function=world_model),
-            bag_player(),
-            OpaqueFunction(function=rviz),
+            OpaqueFunction(function=lambda context: [bag_player(context), rviz(context)]),
         ]
     )

@@ -19,7 +19,7 @@ DESCRIPTION = """Datasets are folders in LeRobot layout (parquet and video): wha
 ones of v2.0, v2.1 and v3.0 are read as they are."""
 EXAMPLE = """examples:
   astra data import bags recordings/monday --out runs/data/my_arm
-  astra data list runs/data --held-out config/held_out.yaml
+  astra data list runs/data --held-out held_out.yaml
   astra data list runs/data/my_arm --episodes
   astra data check runs/data/my_arm"""
 KINDS = {

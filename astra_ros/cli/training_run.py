@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.codec.autoencoder import Codec
+from astra_ros.data.held_out import LEAST_HELD_OUT
 from astra_ros.data.suitability import require_same, trained_data, unseen, with_earlier
 from astra_ros.denoiser.checkpoint import (
     CONFIG_FILE,
@@ -28,6 +29,7 @@ from astra_ros.denoiser.checkpoint import (
     save_codec,
 )
 from astra_ros.denoiser.dit import Denoiser
+from astra_ros.evaluation.intervals import by_episode
 from astra_ros.training.codec import (
     CodecStep,
     DecoderStep,
@@ -83,6 +85,7 @@ class TrainingRun:
             replace(one, held_out=unseen(one.dataset.name, one.held_out, self._earlier))
             for one in as_begun(sets, out / "split.json", fabric.print)
         ]
+        self._tell_few_held_out()
         self._samples = TrainingSamples(self._sets, self._size, self._model.step_dt, out / "strips")
         self._encoded: list[EncodedSet] = []
         self._skipped: dict[str, int] = {}
@@ -96,6 +99,15 @@ class TrainingRun:
         checkpoint = self._train_denoiser(codec)
         self._on_first(lambda: self._deliver(checkpoint, 1.0))
         return checkpoint
+
+    def _tell_few_held_out(self) -> None:
+        """What cannot be mended after the training."""
+        for one in self._sets:
+            if (found := len(by_episode(one.held_out))) < LEAST_HELD_OUT:
+                self._fabric.print(
+                    f"{one.dataset.name}: {found} recordings held out; a bundle's uncertainty is fitted to {LEAST_HELD_OUT} or more that no"
+                    f" training saw (export.calibrate): hold more out now, in {self._config.data.held_out}, or do without"
+                )
 
     def _require_trainable(self) -> None:
         """What a stage would refuse after the hours of those before it. Raises ValueError."""

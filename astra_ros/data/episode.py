@@ -195,9 +195,12 @@ def frame_stride(episode: Episode, step_dt: float) -> int:
 
 def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
     """All but the commands are there, and of the types that are read."""
-    for topic in (topics.image, topics.joint_states):
+    for topic, option in ((topics.image, "--image"), (topics.joint_states, "--joint-states")):
         if topic not in bag.topics:
-            raise BagError(f"{bag.path}: expected topic {topic}, found {', '.join(sorted(bag.topics))}")
+            known = ", ".join(sorted(bag.topics))
+            raise BagError(
+                f"{bag.path}: expected topic {topic}, found {known}; say which it is: {option} TOPIC"
+            )
     _require_type(bag, topics.image, *_PICTURES)
     _require_type(bag, topics.joint_states, _JOINT_STATE)
     if topics.joint_commands in bag.topics:

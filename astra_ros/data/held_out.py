@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+# Recordings that a bundle's uncertainty is fitted to (export/calibrate.py), of which every second one is left to test on.
+LEAST_HELD_OUT = 3
 _WILD = frozenset("*?[")
 _SHOWN = 5
 

@@ -74,7 +74,7 @@ def tiny() -> ModelConfig:
 
 
 def small() -> ModelConfig:
-    """192x320, about 60 M parameters: for a laptop's GPU."""
+    """192x320, about 70 M parameters: for a laptop's GPU."""
     denoiser = DenoiserConfig(
         latent_channels=16, latent_height=24, latent_width=40, width=576, depth=12, num_heads=9
     )
@@ -84,7 +84,7 @@ def small() -> ModelConfig:
 
 
 def base() -> ModelConfig:
-    """256x448, about 300 M parameters: for a workstation."""
+    """256x448, about 320 M parameters: for a workstation."""
     denoiser = DenoiserConfig(
         latent_channels=16, latent_height=32, latent_width=56, width=1024, depth=19, num_heads=16
     )

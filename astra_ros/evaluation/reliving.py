@@ -41,9 +41,14 @@ def long_enough(
             yield episode
     if not num_used:
         raise ValueError(
-            f"episodes: expected one or more that can be read and are long enough for a horizon of {horizon}, found none;"
-            " record longer ones, or choose a shorter horizon"
+            f"episodes: expected one or more that can be read and are longer than {_seconds(manifest, horizon):.1f} s without a gap,"
+            f" a history and {horizon} frames, found none; record longer ones"
         )
+
+
+def _seconds(manifest: Manifest, horizon: int) -> float:
+    """That a history and a horizon last."""
+    return (manifest.history.num_slots - 1 + horizon) * manifest.action.step_dt
 
 
 def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int) -> Iterator[Moment]:

@@ -33,6 +33,11 @@ def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
     aside = held_out(Path(config.held_out))
     sets: list[TrainingSet] = []
     for source in config.sets:
+        if not Path(source.path).exists():
+            raise ValueError(
+                f"data.sets: expected the folder of a dataset, found no {source.path}; import it (astra data import), or name"
+                " others: 'data.sets=[DIR, ...]'"
+            )
         dataset = Dataset.open(Path(source.path))
         others = [one.dataset for one in sets]
         require_own_name(dataset, others)

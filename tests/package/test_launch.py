@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.package.launch_file import LAUNCH_FILE, evaluate, parameters
 
@@ -78,6 +79,25 @@ def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
     assert parameters(node("world_model", **arguments)) == arguments
 
 
+def test_numbers_reach_the_node_as_numbers() -> None:
+    given = {"num_threads": "4", "horizon": "16", "uncertainty_samples": "4", "ranking_steps": "1"}
+    found = parameters(node("world_model", precision="fp32", **given))
+    assert found == {"precision": "fp32", **{name: int(value) for name, value in given.items()}}
+
+
+def left_to_the_parameter_file() -> set[str]:
+    """Arguments that override a parameter of the node when they are given."""
+    declared = evaluate()["declared_arguments"]
+    return {one["name"] for one in declared if "as in params_file" in one["description"]}
+
+
+def test_what_overrides_a_parameter_is_called_as_it_is() -> None:
+    shipped = yaml.safe_load((LAUNCH_FILE.parents[1] / "config" / "world_model.yaml").read_text())
+    names = left_to_the_parameter_file()
+    assert len(names) == 9
+    assert names - {"use_sim_time"} <= shipped["/**"]["ros__parameters"].keys()
+
+
 @pytest.mark.parametrize("name", ["world_model", "rviz2"])
 @pytest.mark.parametrize(("given", "expected"), [("true", True), ("false", False)])
 def test_a_clock_that_is_given_overrides_the_parameter_file(name: str, given: str, expected: bool) -> None:
@@ -129,7 +149,7 @@ def test_transitions_find_the_node_in_a_pushed_namespace(
     assert str(Path(started["namespace"], "world_model")) == name
     probe, target = tmp_path / "probe.launch.py", tmp_path / "target"
     probe.write_text(TARGET.format(launch_file=str(LAUNCH_FILE), target=str(target)))
-    given = dict.fromkeys(("demo", "bundle", "backend", "image_transport", "use_sim_time"), "")
+    given = dict.fromkeys(("demo", *left_to_the_parameter_file()), "")
     evaluate(probe, pushed, namespace=namespace, autostart="true", **given)
     assert [str(Path("/", found)) for found in re.findall('"(.+)"', target.read_text())] == [name]
 
@@ -148,6 +168,19 @@ def test_demo_plays_onto_the_topics_that_the_node_listens_to() -> None:
     assert {node(name, **arguments)["namespace"] for name in ("world_model", "bag_player", "rviz2")} == {
         "/robot"
     }
+
+
+def test_demo_plays_a_recording_without_plans(tmp_path: Path) -> None:
+    recorded = [
+        {"topic_metadata": {"name": name}} for name in ("/camera/image_raw/compressed", "/joint_states")
+    ]
+    metadata = {"rosbag2_bagfile_information": {"topics_with_message_count": recorded}}
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    played = [
+        parameters(node("bag_player", demo="true", **bag))["topics"] for bag in ({"bag": str(tmp_path)}, {})
+    ]
+    assert played[0] == ["/camera/image_raw/compressed", "/joint_states"]
+    assert played[1] == [*played[0], "/action_sequence"]
 
 
 @pytest.mark.parametrize(("asked", "node_reads", "is_decompressed"), [({}, "compressed", False), ({"image_transport": "raw"}, "raw", True)])  # fmt: skip

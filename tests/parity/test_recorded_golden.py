@@ -48,7 +48,9 @@ def test_what_cannot_be_shown_is_told_in_one_line(
 ) -> None:
     short = write_dataset(tmp_path / "short", ["one"], short=["one"])
     assert to_onnx.main([*exporting, "--data", str(short)]) == 1
-    assert "long enough for a horizon of 8, found none" in capsys.readouterr().err
+    assert (
+        "are longer than 5.4 s without a gap, a history and 8 frames, found none" in capsys.readouterr().err
+    )
     exporting[-1] = "keys"
     assert to_onnx.main([*exporting, "--data", str(short)]) == 1
     error = capsys.readouterr().err

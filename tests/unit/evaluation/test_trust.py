@@ -94,7 +94,7 @@ def test_views_and_pieces_of_a_trajectory_are_on_one_side(
     held_out_file.write_text('own: ["held_[01]_*"]\n')
     assert calibrate.main(words) == 1
     assert "(views and pieces of one count once)" in (error := capsys.readouterr().err)
-    assert "found 2; hold more out" in error
+    assert "found 2; hold more out and train again" in error
 
 
 def test_too_short_episodes_are_named_and_passed_over(
@@ -116,9 +116,7 @@ def test_too_short_episodes_are_named_and_passed_over(
     words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
     assert calibrate.main(words) == 1
     assert main(["evaluate", *words, "--test", "held_out"]) == 1
-    problem = (
-        "episodes: expected one or more that can be read and are long enough for a horizon of 10, found none"
-    )
+    problem = "episodes: expected one or more that can be read and are longer than 5.8 s without a gap"
     assert problem in capsys.readouterr().err
 
 
