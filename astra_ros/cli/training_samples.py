@@ -19,7 +19,7 @@ from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.evaluation.predictor import CheckpointPredictor
 from astra_ros.evaluation.scenes import Sampling, Scenes, held_out_data
-from astra_ros.training.curves import GAIN
+from astra_ros.training.curves import CODEC, GAIN
 from astra_ros.training.mix import TrainingSet
 from astra_ros.types import ByteArray
 
@@ -29,18 +29,18 @@ HORIZON_S, SCORED_S = 3.2, 1.0  # the horizon is shorter where an episode is
 
 @dataclass(frozen=True)
 class Sample:
-    """Predictions from several moments. predicted (b, t, h, w, 3) uint8."""
+    """Predictions from several moments. predicted (b, t, h, w, 3) uint8; codec: what the codec alone leaves, after SCORED_S."""
 
     scenes: Scenes
     predicted: ByteArray
+    codec: ByteArray
 
-    def psnr_at(self, step: int) -> tuple[float, float]:
-        """Mean dB of the prediction, and of copying the last frame, at a step of the horizon."""
+    def scores(self, step: int) -> dict[str, float]:
+        """Mean dB at the step of the horizon that is SCORED_S ahead, by the suffix of its name."""
         truth = self.scenes.happened[:, step]
-        predicted, copied = (
-            psnr(frames, truth) for frames in (self.predicted[:, step], self.scenes.observed)
-        )
-        return float(predicted.mean()), float(copied.mean())
+        shown = (self.predicted[:, step], self.scenes.observed, self.codec)
+        predicted, copied, codec = (float(psnr(frames, truth).mean()) for frames in shown)
+        return {"": round(predicted, 2), GAIN: round(predicted - copied, 2), CODEC: round(codec, 2)}
 
     def rows(self) -> list[ByteArray]:
         """Observed and predicted frames, below it the observed frame and what happened; for a few moments."""
@@ -63,18 +63,20 @@ class TrainingSamples:
         self._scored = {one.dataset.schema.space for one in sets if one.held_out}
 
     def evaluate(self, checkpoint: Checkpoint, share: float) -> dict[str, float]:
-        """dB after one second by action space, and what is gained over copying the last frame. Strips go into the folder."""
+        """dB after one second by action space, what is gained over copying the last frame, and what the codec alone reaches.
+
+        Strips go into the folder.
+        """
         table: dict[str, float] = {}
         scored = round(SCORED_S / self._step_dt)
         for space, episodes in self._episodes.items():
             try:
-                sample = _sample(checkpoint, space, episodes)
+                sample = _sample(checkpoint, space, episodes, scored - 1)
             except FloatingPointError as error:
                 print(f"not sampled: {error}")
                 continue
             if space in self._scored:
-                predicted, copied = sample.psnr_at(scored - 1)
-                table |= {space: round(predicted, 2), space + GAIN: round(predicted - copied, 2)}
+                table |= {space + name: score for name, score in sample.scores(scored - 1).items()}
             name = space if space in self._scored else f"{space}_trained_on"
             file = self._folder / f"{round(100 * share):03d}_{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +122,15 @@ def spread(names: Sequence[str], count: int) -> list[str]:
     return [*chosen, *(name for name in names if name not in chosen)]
 
 
-def _sample(checkpoint: Checkpoint, space: str, episodes: Sequence[Episode]) -> Sample:
-    """What is predicted at moments that lie evenly in the episodes."""
+def _sample(checkpoint: Checkpoint, space: str, episodes: Sequence[Episode], scored: int) -> Sample:
+    """What is predicted at moments that lie evenly in the episodes. scored: the step whose pictures the codec is judged by."""
     spec = checkpoint.actions[space]
     horizon = min(_horizon(one, spec.step_dt) for one in episodes)
     data = held_out_data(space, spec, episodes, partial(encode_episode, checkpoint.codec))
     scenes = data.scenes(horizon, MOMENTS * len(episodes))
     predictor = CheckpointPredictor(checkpoint, space, RolloutSettings(checkpoint.config.num_steps))
-    return Sample(scenes, predictor.predict(scenes, scenes.plan, Sampling()))
+    codec = predictor.reconstruct(scenes.latents[:, scored : scored + 1])[:, 0]
+    return Sample(scenes, predictor.predict(scenes, scenes.plan, Sampling()), codec)
 
 
 def _horizon(episode: Episode, step_dt: float) -> int:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Of the held-out values only what is gained over copying the last frame is drawn.
-HELD_OUT, GAIN = "held out", "_gain"
+HELD_OUT, GAIN, CODEC = "held out", "_gain", "_codec"
 _HIDDEN = {"stage", "step", "share", "elapsed_s", "seconds_per_step", "gradient_norm", "skipped"}
 
 
