@@ -7,9 +7,11 @@ from pathlib import Path
 
 from astra_ros.cli.options import add_json, write_json
 
-EXAMPLE = "example: astra distill runs/tiny --out runs/tiny_student --steps 2 --guidance 1.5 --minutes 5 --space panda_sim"
+DESCRIPTION = """Make a few-step student of a trained model, with guidance folded in.
 
-LEARNING_RATE = 5e-4  # peak; the student starts as a trained network
+key=value words override what the YAML file says. The same command goes on with an interrupted run.
+On several processes: torchrun, as `astra train`."""
+EXAMPLE = "example: astra distill config/distill/tiny.yaml --out runs/tiny_student teacher=runs/tiny space=panda_sim --minutes 5"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,49 +19,34 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "distill",
         help="make a few-step student of a trained model",
+        description=DESCRIPTION,
         epilog=EXAMPLE,
+        usage="astra distill CONFIG --out DIR [--minutes MIN] [--json FILE] [key=value ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="folder of the teacher, made by `astra train`")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the student")
-    parser.add_argument("--steps", type=int, default=2, help="served steps (default: %(default)s)")
     parser.add_argument(
-        "--teacher-steps",
-        type=int,
-        default=8,
-        metavar="N",
-        help="steps of the teacher (default: %(default)s)",
+        "config", type=Path, help="YAML file: teacher, steps, guidance, budget (config/distill/*.yaml)"
     )
     parser.add_argument(
-        "--guidance", type=float, default=1.5, help="scale folded in; 1: none (default: %(default)s)"
+        "--out", type=Path, required=True, help="folder for the student, log, curves and sample strips"
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="budget (default: %(default)g)")
-    parser.add_argument("--space", help="keep this action space only: a model for one robot (default: all)")
-    parser.add_argument("--batch", type=int, default=16, help="segments per step (default: %(default)s)")
     parser.add_argument(
-        "--max-steps", type=int, metavar="N", help="end after N optimiser steps instead of by the clock"
+        "--minutes", type=float, metavar="MIN", help="budget; it ends with a usable checkpoint"
     )
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, overrides=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Distil. An interrupted run goes on when it is started again."""
     from astra_ros.cli.distillation_run import DistillationRun
-    from astra_ros.training.config import OptimisationConfig
-    from astra_ros.training.distillation import DistillationConfig
+    from astra_ros.training.distillation import load_distillation
     from astra_ros.training.machine import kept_precision, make_fabric
 
-    config = DistillationConfig(
-        arguments.steps, arguments.guidance, arguments.minutes, arguments.space, arguments.teacher_steps
-    )
-    optimisation = OptimisationConfig(
-        batch=arguments.batch, learning_rate=LEARNING_RATE, max_steps=arguments.max_steps
-    )
+    minutes = [] if arguments.minutes is None else [f"minutes={arguments.minutes}"]
+    config = load_distillation(arguments.config, [*arguments.overrides, *minutes])
     fabric = make_fabric(kept_precision(arguments.out))
-    student = DistillationRun(
-        arguments.checkpoint, config, optimisation, arguments.out, fabric, arguments.command_line
-    ).run()
+    student = DistillationRun(config, arguments.out, fabric, arguments.command_line).run()
     if fabric.is_global_zero:
         write_json(arguments.json, student.provenance)
     return 0

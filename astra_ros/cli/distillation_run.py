@@ -15,7 +15,7 @@ from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.suitability import trained_data
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from astra_ros.denoiser.dit import Denoiser
-from astra_ros.training.config import EVALUATION_SHARE, OptimisationConfig, TrainConfig
+from astra_ros.training.config import EVALUATION_SHARE, TrainConfig
 from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
 from astra_ros.training.latents import LatentStore, encode_sets
@@ -33,27 +33,17 @@ DISTILLATION_STREAM = 3  # apart from the random streams of the three stages of 
 class DistillationRun:
     """One student, in the folder `out`. The teacher's own configuration says on which data."""
 
-    def __init__(
-        self,
-        teacher: Path,
-        config: DistillationConfig,
-        optimisation: OptimisationConfig,
-        out: Path,
-        fabric: Fabric,
-        command: str,
-    ) -> None:
-        self._config, self._optimisation, self._out, self._fabric = config, optimisation, out, fabric
+    def __init__(self, config: DistillationConfig, out: Path, fabric: Fabric, command: str) -> None:
+        self._config, self._out, self._fabric = config, out, fabric
+        teacher = Path(config.teacher)
         self._teacher = load_checkpoint(teacher)
         self._train_config = _train_config(teacher, self._teacher)
-        torch.manual_seed(self._train_config.seed)
+        torch.manual_seed(config.seed)
         self._student = student_of(self._teacher, config)
         self._latents = self._train_config.codec_folder(teacher) / "latents"
-        identity = {
-            "teacher": str(teacher),
-            "distillation": asdict(config),
-            "optimisation": asdict(optimisation),
-        }
-        self._identity = {"command": command, **identity}
+        self._log = out / "log.jsonl" if fabric.is_global_zero else None
+        identity = {key: value for key, value in asdict(config).items() if key != "checkpoint_minutes"}
+        self._provenance = {"command": command, "teacher": config.teacher, "distillation": identity}
         model = self._student.config
         self._size = (model.image_height, model.image_width)
         sets = self._open_sets()
@@ -61,27 +51,30 @@ class DistillationRun:
         require_same_run(out / "run.json", identity)
         keep_precision(out, fabric)
         self._sets = self._as_begun(sets, teacher)
+        self._samples = TrainingSamples(self._sets, self._size, model.step_dt, out / "strips")
 
     def run(self) -> Checkpoint:
         """Distil, evaluate and save. Goes on with an interrupted run."""
-        log = self._out / "log.jsonl" if self._fabric.is_global_zero else None
-        student = self._student
+        student, config = self._student, self._config
         trainer = Trainer(
             self._fabric,
             self._step(),
             denoiser_optimizers(student.denoiser, student.denoiser.blocks, product_dtype(self._fabric)),
-            self._optimisation,
-            minutes=self._config.minutes * (1.0 - EVALUATION_SHARE),
-            seed=(self._train_config.seed, DISTILLATION_STREAM),
+            config.optimisation,
+            minutes=config.minutes * (1.0 - EVALUATION_SHARE),
+            seed=(config.seed, DISTILLATION_STREAM),
             state_file=self._out / "state" / "student.safetensors",
-            progress=Progress("student", log),
+            progress=Progress("student", self._log),
         )
-        averaged: Any = trainer.run()
-        student = replace(student, denoiser=averaged)
-        if self._fabric.is_global_zero:
-            self._deliver(student, trainer.skipped)
-        self._fabric.barrier()
-        return student
+
+        def deliver(averaged: Any, share: float) -> Checkpoint:
+            made = replace(student, denoiser=averaged)
+            if self._fabric.is_global_zero:
+                self._deliver(made, share, trainer.skipped)
+            self._fabric.barrier()
+            return made
+
+        return deliver(trainer.run(deliver, 60.0 * config.checkpoint_minutes), 1.0)
 
     def _step(self) -> DistillationStep:
         config, student = self._train_config, self._student
@@ -96,14 +89,15 @@ class DistillationRun:
             student.denoiser, teacher, segments, self._config, config.objective, student.config.shift
         )
 
-    def _deliver(self, student: Checkpoint, skipped: int) -> None:
-        samples = TrainingSamples(self._sets, self._size, student.config.step_dt, self._out / "strips")
-        quality = samples.evaluate(student, 1.0)
+    def _deliver(self, student: Checkpoint, share: float, skipped: int) -> None:
+        """The student as it would be shipped now, with its held-out quality, sample strips and curves."""
+        quality = self._samples.evaluate(student, share)
         if quality:
-            Progress(HELD_OUT, self._out / "log.jsonl").report(1.0, **quality)
+            Progress(HELD_OUT, self._log).report(share, **quality)
         student.provenance = {
             **self._teacher.provenance,
-            **self._identity,
+            **self._provenance,
+            "share": round(share, 4),
             "skipped_steps": {**self._teacher.provenance.get("skipped_steps", {}), "student": skipped},
             "held_out_db_at_1s": quality,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,7 +203,18 @@ class TrainConfig:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file; overrides are words like `denoiser.width=320`.
+    """Of a training. Raises as read_config."""
+    return read_config(
+        path,
+        overrides,
+        lambda document: decode(
+            TrainConfig, _with_served_levels(_with_named_noise(_with_whole_sets(document)))
+        ),
+    )
+
+
+def read_config(path: Path, overrides: Sequence[str], made: Callable[[dict[str, Any]], _T]) -> _T:
+    """Read a YAML file; overrides are words like `denoiser.width=320`. made: from keys and values to the configuration.
 
     Raises ValueError, one line with file, key, expected and found.
     """
@@ -222,7 +233,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
             value = {part: value}
         document = _merged(document, value)
     try:
-        return decode(TrainConfig, _with_served_levels(_with_named_noise(_with_whole_sets(document))))
+        return made(document)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 

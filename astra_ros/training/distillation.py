@@ -7,16 +7,20 @@ the teacher's, and the plain flow loss on data keeps it from drifting where the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from astra_ros.backends.schema import decode
 from astra_ros.data.segments import SEGMENT_TENSORS, SegmentBatch, SegmentSampler
 from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
 from astra_ros.denoiser.dit import Chunk, Denoiser, History
 from astra_ros.flow.sampler import guide, sample
 from astra_ros.flow.schedule import shifted_sigmas
+from astra_ros.training.config import OptimisationConfig, read_config
 from astra_ros.training.draw import Draw
 from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss, draw_for
 from astra_ros.training.trainer import TrainingStep
@@ -25,25 +29,37 @@ from astra_ros.training.warm_start import start_at
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """num_steps: of the student. guidance: of the teacher. minutes: budget. space: the only action space kept, or all.
+    """A student.
 
-    teacher_steps: of the teacher. data: weight of the flow loss.
+    teacher: folder of its checkpoint. num_steps: of the student. guidance, teacher_steps: of the teacher. data: weight of the
+    flow loss. space: the only action space kept, or all. minutes: budget. checkpoint_minutes: how often the averaged student is
+    evaluated and written.
     """
 
+    teacher: str
     num_steps: int = 2
     guidance: float = 1.5
-    minutes: float = 5.0
-    space: str | None = None
     teacher_steps: int = 8
     data: float = 0.5
+    space: str | None = None
+    minutes: float = 5.0
+    checkpoint_minutes: float = 8.0
+    seed: int = 0
+    optimisation: OptimisationConfig = field(default_factory=partial(OptimisationConfig, learning_rate=5e-4))
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps < self.teacher_steps:
-            raise ValueError(f"steps: expected 1 to {self.teacher_steps - 1}, found {self.num_steps}")
+            raise ValueError(f"num_steps: expected 1 to {self.teacher_steps - 1}, found {self.num_steps}")
         if self.guidance < 1.0:
             raise ValueError(f"guidance: expected 1 (none) or more, found {self.guidance}")
-        if self.minutes <= 0:
-            raise ValueError(f"minutes: expected more than 0, found {self.minutes}")
+        for name in ("minutes", "checkpoint_minutes"):
+            if (found := getattr(self, name)) <= 0:
+                raise ValueError(f"{name}: expected more than 0, found {found}")
+
+
+def load_distillation(path: Path, overrides: Sequence[str] = ()) -> DistillationConfig:
+    """Of a YAML file. Raises as read_config."""
+    return read_config(path, overrides, partial(decode, DistillationConfig))
 
 
 class DistillationStep(TrainingStep):

@@ -95,7 +95,7 @@ class Trainer:
         self._saved = monotonic()
 
     def run(
-        self, on_checkpoint: Callable[[nn.Module, float], None] | None = None, every_s: float = math.inf
+        self, on_checkpoint: Callable[[nn.Module, float], object] | None = None, every_s: float = math.inf
     ) -> nn.Module:
         """Returns the averaged model; `on_checkpoint(averaged, share of budget)` is called every `every_s` seconds."""
         self.model.train()

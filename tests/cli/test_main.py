@@ -98,7 +98,7 @@ def test_where_no_backend_runs_the_reason_is_one_line(
     [
         ["evaluate", "none", "--data", "none"],
         ["train", "none.yaml", "--out", "none"],
-        ["distill", "none", "--out", "none"],
+        ["distill", "none.yaml", "--out", "none"],
         ["data", "check", "none"],
     ],
 )

@@ -25,6 +25,8 @@ from astra_ros.training.mix import TrainingSet
 from astra_ros.training.progress import Progress
 from tests.unit.training.toy_data import ARM, CAR, FPS, SIZE, sliding_square, toy_config, write_toy_data
 
+DISTILLATION = Path(__file__).parents[2] / "config" / "distill" / "tiny.yaml"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,6 +42,10 @@ def config(data: Path) -> Path:
 
 def train(config: Path, out: Path, *words: str) -> int:
     return main(["train", str(config), "--out", str(out), "--minutes", "1", *words])
+
+
+def distil(teacher: Path, out: Path, *words: str) -> int:
+    return main(["distill", str(DISTILLATION), "--out", str(out), f"teacher={teacher}", *words])
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,7 @@ def test_a_model_is_trained_on_for_one_of_its_robots(config: Path, trained: Path
         assert torch.equal(value, averaged[f"ema.decoder.{name}"])
     change = after.denoiser.position - before.denoiser.position
     assert 0 < change.abs().max() < 0.2
-    assert main(["distill", str(tmp_path), "--out", str(tmp_path / "student"), "--max-steps", "1"]) == 0
+    assert distil(tmp_path, tmp_path / "student", "optimisation.max_steps=1") == 0
     assert not (tmp_path / "latents").exists()
 
 
@@ -119,7 +125,7 @@ def test_a_student_holds_out_what_its_teacher_did(config: Path, trained: Path, t
     words = [f"codec_run={trained}", car_and(config, tmp_path), "training.max_steps=1"]
     assert train(config, teacher, *words) == 0
     (tmp_path / "held_out.yaml").write_text("toy_car: []\n")
-    assert main(["distill", str(teacher), "--out", str(student), "--max-steps", "1"]) == 0
+    assert distil(teacher, student, "optimisation.max_steps=1") == 0
     assert "toy_car" in load_checkpoint(student).provenance["held_out_db_at_1s"]
 
 
@@ -141,17 +147,17 @@ def test_a_student_keeps_to_its_teachers_episodes_and_to_its_own(
     (tmp_path / "toy.yaml").write_text(toy_config(data))
     stages = ("training", "codec_training.optimisation", "decoder_training.optimisation")
     assert train(tmp_path / "toy.yaml", teacher, *[f"{stage}.max_steps=1" for stage in stages]) == 0
-    words = ["distill", str(teacher), "--out", str(student), "--space", "toy_car", "--max-steps", "1"]
+    words = ("space=toy_car", "optimisation.max_steps=1")
     begun = {"training": ["episode_000", "episode_001"], "held_out": ["episode_002"]}
     write_toy_data(data, 4, first=3)
     (data / "held_out.yaml").write_text("toy_arm: []\ntoy_car: [episode_002]\n")
     capsys.readouterr()
-    assert main(words) == 0
+    assert distil(teacher, student, *words) == 0
     assert "toy_car: left out 1 that the teacher did not have" in capsys.readouterr().out
     assert json.loads((student / "split.json").read_text()) == {"toy_car": begun}
     (data / "held_out.yaml").write_text("toy_arm: []\ntoy_car: [episode_000]\n")
     (teacher / "split.json").unlink()
-    assert main(words) == 0
+    assert distil(teacher, student, *words) == 0
     assert "toy_car: held out as at the first start, 2 differ now" in capsys.readouterr().out
     assert json.loads((student / "split.json").read_text()) == {"toy_car": begun}
 
@@ -457,25 +463,17 @@ def test_what_is_wrong_is_one_line(
 def test_distil_makes_a_student_for_one_robot(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "distill",
-        str(trained),
-        "--out",
-        str(tmp_path),
-        "--space",
-        "toy_car",
-        "--steps",
-        "1",
-        "--batch",
-        "2",
-    ]
-    assert main([*words, "--max-steps", "4"]) == 0
+    words = ("space=toy_car", "num_steps=1", "optimisation.batch=2", "checkpoint_minutes=1e-6")
+    assert distil(trained, tmp_path, *words, "optimisation.max_steps=4") == 0
     student = load_checkpoint(tmp_path)
     assert list(student.actions) == ["toy_car"]
     assert student.config.num_steps == 1
     assert student.provenance["teacher"] == str(trained)
     assert set(student.provenance["held_out_db_at_1s"]) == {"toy_car", "toy_car_gain", "toy_car_codec"}
-    assert main([*words, "--max-steps", "5"]) == 1
+    strips = sorted(file.name for file in (tmp_path / "strips").iterdir())
+    assert strips == [f"{share:03d}_toy_car.png" for share in (0, 25, 50, 75, 100)]  # also while it runs
+    assert (tmp_path / "curves.png").is_file()
+    assert distil(trained, tmp_path, *words, "optimisation.max_steps=5") == 1
     assert "run.json: optimisation: expected " in capsys.readouterr().err
 
 
@@ -499,7 +497,7 @@ def test_distil_refuses_what_is_not_a_checkpoint_of_this_kind(
         ),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**fields, **change}))
-        assert main(["distill", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+        assert distil(tmp_path, tmp_path / "out") == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
         assert not (tmp_path / "out").exists()

@@ -469,7 +469,7 @@ def test_an_export_says_whether_it_is_of_a_student(
 
     monkeypatch.setattr(to_onnx, "_write_graphs", stop)
     checkpoint = load_checkpoint(untrained_checkpoint)
-    config = DistillationConfig(num_steps=2, guidance=1.5, teacher_steps=8)
+    config = DistillationConfig("teacher", num_steps=2, guidance=1.5, teacher_steps=8)
     for provenance, kind in (
         ({}, "no student: it runs without guidance (astra distill makes a student with it)"),
         ({"distillation": asdict(config)}, "student of a teacher with guidance 1.5, 2 steps for 8"),

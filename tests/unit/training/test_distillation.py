@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,20 @@ import torch
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.denoiser.presets import PRESETS
 from astra_ros.flow.schedule import shifted_sigmas
-from astra_ros.training.distillation import DistillationConfig, DistillationStep, integrate, student_of
+from astra_ros.training.distillation import (
+    DistillationConfig,
+    DistillationStep,
+    integrate,
+    load_distillation,
+    student_of,
+)
 from astra_ros.training.draw import Draw
 from astra_ros.training.objective import ObjectiveConfig
 from tests.unit.training.toy_denoiser import toy_checkpoint, toy_sampler, toy_specs
+
+CONFIGURATIONS = Path(__file__).parents[3] / "config" / "distill"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def teacher(specs: list[ActionSpec]) -> Checkpoint:
 def test_a_student_for_one_robot_answers_like_its_teacher(
     teacher: Checkpoint, specs: list[ActionSpec], space: str
 ) -> None:
-    student = student_of(teacher, DistillationConfig(space=space))
+    student = student_of(teacher, DistillationConfig("teacher", space=space))
     assert list(student.actions) == [space]
     assert student.config.num_steps == 2
     segments = toy_sampler([teacher.actions[space]]).draw(3, np.random.default_rng(0))
@@ -59,7 +69,7 @@ def test_guidance_and_steps_change_the_answer(teacher: Checkpoint, specs: list[A
 
 
 def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
-    config = DistillationConfig(guidance=2.0, teacher_steps=4, data=0.0)
+    config = DistillationConfig("teacher", guidance=2.0, teacher_steps=4, data=0.0)
     student = student_of(teacher, config).denoiser
     step = DistillationStep(student, teacher.denoiser, toy_sampler(specs), config, ObjectiveConfig(), 3.0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
@@ -75,16 +85,29 @@ def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[A
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"num_steps": 8}, "steps: expected 1 to 7, found 8"),
+        ({"num_steps": 8}, "num_steps: expected 1 to 7, found 8"),
         ({"minutes": 0.0}, "minutes: expected more than 0, found 0.0"),
         ({"guidance": 0.5}, r"guidance: expected 1 \(none\) or more, found 0.5"),
     ],
 )
 def test_impossible_wishes_are_refused(changes: dict[str, float], line: str) -> None:
     with pytest.raises(ValueError, match=line):
-        DistillationConfig(**changes)  # type: ignore[arg-type]
+        DistillationConfig("teacher", **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_configuration_any_value_of_which_can_be_overridden(preset: str) -> None:
+    file = CONFIGURATIONS / f"{preset}.yaml"
+    assert load_distillation(file).teacher == f"runs/{preset}"
+    changed = load_distillation(file, ["teacher=runs/mine", "optimisation.batch=512", "seed=3"])
+    assert (changed.teacher, changed.optimisation.batch, changed.seed) == ("runs/mine", 512, 3)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tiny.yaml with guidence=2: .*guidence"):
+        load_distillation(CONFIGURATIONS / "tiny.yaml", ["guidence=2"])
 
 
 def test_an_unknown_space_is_refused(teacher: Checkpoint) -> None:
     with pytest.raises(ValueError, match="space: expected one of toy_arm, toy_car, found 'boat'"):
-        student_of(teacher, DistillationConfig(space="boat"))
+        student_of(teacher, DistillationConfig("teacher", space="boat"))

@@ -34,7 +34,7 @@ def step_of(stage: str) -> TrainingStep:
         return steps[stage](toy.codec, pool, CodecTrainingConfig(motion=0.1))
     if stage == "denoiser":
         return DenoiserStep(toy.denoiser, toy_sampler(specs), ObjectiveConfig())
-    config = DistillationConfig(teacher_steps=4)
+    config = DistillationConfig("teacher", teacher_steps=4)
     student = student_of(toy, config).denoiser
     return DistillationStep(student, toy.denoiser, toy_sampler(specs), config, ObjectiveConfig(), 3.0)
 
