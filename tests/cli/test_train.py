@@ -19,10 +19,14 @@ from safetensors.torch import load_file, save_file
 from astra_ros.cli.distillation_run import as_taught
 from astra_ros.cli.main import main
 from astra_ros.cli.training_samples import TrainingSamples, spread
+from astra_ros.codec import taef2
+from astra_ros.codec.autoencoder import Codec, CodecConfig
 from astra_ros.data.lerobot import ActionSchema, Dataset, DatasetWriter
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.training.mix import TrainingSet
 from astra_ros.training.progress import Progress
+from export.contract import ExportConfig
+from export.to_onnx import export_bundle
 from tests.unit.training.toy_data import ARM, CAR, FPS, SIZE, sliding_square, toy_config, write_toy_data
 
 DISTILLATION = Path(__file__).parents[2] / "config" / "distill" / "tiny.yaml"
@@ -501,3 +505,23 @@ def test_distil_refuses_what_is_not_a_checkpoint_of_this_kind(
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
         assert not (tmp_path / "out").exists()
+
+
+def test_a_model_on_taef2s_latents_is_trained_and_exported(config: Path, tmp_path: Path) -> None:
+    """Weights of its form stand in for its own, which a clone has not."""
+    codec, folder = (
+        Codec(CodecConfig(latent_channels=taef2.LATENT_CHANNELS, kind="taef2")),
+        tmp_path / "taef2",
+    )
+    folder.mkdir()
+    torch.save(codec.encoder.state_dict(), folder / taef2.ENCODER_FILE)
+    torch.save(codec.decoder.state_dict(), folder / taef2.DECODER_FILE)
+    sizes = [f"{part}.latent_channels={taef2.LATENT_CHANNELS}" for part in ("codec", "denoiser")]
+    words = [f"codec_weights={folder}", "codec.kind=taef2", *sizes, "training.max_steps=2"]
+    assert train(config, tmp_path / "run", *words) == 0
+    trained = load_checkpoint(tmp_path / "run")
+    for name, value in codec.state_dict().items():
+        if name not in ("mean", "std"):
+            assert torch.equal(trained.codec.state_dict()[name], value)
+    bundle = export_bundle(trained, tmp_path / "bundle", ExportConfig(space="toy_arm", candidates=1))
+    assert bundle.manifest.latents.channels == taef2.LATENT_CHANNELS
