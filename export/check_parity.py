@@ -40,7 +40,7 @@ from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.engines import checked_engines
 from astra_ros.backends.factory import NAMES, open_backend, precisions
 from astra_ros.backends.golden import RolloutInputs
-from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError, Manifest
 from astra_ros.backends.ort import GPU_PROVIDERS
 from astra_ros.cli.options import add_json, require_json_folder
 from astra_ros.history.memory import HistorySlots
@@ -238,7 +238,7 @@ def _require_origin(checkpoint: Checkpoint, manifest: Manifest) -> Checkpoint:
     expected = model_id(checkpoint)
     if manifest.model_id != expected:
         raise ValueError(
-            f"model_id: expected {expected} (the checkpoint's), found {manifest.model_id}; export it again"
+            f"model_id: expected {expected} (the checkpoint's), found {manifest.model_id}; {EXPORT_AGAIN}"
         )
     return checkpoint
 

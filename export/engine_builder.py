@@ -13,6 +13,7 @@ import onnx
 
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.engines import DType, EngineSpec, Precision, Runtime, TensorSpec, WeightSpec
+from astra_ros.backends.manifest import EXPORT_AGAIN
 from astra_ros.backends.tensorrt_library import Library
 from export.engine_weights import SharedWeights
 from export.precision import load_graph, read_graph
@@ -57,7 +58,7 @@ def require_sources(path: Path, bundle: Bundle) -> dict[str, str]:
     }
     if unlisted := sorted(locations - bundle.manifest.files.keys()):
         raise ValueError(
-            f"{path.name}: expected weights in files that the manifest lists, found {unlisted[0][:80]!r}; export the bundle again"
+            f"{path.name}: expected weights in files that the manifest lists, found {unlisted[0][:80]!r}; {EXPORT_AGAIN}"
         )
     return {name: bundle.manifest.files[name].sha256 for name in sorted({path.name, *locations})}
 
@@ -170,7 +171,7 @@ def _tensors(
             shape = tuple(tensor.shape)
             if min(shape, default=1) < 1:
                 raise ValueError(
-                    f"{graph}: {tensor.name}: expected a static shape, found {shape}; export the bundle again"
+                    f"{graph}: {tensor.name}: expected a static shape, found {shape}; {EXPORT_AGAIN}"
                 )
             tensors[tensor.name] = TensorSpec(shape, _DTYPES[tensor.dtype.name])
     return tensors

@@ -19,6 +19,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from astra_ros.backends.engines import Precision
+from astra_ros.backends.manifest import EXPORT_AGAIN
 
 DTYPES: dict[Precision, int] = {
     "fp32": TensorProto.FLOAT,
@@ -158,9 +159,7 @@ def _dtypes(path: Path, model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _no_graph(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path.name}: expected an ONNX graph, found {str(error)[:200]}; export the bundle again"
-    )
+    return ValueError(f"{path.name}: expected an ONNX graph, found {str(error)[:200]}; {EXPORT_AGAIN}")
 
 
 def _exact_products(graph: onnx.GraphProto) -> Iterator[str]:

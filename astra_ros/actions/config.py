@@ -12,6 +12,7 @@ RouterKind = Literal["learned", "hard", "single"]
 class ActionEncoderConfig:
     """num_features: of each action space. modality_of: expert of each when the router is hard.
 
+    num_experts: where there are more modalities, they share: modality m begins at expert m % num_experts.
     unified: width of the shared action space. octaves: of the sines of the features.
     router: learned top-1, hard (the modality chooses), or single (one expert for everything, the ablation).
     """

@@ -25,7 +25,7 @@ import numpy as np
 from astra_ros.backends import golden
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.freed_memory import return_freed_memory
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.backends.rollout import Rollout
 from astra_ros.denoiser.features import history_features
 from astra_ros.denoiser.io import batched, graph_specs
@@ -215,7 +215,7 @@ class Backend(ABC):
         if batch not in self.manifest.batches:
             raise ValueError(
                 f"batch: expected one of {self.manifest.batches} (manifest.batches), found {batch};"
-                " export the bundle again with --candidates"
+                f" {EXPORT_AGAIN} --candidates {batch}"
             )
         self._check(batch)
         return self._new_rollout(batch)

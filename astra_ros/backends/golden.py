@@ -14,7 +14,7 @@ import numpy as np
 
 from astra_ros.backends.arrays import read_arrays
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError, Manifest
 from astra_ros.history.memory import HistorySlots
 from astra_ros.types import ByteArray, FloatArray
 
@@ -163,11 +163,11 @@ def save(path: Path, inputs: RolloutInputs, outputs: RolloutOutputs) -> None:
 def load(path: Path, manifest: Manifest) -> tuple[RolloutInputs, RolloutOutputs]:
     """Raises BundleError unless the file holds exactly the arrays that the manifest implies."""
     expected = _layout(manifest)
-    arrays = read_arrays(path, "an npz of arrays", "export the bundle again")
+    arrays = read_arrays(path, "an npz of arrays", EXPORT_AGAIN)
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     if found != expected:
         wrong = {name: found.get(name) for name in expected | found if found.get(name) != expected.get(name)}
-        raise BundleError(f"{path.name}: expected {expected}, found {wrong}; export the bundle again")
+        raise BundleError(f"{path.name}: expected {expected}, found {wrong}; {EXPORT_AGAIN}")
     return (
         RolloutInputs(**{field.name: arrays[field.name] for field in fields(RolloutInputs)}),
         RolloutOutputs(**{field.name: arrays[field.name] for field in fields(RolloutOutputs)}),
@@ -186,7 +186,7 @@ def require_match(backend: Backend, bundle: Bundle, batch: int) -> None:
     if problem:
         raise BundleError(
             f"golden vectors, batch {batch}: {problem} with {backend.version} in {backend.precision} on"
-            f" {backend.device}; choose another backend or precision, or export the bundle again"
+            f" {backend.device}; choose another backend or precision, or {EXPORT_AGAIN}"
         )
 
 

@@ -25,6 +25,10 @@ _MAX_FLOPS = 1 << 60
 MAX_BATCH = 1024
 
 
+EXPORT = "python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
+EXPORT_AGAIN = f"export the bundle again: {EXPORT}"
+
+
 class BundleError(ValueError):
     """A bundle that must not be run. One line: what is wrong, and the command that fixes it."""
 

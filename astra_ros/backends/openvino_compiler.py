@@ -15,7 +15,7 @@ from openvino.properties import hint
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
 from astra_ros.denoiser.io import GraphSpec, Shape
 
@@ -108,9 +108,7 @@ def _require_io(graph: str, model: ov.Model, spec: GraphSpec) -> None:
         }
         # In order, because tensors are bound by position.
         if list(found.items()) != list(expected.items()) or len(ports) != len(expected):
-            raise BundleError(
-                f"{graph} {side}: expected float32 {expected}, found {found}; export the bundle again"
-            )
+            raise BundleError(f"{graph} {side}: expected float32 {expected}, found {found}; {EXPORT_AGAIN}")
 
 
 def _known_name(port: ov.Output, expected: Mapping[str, Shape]) -> str:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.denoiser.io import GraphSpec
 from astra_ros.types import FloatArray
 
@@ -156,9 +156,7 @@ def _require_io(graph: str, session: ort.InferenceSession, spec: GraphSpec) -> N
     ):
         found = {value.name: tuple(value.shape) for value in values if value.type == "tensor(float)"}
         if found != expected or len(values) != len(expected):
-            raise BundleError(
-                f"{graph} {side}: expected float32 {expected}, found {found}; export the bundle again"
-            )
+            raise BundleError(f"{graph} {side}: expected float32 {expected}, found {found}; {EXPORT_AGAIN}")
 
 
 def _to_value(value: Any) -> ort.OrtValue:

@@ -15,13 +15,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, fx
 
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.backends.torch_ops import OPERATORS, PLAIN, SHAPED
 from astra_ros.backends.torch_weights import SharedWeights
 from astra_ros.denoiser.io import GraphSpec, Shape
 
 _OPSET = 20
-_FIX = "export the bundle again"
 
 
 def load_graphs(bundle: Bundle, device: torch.device | str = "cpu") -> dict[str, fx.GraphModule]:
@@ -47,7 +46,7 @@ def load_graph(bundle: Bundle, name: str, spec: GraphSpec, weights: SharedWeight
         raise
     except Exception as error:  # the parser's and torch's exceptions share no base class
         raise BundleError(
-            f"{path.name}: torch {torch.__version__} cannot run it ({error}); {_FIX}"
+            f"{path.name}: torch {torch.__version__} cannot run it ({error}); {EXPORT_AGAIN}"
         ) from error
 
 
@@ -88,12 +87,12 @@ class _Translation:
         function = OPERATORS.get(node.op_type) if node.domain == "" else None
         if function is None:
             raise BundleError(
-                f"{label}: expected one that torch_ops.py knows; choose another backend or {_FIX}"
+                f"{label}: expected one that torch_ops.py knows; choose another backend or {EXPORT_AGAIN}"
             )
         try:
             values = self._apply(node, function)
         except Exception as error:
-            raise BundleError(f"{label}: {error}; {_FIX}") from error
+            raise BundleError(f"{label}: {error}; {EXPORT_AGAIN}") from error
         _require(f"{label} outputs", len(values), len(node.output))
         self._values.update(zip(node.output, values, strict=True))
 
@@ -165,4 +164,4 @@ def _shape(node: fx.Node) -> Shape | str:
 
 def _require(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise BundleError(f"{what}: expected {expected}, found {found}; {_FIX}")
+        raise BundleError(f"{what}: expected {expected}, found {found}; {EXPORT_AGAIN}")

@@ -13,7 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from torch import Tensor
 
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 
 
 class SharedWeights:
@@ -57,13 +57,13 @@ class SharedWeights:
         size = count * dtype.itemsize
         if name not in self._bundle.manifest.files:
             raise BundleError(
-                f"{initializer.name}: expected weights in a file of the bundle, found {name[:80]!r}; export it again"
+                f"{initializer.name}: expected weights in a file of the bundle, found {name[:80]!r}; {EXPORT_AGAIN}"
             )
         available = self._bundle.manifest.files[name].bytes - offset
         if min(*initializer.dims, offset) < 0 or size > available or source.length not in (None, size):
             raise BundleError(
                 f"{initializer.name}: expected {size} bytes at {offset} of {name}, found {available} there and"
-                f" {source.length} in the graph; export the bundle again"
+                f" {source.length} in the graph; {EXPORT_AGAIN}"
             )
         values = np.fromfile(self._bundle.file(name), dtype, count, offset=offset)
         return values.reshape(initializer.dims)

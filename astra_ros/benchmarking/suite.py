@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.manifest import EXPORT_AGAIN
 from astra_ros.benchmarking import comparisons, footprint
 from astra_ros.benchmarking.busy import busy_processes
 from astra_ros.benchmarking.candidates import Agreement
@@ -26,8 +27,7 @@ from astra_ros.benchmarking.scene import Scene
 from astra_ros.benchmarking.worker import AGREEMENT, PEAKS_RUNTIME, Job
 from astra_ros.benchmarking.workers import Worker, WorkerError
 
-_EXPORT = "python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
-_NO_FLOPS = f"flops: the manifest does not tell them; export the bundle again: {_EXPORT}"
+_NO_FLOPS = f"flops: the manifest does not tell them; {EXPORT_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ class Suite:
             self._skipped["GFLOP/s and shares of the peak"] = _NO_FLOPS
         if is_selected(f"stages/{COMPARED_ON}/", config.only):
             for idea, graph in comparisons.untold_ideas(bundle.manifest.graphs).items():
-                self._skipped[idea] = (
-                    f"the bundle has no graph {graph}; export it again: {_EXPORT} --comparisons"
-                )
+                self._skipped[idea] = f"the bundle has no graph {graph}; {EXPORT_AGAIN} --comparisons"
         known = entries(Scene(bundle), config.candidates, self._flops)
         require_known(config.only, [*PEAKS, *(entry.name for entry in known), *FOOTPRINTS])
         self._entries = [entry for entry in known if is_selected(entry.name, config.only)]

@@ -28,6 +28,6 @@ def test_what_a_bundle_does_not_tell_or_hold_is_not_measured(bundle_copy: Path) 
     export = "python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
     assert found.skipped == {
         "GFLOP/s and shares of the peak": f"flops: the manifest does not tell them; export the bundle again: {export}",
-        "noise level folded into constants": f"the bundle has no graph step_t; export it again: {export} --comparisons",
-        "all steps in one graph": f"the bundle has no graph fused; export it again: {export} --comparisons",
+        "noise level folded into constants": f"the bundle has no graph step_t; export the bundle again: {export} --comparisons",
+        "all steps in one graph": f"the bundle has no graph fused; export the bundle again: {export} --comparisons",
     }
