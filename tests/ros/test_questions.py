@@ -46,6 +46,7 @@ from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_
 from astra_ros.ros.services import _NOT_ACTIVE
 from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.ros.tickets import Progress, Ticket, Tickets
+from astra_ros.ros.tickets import Reply as TicketReply
 from astra_ros.ros.worker import Worker
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import Observation
@@ -799,6 +800,33 @@ def test_the_first_reason_to_end_stays() -> None:
     ticket.end_early(Status.STALE_OBSERVATION, "forgotten")
     ticket.end_early(Status.PARTIAL, "preempted")
     assert ticket.ending == (Status.STALE_OBSERVATION, "forgotten")
+
+
+def test_a_newer_question_takes_the_place_of_those_that_wait() -> None:
+    """By the policy to preempt: the one under way ends with the best so far, the others are told that they never began."""
+    replies: dict[str, list[TicketReply]] = {name: [] for name in ("first", "second", "third")}
+    query = Query(
+        (), None, 0, 0, compressed=False, denoising_steps=0, seed=0, received_s=0.0, deadline_s=None
+    )
+    asked = {name: Ticket(query, said.append) for name, said in replies.items()}
+
+    def answer(ticket: Ticket) -> Iterator[None]:
+        yield
+        assert ticket.ending is not None
+        ticket.reply(TicketReply(*ticket.ending))
+
+    tickets = Tickets(answer)
+    tickets.submit(asked["first"], "preempt")
+    tickets.advance()
+    tickets.submit(asked["second"], "queue")
+    tickets.submit(asked["third"], "preempt")
+    (superseded,) = replies["second"]
+    assert (superseded.status, "newer question" in superseded.message) == (Status.BUSY, True)
+    tickets.advance()
+    (ended,) = replies["first"]
+    assert (ended.status, "newer question" in ended.message) == (Status.PARTIAL, True)
+    assert not replies["third"]
+    assert tickets
 
 
 def test_what_waits_can_be_cancelled_too(asker: Asker) -> None:
