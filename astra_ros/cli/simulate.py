@@ -40,8 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--style",
         choices=("abrupt", "smooth", "both"),
-        default="both",
-        help="how actions change; both: abrupt for even seeds, smooth for odd ones (default); not for panda",
+        help="how actions change; both: abrupt for even seeds, smooth for odd ones (default: abrupt for panda, both for other worlds)",
     )
     parser.add_argument(
         "--duration", type=float, default=15.0, help="seconds per episode of panda (default: %(default)s)"
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_world(arguments: argparse.Namespace, seeds: range) -> int:
     from astra_ros.data.worlds.generate import GenerateConfig, generate
 
-    style = None if arguments.style == "both" else arguments.style
+    style = None if arguments.style in (None, "both") else arguments.style
     config = GenerateConfig(arguments.world, seeds, style, arguments.workers)
     counts = {"written": 0, "failed": 0}
 
@@ -82,7 +81,10 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     missing = {folder: seed for folder, seed in folders.items() if not folder.exists()}
     print(f"{len(folders) - len(missing)} episodes there, {len(missing)} to record", flush=True)
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = [pool.submit(_record, folder, seed, arguments.duration) for folder, seed in missing.items()]
+        style = arguments.style or "abrupt"
+        jobs = [
+            pool.submit(_record, folder, seed, style, arguments.duration) for folder, seed in missing.items()
+        ]
         try:
             for done, job in enumerate(as_completed(jobs), 1):
                 print(f"[{done}/{len(jobs)}] {job.result()}", flush=True)
@@ -97,8 +99,9 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     return 0
 
 
-def _record(folder: Path, seed: int, duration_s: float) -> Path:
+def _record(folder: Path, seed: int, style: str, duration_s: float) -> Path:
     from astra_ros.data.recording import record_episode
+    from astra_ros.data.worlds.base import STYLES, style_of
 
     partial = folder.parent / ".partial" / folder.name
     if partial.exists():
@@ -106,6 +109,7 @@ def _record(folder: Path, seed: int, duration_s: float) -> Path:
             leftover.unlink()
         partial.rmdir()
     partial.parent.mkdir(parents=True, exist_ok=True)
-    record_episode(partial, seed, duration_s)
+    (kind,) = [name for name in STYLES if name == style] or [style_of(seed)]
+    record_episode(partial, seed, kind, duration_s)
     partial.rename(folder)
     return folder

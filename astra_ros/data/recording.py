@@ -11,8 +11,9 @@ from PIL import Image
 
 from astra_ros.data.bag import BagWriter, message_type
 from astra_ros.data.panda_sim import CAMERA_FRAME, JOINT_NAMES, PandaSim
-from astra_ros.data.scripted import ScriptedPilot
+from astra_ros.data.scripted import SCRIPTS, ScriptedPilot
 from astra_ros.data.sim_robot import CONTROL_HZ
+from astra_ros.data.worlds.base import Style
 from astra_ros.types import NANOSECONDS, ByteArray
 
 CAMERA_TOPIC = "/camera/image_raw/compressed"
@@ -25,10 +26,10 @@ JPEG_QUALITY = 92
 EPISODE_START_NS = 1_700_000_000 * NANOSECONDS
 
 
-def record_episode(folder: Path, seed: int, duration_s: float) -> None:
-    """Simulate one episode and write it to `folder` (rosbag2, MCAP). The same seed writes the same messages."""
+def record_episode(folder: Path, seed: int, style: Style, duration_s: float) -> None:
+    """Simulate one episode and write it to `folder` (rosbag2, MCAP). The same seed and style write the same messages."""
     sim = PandaSim(seed)
-    commands = ScriptedPilot(sim, seed).commands()
+    commands = ScriptedPilot(sim, seed, SCRIPTS[style]).commands()
     images: dict[int, ByteArray] = {}
     measured, commanded = [], []
     for tick in range(round(duration_s * CONTROL_HZ)):

@@ -1,6 +1,7 @@
 """Scripted behaviour for recording: pick and place with noise, random perturbations and exploration.
 
-Half of the clips should change action abruptly: smooth data teaches a model to extrapolate instead of to obey.
+Abrupt episodes are broken off every few seconds: smooth data teaches a model to extrapolate instead of to obey. Smooth ones are
+there to show it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from astra_ros.data.panda_sim import (
     limited,
 )
 from astra_ros.data.sim_robot import CONTROL_HZ
+from astra_ros.data.worlds.base import Style
 
 WORKSPACE = np.array([[-0.20, 0.16], [-0.24, 0.24], [TABLE_HEIGHT_M + 0.025, TABLE_HEIGHT_M + 0.33]])
 MAX_LEAD_RAD = 0.15
@@ -30,13 +32,26 @@ class ScriptConfig:
     """What the episodes are like.
 
     pick_share: share of episodes that pick and place; the rest explores.
-    disturbances_hz: mean rate of abrupt interruptions; speed_m_s: gripper speed range, drawn once per goal.
+    disturbances_hz: mean rate of abrupt interruptions; speed_m_s: gripper speed range, drawn once per goal. inertia_s: time
+    constant by which the gripper's velocity follows.
     """
 
     pick_share: float = 0.6
     disturbances_hz: float = 0.25
     noise_m_s: float = 0.06
     speed_m_s: tuple[float, float] = (0.12, 0.45)
+    inertia_s: float = 0.0
+
+    @property
+    def follows(self) -> float:
+        """Of a change of velocity, what is made in one control period."""
+        return 1.0 - np.exp(-1.0 / (self.inertia_s * CONTROL_HZ)) if self.inertia_s else 1.0
+
+
+SCRIPTS: dict[Style, ScriptConfig] = {
+    "abrupt": ScriptConfig(),
+    "smooth": ScriptConfig(disturbances_hz=0.0, noise_m_s=0.0, inertia_s=0.4),
+}
 
 
 @dataclass
@@ -53,12 +68,11 @@ class Goal:
 class ScriptedPilot:
     """Yields joint position commands, (8,), one per control period. All randomness comes from `seed`."""
 
-    def __init__(self, sim: PandaSim, seed: int, config: ScriptConfig | None = None) -> None:
-        self._sim = sim
-        self._config = config or ScriptConfig()
+    def __init__(self, sim: PandaSim, seed: int, config: ScriptConfig) -> None:
+        self._sim, self._config = sim, config
         self._rng = np.random.default_rng(seed)
         self._command = sim.state.positions.copy()
-        self._noise = np.zeros(3)
+        self._noise, self._velocity = np.zeros(3), np.zeros(3)
 
     def commands(self) -> Iterator[np.ndarray]:
         """Endless: goal after goal, broken off by disturbances."""
@@ -106,8 +120,9 @@ class ScriptedPilot:
                 return True
             offset = goal.position - self._sim.state.gripper
             self._noise = 0.85 * self._noise + self._rng.normal(0.0, self._config.noise_m_s * 0.5, 3)
-            velocity = limited(6.0 * offset, speed) + self._noise
-            yield self._advance(self._sim.joint_velocity(velocity, goal.yaw), goal.finger)
+            follows, wanted = self._config.follows, limited(6.0 * offset, speed) + self._noise
+            self._velocity = follows * wanted + (1.0 - follows) * self._velocity
+            yield self._advance(self._sim.joint_velocity(self._velocity, goal.yaw), goal.finger)
             held = held + 1 if np.linalg.norm(offset) < goal.tolerance_m else 0
             if held > goal.dwell_s * CONTROL_HZ:
                 break

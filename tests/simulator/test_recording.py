@@ -52,6 +52,18 @@ def test_the_same_seed_records_the_same_motion(recordings: tuple[Path, Path], ep
     assert np.array_equal(episode.pixels, again.pixels)
 
 
+def test_a_smooth_episode_changes_its_commands_less(
+    simulate: Callable[..., subprocess.Popen[str]], episode: Episode, tmp_path: Path
+) -> None:
+    """Of the same seed: the same cubes, but nothing breaks in and no noise shakes the gripper."""
+    options = ("--episodes", "1", "--first-seed", "7", "--duration", str(SECONDS), "--style", "smooth")
+    output_of(simulate("panda", tmp_path, *options))
+    smooth = read_episode(tmp_path / "episode_000007", JOINTS, 128)
+    assert np.array_equal(smooth.pixels[0], episode.pixels[0])
+    shaken, calm = (np.abs(np.diff(one.commanded[:, :7], n=2, axis=0)).mean() for one in (episode, smooth))
+    assert calm < 0.7 * shaken
+
+
 def test_the_arm_moves_where_it_is_told_and_the_camera_sees_it(episode: Episode) -> None:
     travelled = np.ptp(episode.measured[:, :7], axis=0)
     lag = np.abs(episode.commanded[1:, :7] - episode.measured[1:, :7])
