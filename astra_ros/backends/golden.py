@@ -124,7 +124,7 @@ def relative_errors(
     decode to the range of a picture.
     """
     errors = [
-        _relative(found.encoded - expected.encoded, expected.encoded),
+        relative(found.encoded - expected.encoded, expected.encoded),
         *step_errors(found.steps, expected.steps, inputs.noise[:, -1]),
         _rms(found.frames.astype(np.float32) - expected.frames) / 127.5,
     ]
@@ -137,10 +137,11 @@ def step_errors(found: FloatArray, expected: FloatArray, noise: FloatArray) -> l
     Infinite where there is NaN, which `max` may pass over.
     """
     steps = zip(np.concatenate(found - expected), np.concatenate(expected - noise[:, None]), strict=True)
-    return [_relative(error, moved) for error, moved in steps]
+    return [relative(error, moved) for error, moved in steps]
 
 
-def _relative(error: FloatArray, whole: FloatArray) -> float:
+def relative(error: FloatArray, whole: FloatArray) -> float:
+    """Root mean square of one as a share of the other's; infinite where there is NaN."""
     ratio = _rms(error) / _rms(whole)
     return ratio if np.isfinite(ratio) else np.inf
 

@@ -22,7 +22,7 @@ from astra_ros.backends.factory import open_backend
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import products, read_ranges, round_products
 from astra_ros.types import FloatArray
-from export import quantize
+from export import check_parity, quantize
 from tests.moving_square import write_dataset
 
 
@@ -73,6 +73,15 @@ def test_zero_stays_zero(untrained_bundle: Path) -> None:
     assert step == pytest.approx((high - low) / 255)
     assert -limits[0] / step == pytest.approx(4, abs=1e-4)
     assert limits[1] == pytest.approx(high, abs=step)
+
+
+def test_parity_is_of_a_whole_rollout_too(int8_bundle: Path) -> None:
+    """Of as many chunks as it has, each of which may err once more."""
+    parity = check_parity.compare(load_bundle(int8_bundle), None, 3, ["openvino"])
+    rows = {row.stage: row for row in parity.rows if row.backend == "openvino int8"}
+    assert {"encode", "append, step_1", "decode", "rollout", "batch 8"} <= rows.keys()
+    assert rows["rollout"].limit == check_parity.ROLLOUT_CHUNKS * rows["decode"].limit
+    assert 0 < rows["rollout"].max <= rows["rollout"].limit
 
 
 def test_every_graph_has_ranges_those_for_candidates_too(int8_bundle: Path) -> None:
