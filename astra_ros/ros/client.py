@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.planning.sampling import Costs
 from astra_ros.ros import qos
+from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
 from astra_ros.ros.stamps import to_ns
@@ -82,14 +83,30 @@ class WorldModelClient:
 
         Raises WorldModelError when there is none, or one that is neither OK nor PARTIAL.
         """
-        if len(plans) > MAX_CANDIDATES:
-            raise WorldModelError(
-                f"plans: expected at most {MAX_CANDIDATES} (the bound of EvaluateActions), found {len(plans)}; ask in several"
-                " requests"
+        _require_few(plans)
+        return self._answer(
+            EvaluateActions.Request(
+                candidates=to_candidates(plans, self.info()), goal=goal or Goal(), **fields
             )
-        request = EvaluateActions.Request(
-            candidates=to_candidates(plans, self.info()), goal=goal or Goal(), **fields
         )
+
+    def rank(
+        self,
+        plans: Sequence[Any],
+        goal: Goal | None = None,
+        *,
+        measured: Mapping[str, float] | None = None,
+        **fields: Any,
+    ) -> Reply:
+        """As `ask`, of plans as MoveIt or ros2_control have them: `ranking` are their indices, best first.
+
+        measured: where joints are, for those that the plans leave out, such as a gripper. Raises as `ask`, and TrajectoryError,
+        which names the plan.
+        """
+        _require_few(plans)
+        return self._answer(rank_plans(plans, self.info(), goal, measured=measured, **fields))
+
+    def _answer(self, request: EvaluateActions.Request) -> Reply:
         reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)
         if reply.status not in (Reply.STATUS_OK, Reply.STATUS_PARTIAL):
             raise WorldModelError(f"{self._name}: status {reply.status}: {reply.message}", reply.status)
@@ -152,6 +169,14 @@ class WorldModelClient:
         self._info_sent_ns = metadata["source_timestamp"]
         self._info = message
         self._informed.set()
+
+
+def _require_few(plans: Sequence[Any] | FloatArray) -> None:
+    if len(plans) > MAX_CANDIDATES:
+        raise WorldModelError(
+            f"plans: expected at most {MAX_CANDIDATES} (the bound of EvaluateActions), found {len(plans)}; ask in several"
+            " requests"
+        )
 
 
 def action_spec(info: ModelInfo) -> ActionSpec:

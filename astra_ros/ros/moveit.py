@@ -1,11 +1,15 @@
 """Which of several MoveIt plans does the world model like best?
 
-    request = rank_plans([response.trajectory for response in responses], info, goal)
-    reply = await client.call_async(request)         # ~/evaluate_actions
-    best = plans[reply.ranking[0]]
+    best = plans[WorldModelClient(node).rank(plans, goal, measured=positions).ranking[0]]
 
-moveit_msgs is not imported: a plan is a JointTrajectory, or has one as `joint_trajectory` (RobotTrajectory), possibly one
-level down as `trajectory` (MotionPlanResponse, and SubTrajectory of a task constructor's solution).
+or, in a node whose calls may not block:
+
+    request = rank_plans(plans, info, goal, measured=positions)
+    reply = await client.call_async(request)         # ~/evaluate_actions
+
+MoveIt is not imported: a plan is a JointTrajectory, or has one as `joint_trajectory` (RobotTrajectory), possibly one
+level down as `trajectory` (MotionPlanResponse, and SubTrajectory of a task constructor's solution), or is one of moveit_py's own, which
+make a message of themselves.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ def rank_plans(
 def joint_trajectory_of(plan: Any) -> JointTrajectory:
     """Raises TrajectoryError."""
     inner = getattr(plan, "trajectory", plan)
+    if hasattr(inner, "get_robot_trajectory_msg"):  # moveit.core.robot_trajectory.RobotTrajectory
+        inner = inner.get_robot_trajectory_msg()
     found = getattr(inner, "joint_trajectory", inner)
     if not hasattr(found, "points") or not hasattr(found, "joint_names"):
         raise TrajectoryError(

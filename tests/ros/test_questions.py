@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from threading import Event
@@ -24,6 +25,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from astra_ros.action import PredictFutures
 from astra_ros.backends.bundle import load_bundle
@@ -40,6 +42,7 @@ from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Match
+from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
@@ -384,6 +387,34 @@ def test_more_candidates_than_the_interface_allows_are_refused_where_they_are_se
     client = WorldModelClient(asker.rig.robot)
     with pytest.raises(WorldModelError, match=r"plans: expected at most 4096 .*, found 4097; ask in several"):
         client.ask(np.zeros((MAX_CANDIDATES + 1, 1, len(POSITIONS)), np.float32))
+
+
+def test_plans_of_an_arm_without_its_gripper_are_ranked(asker: Asker) -> None:
+    """As messages of ros2_control, which MoveIt's plans hold, by the client in one call."""
+    client = WorldModelClient(asker.rig.robot)
+    asker.rig.spin_until(client._informed.is_set)
+    *arm, gripper = client.info().action_names
+    duration = Duration(nanosec=2 * STEP_NS)
+    plans = [
+        JointTrajectory(
+            joint_names=arm,
+            points=[
+                JointTrajectoryPoint(positions=(scale * POSITIONS[:-1]).tolist(), time_from_start=duration)
+            ],
+        )
+        for scale in (0.4, 0.8, 0.6)
+    ]
+    goal = Goal(type=Goal.TYPE_EMBEDDING, embedding=array("f", np.zeros(np.prod(LATENT))))
+    measured = dict(zip((*arm, gripper), POSITIONS.tolist(), strict=True))
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(client.rank, plans, goal, measured=measured, seed=0)
+        asker.rig.spin_until(asked.done)
+    reply = asked.result()
+    scores = np.array(reply.scores)
+    assert np.isfinite(scores).all()
+    assert list(reply.ranking) == np.argsort(-scores, kind="stable").tolist()
+    alone = asker.ask(rank_plans(plans[1:2], client.info(), goal, measured=measured, seed=0))
+    np.testing.assert_allclose(alone.scores, scores[1:2], rtol=1e-5)
 
 
 def test_no_futures_is_a_sound_wish(asker: Asker) -> None:

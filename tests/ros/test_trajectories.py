@@ -133,10 +133,12 @@ def test_plans_of_moveit_become_one_request() -> None:
     robot_trajectory = SimpleNamespace(joint_trajectory=one)
     response = SimpleNamespace(trajectory=SimpleNamespace(joint_trajectory=two))
     goal = Goal(type=Goal.TYPE_TEXT)
-    request = rank_plans([robot_trajectory, response, one], INFO, goal, top_k=3)
+    of_moveit_py = SimpleNamespace(get_robot_trajectory_msg=lambda: robot_trajectory)
+    plans = [robot_trajectory, response, one, of_moveit_py, SimpleNamespace(trajectory=of_moveit_py)]
+    request = rank_plans(plans, INFO, goal, top_k=3)
     assert isinstance(request, EvaluateActions.Request)
-    assert [candidate.horizon for candidate in request.candidates] == [1, 2, 1]
-    assert [candidate.id.uuid[0] for candidate in request.candidates] == [0, 1, 2]
+    assert [candidate.horizon for candidate in request.candidates] == [1, 2, 1, 1, 1]
+    assert [candidate.id.uuid[0] for candidate in request.candidates] == [0, 1, 2, 3, 4]
     assert (request.goal, request.top_k) == (goal, 3)
 
 
