@@ -7,12 +7,15 @@ latents of that picture as from those that stand still (docs/decisions/0013).
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
 from astra_ros.codec.autoencoder import Codec
 
 _ROUNDING = 1e-3  # of a pixel
+# Directions of the channels that hold less of the mean variance than this are rounding to a denoiser.
+_LEAST_DIRECTION = 1e-3
 
 
 def moved(x: Tensor, by: Tensor) -> Tensor:
@@ -31,16 +34,24 @@ def was_inside(x: Tensor, by: Tensor) -> Tensor:
 def motion_error(latents: Tensor, of_moved: Tensor, by: Tensor) -> Tensor:
     """Squared error of the moved latents as a share of those that stand still. All (b, c, h, w); of_moved: of moved pictures.
 
-    The mean of the pictures' shares: in their sum a scene full of texture would hide one of flat colours. An eighth of the
-    latents at either edge is left out: what lies beyond the picture is not moved into it, and an encoder sees that far.
+    In units of what those that stand still differ by in every direction of the c channels: whatever an encoder makes large, or adds
+    to all channels, hides nothing. The mean of the pictures' shares: in their sum a scene full of texture would hide one of flat
+    colours. An eighth of the latents at either edge is left out: what lies beyond the picture is not moved into it, and an
+    encoder sees that far.
     """
-    inside = _eroded(was_inside(latents, by), min(latents.shape[-2:]) // 8)
+    inside = rearrange(_eroded(was_inside(latents, by), min(latents.shape[-2:]) // 8), "b 1 h w -> b (h w) 1")
     error, still = (
-        ((one.float() - of_moved.float()).square() * inside).sum(dim=(1, 2, 3))
+        inside * rearrange(one.float() - of_moved.float(), "b c h w -> b (h w) c")
         for one in (moved(latents, by), latents)
     )
+    covariance = torch.einsum("bnc,bnd->cd", still, still) / inside.sum()
+    least = _LEAST_DIRECTION * covariance.diagonal().mean() + 1e-9
+    units = torch.linalg.inv_ex(
+        covariance + least * torch.eye(len(covariance), device=latents.device)
+    ).inverse
+    error, still = (torch.einsum("bnc,cd,bnd->b", one, units, one) for one in (error, still))
     # A picture in which next to nothing changes has no share to speak of.
-    return (error / still.clamp(min=0.01 * still.detach().mean() + 1e-6)).mean()
+    return (error / still.clamp(min=0.01 * still.detach().mean() + 1e-9)).mean()
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ def test_the_error_is_none_of_what_moves_along_and_one_of_what_stands_still(pict
     by = shares(pictures, 2, 1)
     assert float(motion_error(pictures, moved(pictures, by), by)) < 1e-6
     still = torch.zeros_like(by)
-    assert float(motion_error(pictures, pictures + 1.0, still)) == pytest.approx(1.0)
+    assert float(motion_error(pictures, -pictures, still)) == pytest.approx(1.0)
 
 
 def test_a_picture_of_little_texture_counts_as_much_as_another(pictures: Tensor) -> None:
@@ -57,6 +57,21 @@ def test_a_picture_of_little_texture_counts_as_much_as_another(pictures: Tensor)
     latents = torch.stack([8.0 * pictures[0], pictures[1]])
     of_moved = torch.stack([moved(latents, by)[0], latents[1] + 1.0])
     assert float(motion_error(latents, of_moved, by)) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_neither_large_numbers_nor_a_common_part_hide_what_stands_still(pictures: Tensor) -> None:
+    """The first channel moves along, the others are of another picture; then other latents that say the same."""
+    by = shares(pictures, 2, 1)
+    of_moved = torch.cat([moved(pictures, by)[:, :1], -pictures[:, 1:]], dim=1)
+    found = float(motion_error(pictures, of_moved, by))
+    assert found > 0.3
+    larger, common = (
+        torch.diag(torch.tensor([5.0, 1.0, 1.0])),
+        torch.tensor([[1.0, 0, 0], [3, 1, 0], [3, 0, 1]]),
+    )
+    for mixed in (larger, common):
+        first, second = (torch.einsum("oc,bchw->bohw", mixed, one) for one in (pictures, of_moved))
+        assert float(motion_error(first, second, by)) == pytest.approx(found, rel=0.05)
 
 
 def test_a_codec_learns_to_let_its_latents_move() -> None:
