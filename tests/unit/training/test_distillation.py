@@ -104,8 +104,8 @@ def test_every_preset_has_a_configuration_any_value_of_which_can_be_overridden(p
 
 
 def test_an_unknown_key_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"tiny.yaml with guidence=2: .*guidence"):
-        load_distillation(CONFIGURATIONS / "tiny.yaml", ["guidence=2"])
+    with pytest.raises(ValueError, match=r"tiny.yaml with steps=2: .*steps"):
+        load_distillation(CONFIGURATIONS / "tiny.yaml", ["steps=2"])
 
 
 def test_an_unknown_space_is_refused(teacher: Checkpoint) -> None:
