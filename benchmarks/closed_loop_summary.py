@@ -178,7 +178,7 @@ def report(found: dict[str, Any]) -> str:
     def percent(interval: dict[str, float]) -> str:
         return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
 
-    ranking, ratio, steps = found["ranking"], found["ratio_64_to_prior"], found["ranking_steps"]
+    ranking, steps = found["ranking"], found["ranking_steps"]
     drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
     lines = [
         f"# Closed loop, task {found['task']}",
@@ -194,7 +194,7 @@ def report(found: dict[str, Any]) -> str:
             for name, interval in found["success"].items()
         ),
         "",
-        f"Best of 64 against the prior: {ratio['mean']:.2f} times ({ratio['low']:.2f} … {ratio['high']:.2f}).",
+        f"Best of 64 against the prior, times: {Interval(**found['ratio_64_to_prior']).text()}.",
         "One-sided p that success falls: "
         + ", ".join(f"K {step.replace('_to_', ' to ')}: {p:.3f}" for step, p in found["falls"].items())
         + ".",

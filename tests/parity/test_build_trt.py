@@ -25,6 +25,7 @@ from astra_ros.backends.engines import (
     read_sidecar,
     require_fit,
 )
+from astra_ros.backends.manifest import EXPORT_AGAIN
 from export import build_trt, engine_weights
 from export.build_trt import build_engines
 from export.engine_builder import BuildConfig
@@ -288,7 +289,7 @@ def test_weights_that_the_manifest_does_not_list_are_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line == "error: step_1.onnx: expected weights in files that the manifest lists, found 'other.bin';"
-        " export the bundle again"
+        f" {EXPORT_AGAIN}"
     )
 
 
