@@ -23,10 +23,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_COUNT = 1 << 20
 _MAX_FLOPS = 1 << 60
 MAX_BATCH = 1024
-
-
-EXPORT = "python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
-EXPORT_AGAIN = f"export the bundle again: {EXPORT}"
+EXPORT_AGAIN = "export the bundle again: python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
 
 
 class BundleError(ValueError):

@@ -44,12 +44,12 @@ def motion_error(latents: Tensor, of_moved: Tensor, by: Tensor) -> Tensor:
         inside * rearrange(one.float() - of_moved.float(), "b c h w -> b (h w) c")
         for one in (moved(latents, by), latents)
     )
-    covariance = torch.einsum("bnc,bnd->cd", still, still) / inside.sum()
-    least = _LEAST_DIRECTION * covariance.diagonal().mean() + 1e-9
-    units = torch.linalg.inv_ex(
-        covariance + least * torch.eye(len(covariance), device=latents.device)
-    ).inverse
-    error, still = (torch.einsum("bnc,cd,bnd->b", one, units, one) for one in (error, still))
+    with torch.autocast(latents.device.type, enabled=False):  # small directions are lost in bfloat16
+        covariance = torch.einsum("bnc,bnd->cd", still, still) / inside.sum()
+        least = _LEAST_DIRECTION * covariance.diagonal().mean() + 1e-9
+        floor = least * torch.eye(len(covariance), device=latents.device)
+        units = torch.linalg.inv_ex(covariance + floor).inverse
+        error, still = (torch.einsum("bnc,cd,bnd->b", one, units, one) for one in (error, still))
     # A picture in which next to nothing changes has no share to speak of.
     return (error / still.clamp(min=0.01 * still.detach().mean() + 1e-9)).mean()
 
@@ -72,4 +72,5 @@ def _places(x: Tensor, by: Tensor) -> Tensor:
     """(b, h, w, 2): where each place of the moved x was before, as grid_sample counts, from -1 to 1."""
     still = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
     still[:, :, 2] = -2.0 * by
-    return F.affine_grid(still, [len(x), 1, *x.shape[-2:]], align_corners=False)
+    with torch.autocast(x.device.type, enabled=False):  # bfloat16 misses by a quarter of a pixel in 128
+        return F.affine_grid(still, [len(x), 1, *x.shape[-2:]], align_corners=False)

@@ -74,6 +74,15 @@ def test_neither_large_numbers_nor_a_common_part_hide_what_stands_still(pictures
         assert float(motion_error(first, second, by)) == pytest.approx(found, rel=0.05)
 
 
+def test_it_is_computed_in_float32_also_where_a_training_is_not(pictures: Tensor) -> None:
+    by = shares(pictures, 2, 1)
+    latents = pictures[:, :1] + 0.1 * pictures  # nearly alike channels, whose small differences count
+    with torch.autocast("cpu", torch.bfloat16):
+        found, there = motion_error(latents, -latents, by), moved(pictures, by)
+    assert torch.equal(found, motion_error(latents, -latents, by))
+    assert torch.equal(there, moved(pictures, by))
+
+
 def test_a_codec_learns_to_let_its_latents_move() -> None:
     """As many steps with and without; pictures of random squares."""
     rng = np.random.default_rng(0)
