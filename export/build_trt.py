@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="of the graphs for candidates side by side, those for N; 0: none, they then run one after another"
-        " (default: all that the bundle has)",
+        " (default: the most that the bundle has graphs for)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the folder of engines goes (default: BUNDLE/engines)"
@@ -172,9 +172,9 @@ def _possible_targets(library: Library, bundle: Bundle, config: BuildConfig) -> 
 
 def _possible_graphs(manifest: Manifest, candidates: int | None) -> list[str]:
     """Those to build engines of. Raises ValueError when the bundle has none for so many candidates side by side."""
-    if candidates is None:
-        return list(manifest.graph_specs)
     known = manifest.batches
+    if candidates is None:
+        candidates = known[-1]
     if candidates not in (0, *known):
         raise ValueError(
             f"--candidates: expected 0 or one of the bundle's batches {', '.join(map(str, known))}, found {candidates};"

@@ -33,7 +33,7 @@ class BuildConfig:
 
     targets: SMs, 86 for compute capability 8.6; empty: what the library takes by itself.
     weights_as_inputs: large weights are inputs of the networks, so that the engines share one copy on the device.
-    candidates: side by side; 0: none; None: whatever the bundle has graphs for.
+    candidates: side by side; 0: none; None: the most that the bundle has graphs for.
     """
 
     runtime: Runtime = "tensorrt_rtx"

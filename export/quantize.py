@@ -37,8 +37,9 @@ from astra_ros.backends.bundle import (
     write_manifest,
 )
 from astra_ros.backends.manifest import QuantizationSpec
-from astra_ros.backends.openvino import OpenVinoBackend, Runnable
+from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
+from astra_ros.backends.openvino_runnable import Runnable
 from astra_ros.denoiser.io import batched
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.evaluation.reliving import long_enough, relived

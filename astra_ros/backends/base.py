@@ -26,7 +26,7 @@ from astra_ros.backends import golden
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.freed_memory import return_freed_memory
 from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
-from astra_ros.backends.rollout import Rollout
+from astra_ros.backends.rollout import BatchRollout, Rollout
 from astra_ros.denoiser.features import history_features
 from astra_ros.denoiser.io import batched, graph_specs
 from astra_ros.frames.preprocess import from_network, to_network
@@ -201,10 +201,20 @@ class Backend(ABC):
         if batch in self._checked:
             return
         for stage in ("append", *(f"step_{k}" for k in range(self.manifest.num_steps))):
-            graph = batched(stage, batch)
+            graph = batched(stage, self.graphs_batch(batch))
             self.run(graph, self._blank(graph))
             yield
         self._check(batch)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Numbers of candidates that are worth running side by side: of the bundle's, those whose graphs are run."""
+        largest = self.manifest.batches[-1]
+        return tuple(sorted({1, self.graphs_batch(largest), largest}))
+
+    def graphs_batch(self, batch: int) -> int:
+        """Of the graphs that a rollout of so many candidates runs; a backend may run several smaller ones at once."""
+        return batch
 
     def rollout(self, batch: int = 1) -> Rollout:
         """Buffers for so many candidates side by side; one of manifest.batches.
@@ -250,7 +260,7 @@ class Backend(ABC):
         return {name: np.zeros(shape, np.float32) for name, shape in self.specs[graph].inputs.items()}
 
     def _new_rollout(self, batch: int) -> Rollout:
-        return Rollout(self, batch)
+        return BatchRollout(self, batch)
 
     def _check(self, batch: int) -> None:
         """Golden vectors, once per batch."""

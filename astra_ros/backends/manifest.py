@@ -16,7 +16,7 @@ from astra_ros.backends import schema
 from astra_ros.denoiser.io import GraphSpec, ModelDims, comparison_specs, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

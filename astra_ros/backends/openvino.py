@@ -1,13 +1,14 @@
 """OpenVINO backend for CPUs: one compiled model per graph, and one for all denoising steps of a batch.
 
-Values go from graph to graph without copies. openvino_compiler.py opens the graphs.
+Values go from graph to graph without copies. openvino_compiler.py opens the graphs. Threads are at their best with work of
+their own: candidates run as several smaller batches at once, where the bundle has graphs for them (docs/decisions/0014).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,26 +20,13 @@ from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.openvino_compiler import VERSION, Compiler
 from astra_ros.backends.openvino_plan import ACTIONS, Plan, split_plan
+from astra_ros.backends.openvino_runnable import Lane, Runnable, again, new_tensor
 from astra_ros.backends.openvino_steps import one_model
+from astra_ros.backends.rollout import BatchRollout, Rollout, Runner, SideBySide
 from astra_ros.denoiser.io import batched
 from astra_ros.types import FloatArray
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Runnable:
-    """How a graph is run. Its model reads these inputs, then `more`, then what the plan, if any, makes of the actions."""
-
-    request: ov.InferRequest
-    inputs: Sequence[str]
-    more: Sequence[ov.Tensor] = ()
-    plan: Plan | None = None
-
-    def tensors(self, given: Mapping[str, Any]) -> list[ov.Tensor]:
-        own = [_to_tensor(given[name]) for name in self.inputs]
-        planned = self.plan.tensors(_to_tensor(given[ACTIONS])) if self.plan else ()
-        return [*own, *self.more, *planned]
 
 
 class OpenVinoBackend(Backend):
@@ -56,7 +44,10 @@ class OpenVinoBackend(Backend):
         super().__init__(bundle)
         self.precision = precision
         self._compiler = Compiler(bundle, precision, num_threads)
+        self._num_threads = num_threads
         self._runnables: dict[str, Runnable] = {}
+        self._lanes: dict[int, list[Lane]] = {}  # beside the backend itself, by the batch of their graphs
+        self._pool: ThreadPoolExecutor | None = None
 
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
@@ -99,14 +90,15 @@ class OpenVinoBackend(Backend):
         inputs = [*self.specs[graphs[0]].inputs]
         parts = split_plan(model)
         if parts is None:
-            (request,) = self._compiler.compile(graphs, model)
+            (request,) = self._compiler.compile(graphs, model, lanes=self._lanes_of(graphs[0]))
             return partial(Runnable, request, inputs)
-        planning, request = self._compiler.compile(graphs, *parts)
+        planning, request = self._compiler.compile(graphs, *parts, lanes=self._lanes_of(graphs[0]))
         others = [name for name in inputs if name != ACTIONS]
         return partial(Runnable, request, others, plan=Plan(planning))
 
     def _open_one(self, graph: str) -> dict[str, Runnable]:
-        (request,) = self._compiler.compile((graph,), self._compiler.read(graph))
+        model = self._compiler.read(graph)
+        (request,) = self._compiler.compile((graph,), model, lanes=self._lanes_of(graph))
         return {graph: Runnable(request, [*self.specs[graph].inputs])}
 
     def _steps_with(self, graph: str) -> tuple[str, ...]:
@@ -119,15 +111,15 @@ class OpenVinoBackend(Backend):
         return next((steps for steps in of_batches if graph in steps), ())
 
     def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, ov.Tensor]:
-        runnable, spec = self._runnable(graph), self.specs[graph]
-        request, given = runnable.request, runnable.tensors(inputs)
-        made = [_new_tensor(shape) for shape in spec.outputs.values()]
-        for index, tensor in enumerate(given):
-            request.set_input_tensor(index, tensor)
-        for index, tensor in enumerate(made):
-            request.set_output_tensor(index, tensor)
-        request.infer(share_outputs=True)  # as views, which nobody takes: otherwise they would be copied
-        return dict(zip(spec.outputs, made, strict=True))
+        return self._runnable(graph).run(inputs, self.specs[graph])
+
+    def graphs_batch(self, batch: int) -> int:
+        """The smallest, of which as many as it takes have a thread each."""
+        return next(
+            part
+            for part in self.manifest.batches
+            if part == batch or (part > 1 and not batch % part and batch // part <= self._num_threads)
+        )
 
     def fetch(self, value: ov.Tensor) -> FloatArray:
         array: FloatArray = value.data
@@ -136,19 +128,34 @@ class OpenVinoBackend(Backend):
     def repeat(self, value: ov.Tensor, count: int, axis: int) -> ov.Tensor:
         shape = list(value.shape)
         shape[axis] = count
-        repeated = _new_tensor(shape)
+        repeated = new_tensor(shape)
         repeated.data[:] = value.data
         return repeated
 
+    def _lanes_of(self, graph: str) -> int:
+        """How many requests of this graph run at the same time, at most."""
+        parts = ((batch, self.graphs_batch(batch)) for batch in self.manifest.batches)
+        return max((batch // part for batch, part in parts if graph in self._rollout_graphs(part)), default=1)
+
+    def _rollout_graphs(self, batch: int) -> list[str]:
+        stages = ("append", *(f"step_{k}" for k in range(self.manifest.num_steps)))
+        return [batched(stage, batch) for stage in stages]
+
+    def _new_rollout(self, batch: int) -> Rollout:
+        part = self.graphs_batch(batch)
+        if part == batch:
+            return super()._new_rollout(batch)
+        own = {graph: self._runnable(graph) for graph in self._rollout_graphs(part)}
+        lanes = self._lanes.setdefault(part, [])
+        while len(lanes) < batch // part - 1:
+            lanes.append(Lane(self, again(own)))
+        self._pool = self._pool or ThreadPoolExecutor(self._num_threads, "openvino")
+        runners: Sequence[Runner] = (self, *lanes[: batch // part - 1])
+        return SideBySide([BatchRollout(runner, part) for runner in runners], self._pool)
+
     def _release(self) -> None:
         self._runnables.clear()
-
-
-def _new_tensor(shape: Sequence[int]) -> ov.Tensor:
-    return ov.Tensor(ov.Type.f32, shape)
-
-
-def _to_tensor(value: Any) -> ov.Tensor:
-    if isinstance(value, ov.Tensor):
-        return value
-    return ov.Tensor(np.require(value, np.float32, ["C", "W"]), shared_memory=True)
+        self._lanes.clear()
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None

@@ -57,14 +57,21 @@ class Compiler:
         _require_io(graph, model, self._specs[graph])
         return model
 
-    def compile(self, graphs: Sequence[str], *models: ov.Model) -> list[ov.InferRequest]:
-        """Of models that together are these graphs. Raises BundleError or BackendError."""
-        rounded = round_products(models, self.ranges.of_all(graphs))
-        return [self._compile(graphs[0], model, count) for model, count in zip(models, rounded, strict=True)]
+    def compile(self, graphs: Sequence[str], *models: ov.Model, lanes: int = 1) -> list[ov.InferRequest]:
+        """Of models that together are these graphs. lanes: requests of it that run at the same time and share the threads.
 
-    def _compile(self, graph: str, model: ov.Model, rounded: int) -> ov.InferRequest:
+        Raises BundleError or BackendError.
+        """
+        rounded = round_products(models, self.ranges.of_all(graphs))
+        options = self.options() | {properties.num_streams(): lanes}
+        pairs = zip(models, rounded, strict=True)
+        return [self._compile(graphs[0], model, count, options) for model, count in pairs]
+
+    def _compile(
+        self, graph: str, model: ov.Model, rounded: int, options: Mapping[str, Any]
+    ) -> ov.InferRequest:
         try:
-            compiled = ov.Core().compile_model(model, "CPU", self.options())
+            compiled = ov.Core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BundleError(
                 f"{self._bundle.graph(graph).name}: {VERSION} cannot open it ({error})"

@@ -44,6 +44,10 @@ class Plan:
         self._request = request
         self._actions: FloatArray | None = None
 
+    def again(self) -> Plan:
+        """Another one of the same model, that may run at the same time."""
+        return Plan(self._request.get_compiled_model().create_infer_request())
+
     def tensors(self, actions: ov.Tensor) -> Sequence[ov.Tensor]:
         """What the steps read of these actions. The next call with other actions overwrites them."""
         if self._actions is None or not np.array_equal(self._actions, actions.data):

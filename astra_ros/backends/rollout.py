@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, wait
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,16 +14,57 @@ from astra_ros.history.layout import blocks_after
 from astra_ros.types import FloatArray
 
 if TYPE_CHECKING:
-    from astra_ros.backends.base import Backend, Past
+    from astra_ros.backends.base import Past
+    from astra_ros.backends.manifest import Manifest
 
 
-class Rollout:
-    """begin, then per chunk sample (or denoise 0 … K-1) and append; any number of chunks, then begin again.
+class Runner(Protocol):
+    """What a rollout needs of a backend (base.py)."""
 
-    Keys and values stay in the runtime's memory and are shared by the denoising steps of a chunk. b: `batch`.
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def run(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def fetch(self, value: Any) -> FloatArray: ...
+
+    def repeat(self, value: Any, count: int, axis: int) -> Any: ...
+
+
+class Rollout(Protocol):
+    """begin, then per chunk sample (or denoise 0 … K-1) and append; any number of chunks, then begin again. b: `batch`."""
+
+    batch: int
+    num_steps: int
+
+    def begin(self, past: Past) -> None:
+        """All candidates start from this past."""
+
+    def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
+        """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).
+
+        num_steps: only the first so many, of which the last goes straight on to noise level 0; 0, or more than there
+        are: all.
+        The next sample or denoise overwrites what is returned.
+        """
+
+    def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
+        """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1].
+
+        The next sample or denoise overwrites what is returned.
+        """
+
+    def append(self, latents: FloatArray, actions: FloatArray) -> None:
+        """A predicted chunk, latents (b, t, c, h, w) for actions (b, t, a), becomes the newest history."""
+
+
+class BatchRollout:
+    """A Rollout by the graphs for `batch` candidates.
+
+    Keys and values stay in the runtime's memory and are shared by the denoising steps of a chunk.
     """
 
-    def __init__(self, backend: Backend, batch: int) -> None:
+    def __init__(self, backend: Runner, batch: int) -> None:
         self.batch = batch
         manifest = backend.manifest
         self._backend, self._spec, self.num_steps = backend, manifest.action, manifest.num_steps
@@ -42,7 +84,6 @@ class Rollout:
         self._cache: dict[str, Any] = {}
 
     def begin(self, past: Past) -> None:
-        """All candidates start from this past."""
         newest = slice(-self._mask.shape[1], None)
         self._latents[:] = past.slots.latents[newest]
         self._actions[:] = past.slots.actions[newest]
@@ -59,12 +100,6 @@ class Rollout:
         return past.repeated[self.batch]
 
     def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
-        """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).
-
-        num_steps: only the first so many, of which the last goes straight on to noise level 0; 0, or more than there
-        are: all.
-        The next sample or denoise overwrites what is returned.
-        """
         given, count = self._given(actions, "sample()"), self._num_steps(num_steps)
         before: Any = noise
         latents: Any = self._staged(noise)
@@ -79,15 +114,10 @@ class Rollout:
         return clean
 
     def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
-        """Step k: noisy (b, t, c, h, w) at sigmas[k], actions (b, t, a) → (b, t, c, h, w) at sigmas[k + 1].
-
-        The next sample or denoise overwrites what is returned.
-        """
         given = self._given(actions, f"denoise({k})")
         return self._backend.fetch(self._step(k, self._staged(noisy), given))
 
     def append(self, latents: FloatArray, actions: FloatArray) -> None:
-        """A predicted chunk, latents (b, t, c, h, w) for actions (b, t, a), becomes the newest history."""
         self._require_begun("append()")
         for slots, newest in ((self._latents, latents), (self._actions, actions), (self._mask, 1.0)):
             length = actions.shape[1]
@@ -129,3 +159,36 @@ class Rollout:
     def _require_begun(self, call: str) -> None:
         if not self._cache:
             raise RuntimeError(f"rollout: expected begin(past) before {call}, found no history")
+
+
+class SideBySide:
+    """A Rollout that is several of the same size, which run at the same time.
+
+    Each runs in a thread of `pool` and needs a runner of its own.
+    """
+
+    def __init__(self, rollouts: Sequence[Rollout], pool: Executor) -> None:
+        self._rollouts, self._pool = rollouts, pool
+        self.batch, self.num_steps = sum(one.batch for one in rollouts), rollouts[0].num_steps
+
+    def begin(self, past: Past) -> None:
+        for one in self._rollouts:
+            one.begin(past)
+
+    def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
+        return np.concatenate(self._each(lambda one, *given: one.sample(*given, num_steps), noise, actions))
+
+    def denoise(self, k: int, noisy: FloatArray, actions: FloatArray) -> FloatArray:
+        return np.concatenate(self._each(lambda one, *given: one.denoise(k, *given), noisy, actions))
+
+    def append(self, latents: FloatArray, actions: FloatArray) -> None:
+        self._each(lambda one, *given: one.append(*given), latents, actions)
+
+    def _each(self, call: Callable[..., Any], *given: FloatArray) -> list[Any]:
+        """Every rollout's answer to its candidates' part of what is given, once all have finished."""
+        parts = zip(*(np.split(array, len(self._rollouts)) for array in given), strict=True)
+        running = [
+            self._pool.submit(call, one, *part) for one, part in zip(self._rollouts, parts, strict=True)
+        ]
+        wait(running)  # also when one fails: nothing may go on behind the caller's back
+        return [one.result() for one in running]

@@ -228,6 +228,7 @@ PLAIN: dict[str, Operator] = {
     "Greater": operator.gt,
     "MatMul": torch.matmul,
     "Mul": operator.mul,
+    "Neg": torch.neg,
     "Pow": torch.pow,
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,

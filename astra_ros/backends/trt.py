@@ -28,7 +28,7 @@ from astra_ros.backends.engines import (
     rebuild_command,
 )
 from astra_ros.backends.manifest import BundleError
-from astra_ros.backends.rollout import Rollout
+from astra_ros.backends.rollout import BatchRollout, Rollout
 from astra_ros.backends.tensorrt_library import Library, open_library
 from astra_ros.denoiser.io import batched
 from astra_ros.types import FloatArray
@@ -72,7 +72,7 @@ class TensorRtBackend(Backend):
         self.manifest = self._bundle.manifest.with_batches(engines.batches)
 
     def _warm_up(self) -> None:
-        for batch in self.manifest.batches:  # captures the CUDA graphs, which keep their buffers
+        for batch in self.batches:  # captures the CUDA graphs, which keep their buffers
             shapes = self.specs[batched("step_0", batch)].inputs
             blank = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
             self.fetch(self.sample(batch, blank))
@@ -208,7 +208,7 @@ class Chunk:
             return self._enqueue
 
 
-class _GraphRollout(Rollout):
+class _GraphRollout(BatchRollout):
     def __init__(self, backend: TensorRtBackend, batch: int) -> None:
         super().__init__(backend, batch)
         self._tensorrt = backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +17,7 @@ HIDDEN = -1e4  # added to the logits of what a token may not see
 
 
 class Rotation(NamedTuple):
-    """Cosines and signed sines, (n, d_head), of the angles by which the features of n tokens turn."""
+    """Cosines and sines, (1, n, 1, d_head), of the angles by which the features of n tokens turn."""
 
     cos: Tensor
     sin: Tensor
@@ -68,44 +68,59 @@ def rotary_angles(coordinates: Tensor, head_dim: int, theta: float = 100.0) -> T
     return torch.cat(angles, dim=1)
 
 
-def rotation(angles: Tensor) -> Rotation:
-    """By angles (n, d_head / 2)."""
-    cos, sin = angles.cos(), angles.sin()
-    return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
+def rotation(angles: Tensor, scale: float = 1.0) -> Rotation:
+    """By angles (n, d_head / 2), and to `scale` times the length."""
+    both = repeat(angles, "n d -> 1 n 1 (two d)", two=2)
+    return Rotation(scale * both.cos(), scale * both.sin())
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """Turn each pair of features of (b, k, n, d_head): feature i with feature i + d_head / 2."""
-    first, second = x.chunk(2, dim=-1)
-    return x * by.cos + torch.cat([second, first], dim=-1) * by.sin
+    """Turn each pair of features of (b, n, k, d_head): feature i with feature i + d_head / 2."""
+    half = x.shape[-1] // 2
+    return x * by.cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * by.sin
 
 
 class SelfAttention(nn.Module):
-    """Attention over own tokens, with cached keys and values of earlier tokens in front if given."""
+    """Attention over own tokens, with cached keys and values of earlier tokens in front if given.
+
+    Its form is the one that inference runtimes have a kernel for (docs/decisions/0014).
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.head_dim = width // num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(
         self, x: Tensor, by: Rotation, bias: Tensor, past: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """x (b, n, d); bias broadcasts to (b, k, n, n_past + n). Returns the output and the own keys and values."""
-        queries_keys, value = self.qkv(x).split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-        # Unit queries and keys bound the logits: stable at high rates.
-        unit = F.normalize(
-            rearrange(queries_keys, "b n (two k d) -> b (two k) n d", two=2, k=self.num_heads), dim=-1
-        )
-        query, key = rotate(unit, by).chunk(2, dim=1)
-        value = rearrange(value, "b n (k d) -> b k n d", k=self.num_heads)
+        """x (b, n, d); bias broadcasts to (b, k, n, n_past + n). by: rotation that divides logits by d_head ** 0.5.
+
+        Returns the output, and the own keys and values (b, n, k, d_head).
+        """
+        queries_keys, value = self._project(x)
+        # Queries and keys of one length bound the logits: stable at high rates.
+        even = F.rms_norm(queries_keys, queries_keys.shape[-1:], eps=1e-6)
+        query, key = rotate(even, by).chunk(2, dim=2)
         own = (key, value)
         if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        logits = (query * query.shape[-1] ** 0.5) @ key.transpose(-1, -2) + bias.to(query.dtype)
+            key, value = torch.cat([past[0], key], dim=1), torch.cat([past[1], value], dim=1)
+        query, value = (rearrange(each, "b n k d -> b k n d") for each in (query, value))
+        logits = query @ rearrange(key, "b n k d -> b k d n") + bias.to(query.dtype)
         mixed = logits.softmax(dim=-1) @ value
         return self.out(rearrange(mixed, "b k n d -> b n (k d)")), own
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, n, d) → queries and keys (b, n, 2 * k, d_head), and values (b, n, k, d_head).
+
+        Two products, not one that is split: runtimes copy what they split.
+        """
+        values = 2 * x.shape[-1]
+        queries_keys = F.linear(x, self.qkv.weight[:values], self.qkv.bias[:values])
+        value = F.linear(x, self.qkv.weight[values:], self.qkv.bias[values:])
+        pattern = "b n (k d) -> b n k d"
+        return rearrange(queries_keys, pattern, d=self.head_dim), rearrange(value, pattern, d=self.head_dim)
 
 
 class ActAdapter(nn.Module):

@@ -155,8 +155,8 @@ class Denoiser(nn.Module):
         for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             before = None if past is None else (past.keys[layer], past.values[layer])
             x, (key, value) = block(x, modulation, context, before)
-            keys.append(key if before is None else torch.cat([before[0], key], dim=2))
-            values.append(value if before is None else torch.cat([before[1], value], dim=2))
+            keys.append(key if before is None else torch.cat([before[0], key], dim=1))
+            values.append(value if before is None else torch.cat([before[1], value], dim=1))
         return Cache(torch.stack(keys), torch.stack(values), bias), routing
 
     def _patches(self, latents: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from astra_ros.denoiser.blocks import HIDDEN, Context, rotary_angles, rotate, rotation
+from astra_ros.denoiser.blocks import HIDDEN, Context, Rotation, rotary_angles, rotate, rotation
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.history.embedder import pool_per_block
 from astra_ros.history.layout import AGED, BLOCKS, HistoryBlock
 
 
 class Cache(NamedTuple):
-    """What the history left: keys and values (l, b, k, n, d_head), and the bias (b, n) that hides empty slots."""
+    """What the history left: keys and values (l, b, n, k, d_head), and the bias (b, n) that hides empty slots."""
 
     keys: Tensor
     values: Tensor
@@ -32,7 +32,7 @@ class Geometry(nn.Module):
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.grid, self.chunk_len = config.grid, config.chunk_len
+        self.grid, self.chunk_len, self.head_dim = config.grid, config.chunk_len, config.head_dim
         self.tokens = tuple(map(config.block_tokens, BLOCKS))
         owner = torch.tensor([block for block, count in enumerate(self.tokens) for _ in range(count)])
         sees_past = torch.tensor([block.sees_past for block in BLOCKS])[owner]
@@ -81,26 +81,30 @@ class Geometry(nn.Module):
             bias = torch.cat([past.bias, bias], dim=1)
         seen = bias[:, None] * self.other_blocks[first:] + self.history_mask[first:]
         pooled = pool_per_block(action, blocks)
-        return Context(pooled, owner, rotation(self.history_angles[first:]), seen[:, None]), bias
+        return Context(pooled, owner, self._rotation(self.history_angles[first:]), seen[:, None]), bias
 
     def of_chunk(self, action: Tensor, history_bias: Tensor) -> Context:
         """Context of a chunk's tokens: a frame sees what is remembered, itself and the frames before it."""
         past = repeat(history_bias, "b n -> b m n", m=len(self.chunk_mask))
         own = repeat(self.chunk_mask, "m n -> b m n", b=len(history_bias))
         bias = rearrange(torch.cat([past, own], dim=-1), "b m n -> b 1 m n")
-        return Context(action, self.chunk_frames, rotation(self.chunk_angles), bias)
+        return Context(action, self.chunk_frames, self._rotation(self.chunk_angles), bias)
 
     def moved_on(self, cache: Cache, new_blocks: tuple[HistoryBlock, ...]) -> Cache:
         """What stays when a chunk is appended: the anchor where it is, the youngest 4x blocks one chunk further back."""
         anchor, kept = self.tokens[0], sum(self.tokens[1 : len(BLOCKS) - len(new_blocks)])
         first = anchor + sum(block.pooling == AGED for block in new_blocks) * self.tokens[1]
         window = slice(first, first + kept)
-        keys = rotate(cache.keys[..., window, :], rotation(self.step_back))
+        keys = rotate(cache.keys[:, :, window], rotation(self.step_back))
         return Cache(
-            torch.cat([cache.keys[..., :anchor, :], keys], dim=-2),
-            torch.cat([cache.values[..., :anchor, :], cache.values[..., window, :]], dim=-2),
+            torch.cat([cache.keys[:, :, :anchor], keys], dim=2),
+            torch.cat([cache.values[:, :, :anchor], cache.values[:, :, window]], dim=2),
             torch.cat([cache.bias[:, :anchor], cache.bias[:, window]], dim=-1),
         )
+
+    def _rotation(self, angles: Tensor) -> Rotation:
+        """Of queries and keys alike, so that each has half of the scale of their products."""
+        return rotation(angles, scale=self.head_dim**-0.25)
 
     def pooled(self, position: Tensor, blocks: tuple[HistoryBlock, ...]) -> Tensor:
         """Position embedding (n, d) of a frame's tokens → of the tokens of `blocks`."""

@@ -57,8 +57,9 @@ class RefiningHead(nn.Module):
         self, tokens: Tensor, noisy: Tensor, last: Tensor, canvas: Canvas | None
     ) -> tuple[Tensor, Tensor]:
         """tokens (b, t * n, d), noisy and last (b, t, c, h, w) → the last frame moved, and the change."""
-        drawn = _unpatch(self.layer(tokens), self.patch, self.grid, noisy.shape[1])
-        mixed = self.mix(torch.cat([drawn, noisy.to(drawn), last.to(drawn)], dim=2).flatten(0, 1))
+        drawn = self._drawn(tokens, noisy.shape[1])
+        given = [rearrange(frames.to(drawn), "b t c h w -> (b t) h w c") for frames in (noisy, last)]
+        mixed = self.mix(rearrange(torch.cat([drawn, *given], dim=-1), "n h w c -> n c h w"))
         if canvas is not None:
             mixed = mixed + canvas.features.flatten(0, 1)
         x = F.silu(mixed)
@@ -68,6 +69,20 @@ class RefiningHead(nn.Module):
         if canvas is not None and self.gate is not None:
             change = change + self.gate(x).tanh() * (canvas.sketch.flatten(0, 1) - moved)
         return moved.unflatten(0, noisy.shape[:2]), change.unflatten(0, noisy.shape[:2])
+
+    def _drawn(self, tokens: Tensor, frames: int) -> Tensor:
+        """tokens (b, t * n, d) → (b * t, h, w, refiner): channels last, as convolutions have them in memory (0014).
+
+        Instead of the pictures the layer's weights are reordered.
+        """
+        sizes = {"p": self.patch, "q": self.patch}
+        weight, bias = (
+            rearrange(each, "(c p q) ... -> (p q c) ...", **sizes)
+            for each in (self.layer.weight, self.layer.bias)
+        )
+        patches = F.linear(tokens, weight, bias)
+        sizes |= {"t": frames, "h": self.grid[0], "w": self.grid[1]}
+        return rearrange(patches, "b (t h w) (p q c) -> (b t) (h p) (w q) c", **sizes)
 
     def _move(self, frames: Tensor, flow: Tensor) -> Tensor:
         """frames (n, c, h, w); flow (n, 2, h, w): where to look, right and down, in eighths of the picture."""

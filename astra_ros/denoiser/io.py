@@ -91,7 +91,7 @@ def _chunk_specs(dims: ModelDims, num_steps: int, batch: int) -> dict[str, Graph
 
 
 def _cache(dims: ModelDims, batch: int) -> dict[str, Shape]:
-    keys = (dims.depth, batch, dims.num_heads, dims.history_tokens, dims.head_dim)
+    keys = (dims.depth, batch, dims.history_tokens, dims.num_heads, dims.head_dim)
     return {"history_keys": keys, "history_values": keys, "history_bias": (batch, dims.history_tokens)}
 
 

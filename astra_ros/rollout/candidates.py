@@ -1,4 +1,4 @@
-"""Many plans from one past, in as few runs of the network as the bundle's batches allow."""
+"""Many plans from one past, in as few runs of the network as the backend's batches allow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Candidates:
 
         The first roll_out does it otherwise. Nothing is left to do the second time. Raises BundleError.
         """
-        for batch in self._backend.manifest.batches:
+        for batch in self._backend.batches:
             if batch not in self._rollouts:
                 yield from self._backend.prepare(batch)
                 self._rollouts[batch] = self._backend.rollout(batch)
@@ -41,7 +41,7 @@ class Candidates:
     @property
     def largest_batch(self) -> int:
         """Plans that one run of the network takes."""
-        return self._backend.manifest.batches[-1]
+        return self._backend.batches[-1]
 
     @property
     def num_steps(self) -> int:
@@ -57,7 +57,7 @@ class Candidates:
         was not done before. All plans see the same noise. num_steps: as for Rollout.sample.
         """
         yield from self.prepare()
-        for group, batch in _groups(len(plans), self._backend.manifest.batches):
+        for group, batch in _groups(len(plans), self._backend.batches):
             rows = plans[group.start : group.stop]
             # A batch has a fixed size: its last places repeat the last plan.
             padded = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])

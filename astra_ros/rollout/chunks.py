@@ -13,7 +13,12 @@ from astra_ros.types import FloatArray
 
 
 def roll_out(
-    rollout: Rollout, past: Past, plan: FloatArray, manifest: Manifest, seed: int, num_steps: int = 0
+    rollout: Rollout,
+    past: Past,
+    plan: FloatArray,
+    manifest: Manifest,
+    seed: int,
+    num_steps: int = 0,
 ) -> Iterator[FloatArray]:
     """Latents (b, t, c, h, w) of one chunk after the other; plan (b, horizon, a).
 

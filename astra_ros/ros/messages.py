@@ -139,7 +139,7 @@ def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
         num_history_slots=manifest.history.num_slots,
         chunk_len=manifest.chunk_len,
         max_horizon=manifest.max_horizon,
-        max_batch=manifest.batches[-1],
+        max_batch=backend.batches[-1],
         action_modality=action.modality,
         action_representation=REPRESENTATIONS[action.representation],
         action_names=list(action.names),

@@ -263,8 +263,9 @@ def test_a_graph_with_a_dynamic_shape_is_refused(
 
 def test_engines_of_some_batches_alone(bundle: Bundle, tmp_path: Path) -> None:
     every = list(bundle.manifest.graph_specs)
-    alone = [graph for graph in every if not graph.endswith("_x8")]
-    for candidates, expected in ((0, alone), (8, every)):
+    alone = [graph for graph in every if "_x" not in graph]
+    largest = [graph for graph in every if not graph.endswith("_x4")]
+    for candidates, expected in ((0, alone), (8, largest), (None, largest)):
         folder, engines = build_engines(bundle, BuildConfig(candidates=candidates), tmp_path)
         assert list(engines.engines) == expected
         assert read_sidecar(folder) == engines
@@ -277,7 +278,9 @@ def test_candidates_that_the_bundle_has_no_graphs_for_are_refused(
     out = tmp_path / "out"
     assert build_trt.main([str(bundle.root), "--out", str(out), "--candidates", candidates]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"--candidates: expected 0 or one of the bundle's batches 1, 8, found {candidates}; export" in line
+    assert (
+        f"--candidates: expected 0 or one of the bundle's batches 1, 4, 8, found {candidates}; export" in line
+    )
     assert not out.exists()
 
 

@@ -101,7 +101,9 @@ def test_a_rollout_needs_a_past(
 
 
 def test_a_batch_that_was_not_exported_is_refused(backend: Backend) -> None:
-    with pytest.raises(ValueError, match=r"batch: expected one of \(1, 8\) .*found 3; export .*--candidates"):
+    with pytest.raises(
+        ValueError, match=r"batch: expected one of \(1, 4, 8\) .*found 3; export .*--candidates"
+    ):
         backend.rollout(3)
 
 

@@ -58,10 +58,10 @@ def test_dims_agree_with_the_fields(text: str) -> None:
         (lambda m: m["latents"].update(depth=1), "latents: unknown key depth; "),
         (
             lambda m: m.update(schema_version=1),
-            r"schema_version: expected 3 \(the one of this version .*, found 1",
+            r"schema_version: expected 4 \(the one of this version .*, found 1",
         ),
-        (lambda m: m.update(schema_version=4), "schema_version: expected 3 .*, found 4"),
-        (lambda m: m.pop("schema_version"), "schema_version: expected 3 .*, found None"),
+        (lambda m: m.update(schema_version=5), "schema_version: expected 4 .*, found 5"),
+        (lambda m: m.pop("schema_version"), "schema_version: expected 4 .*, found None"),
         (
             lambda m: m["history"].update(num_slots=4),
             "history: num_slots, anchor_age: expected 20, 24 .*found 4, 24",
@@ -79,8 +79,11 @@ def test_dims_agree_with_the_fields(text: str) -> None:
         (lambda m: m.update(sigmas=[1.0, 0.5]), "sigmas: expected numbers falling from at most 1 to 0"),
         (lambda m: m.update(sigmas=[0.5, 0.5, 0.0]), "sigmas: expected numbers falling"),
         (lambda m: m.update(sigmas=[]), "sigmas: expected numbers falling"),
-        (lambda m: m.update(sigmas=[1.0, 0.0]), r"graphs: .*unknown \['step_1', 'step_1_x8'\]"),
-        (lambda m: m.update(batches=[1]), r"graphs: .*unknown \['append_x8', 'step_0_x8', 'step_1_x8'\]"),
+        (lambda m: m.update(sigmas=[1.0, 0.0]), r"graphs: .*unknown \['step_1', 'step_1_x4', 'step_1_x8'\]"),
+        (
+            lambda m: m.update(batches=[1, 4]),
+            r"graphs: .*unknown \['append_x8', 'step_0_x8', 'step_1_x8'\]",
+        ),
         (
             lambda m: m.update(batches=[8]),
             "batches: expected numbers rising from 1 to at most 1024, found \\[8\\]",

@@ -14,6 +14,7 @@ from torch import Tensor
 from astra_ros.denoiser.blocks import HIDDEN, ActAdapter, SelfAttention, rotary_angles, rotate, rotation
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.dit import Denoiser, History
+from astra_ros.denoiser.heads import RefiningHead
 from astra_ros.history.layout import ANCHOR_AGE, BLOCKS, NUM_SLOTS
 from tests.bundle_fixture import untrained_model
 from tests.unit.denoiser.scene import chunk, history, predict
@@ -34,7 +35,7 @@ def changed(past: History, slot: int, field: str, by: float = 1.0) -> History:
 def keys_by_block(denoiser: Denoiser, past: History) -> list[Tensor]:
     with torch.inference_mode():
         cache, _ = denoiser.remember(past, torch.zeros(len(past.latents)))
-    return list(cache.keys.split(denoiser.geometry.tokens, dim=-2))
+    return list(cache.keys.split(denoiser.geometry.tokens, dim=2))
 
 
 @pytest.mark.parametrize("field", ["latents", "actions"])
@@ -194,18 +195,34 @@ def test_untrained_it_predicts_that_nothing_moves(refiner: int, tolerance: float
     assert (predict(model, past) - past.latents[:, -1:]).abs().max() <= tolerance
 
 
+def test_a_token_draws_where_it_stands() -> None:
+    """The layer's outputs are in the order of a checkpoint: channel, row, column."""
+    config = untrained_model(refiner=8).config.denoiser
+    head, patch, (rows, columns) = RefiningHead(config), config.patch, config.grid
+    tokens = torch.randn(2, 3 * rows * columns, config.width)
+    sizes = {"t": 3, "h": rows, "w": columns, "p": patch, "q": patch}
+    pattern = "b (t h w) (c p q) -> (b t) (h p) (w q) c"
+    assert torch.allclose(head._drawn(tokens, 3), rearrange(head.layer(tokens), pattern, **sizes), atol=1e-6)
+
+
 def test_attention_is_the_reference_attention() -> None:
     torch.manual_seed(0)
     attention = SelfAttention(width=64, num_heads=2).eval()
-    x, past = torch.randn(2, 6, 64), (torch.randn(2, 2, 3, 32), torch.randn(2, 2, 3, 32))
+    x, past = torch.randn(2, 6, 64), (torch.randn(2, 3, 2, 32), torch.randn(2, 3, 2, 32))
     bias = torch.zeros(2, 1, 1, 9)
     bias[:, :, :, 1] = HIDDEN
     with torch.no_grad():
-        mixed, (key, value) = attention(x, rotation(torch.zeros(6, 16)), bias, past)
-        query = rearrange(attention.qkv(x), "b n (three k d) -> three b k n d", three=3, k=2)[0]
-        query = 32 * torch.nn.functional.normalize(query, dim=-1)
-        keys, values = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        mixed, own = attention(x, rotation(torch.zeros(6, 16), 32**-0.25), bias, past)
+        query, key, value = rearrange(attention.qkv(x), "b n (three k d) -> three b n k d", three=3, k=2)
+        # Of one length, so that the product of two is at most the square root of their 32 dimensions.
+        query, key = (32**0.25 * torch.nn.functional.normalize(each, dim=-1) for each in (query, key))
+        assert torch.allclose(own[0], key, atol=1e-5)
+        assert torch.allclose(own[1], value, atol=1e-5)
+        keys, values = torch.cat([past[0], key], dim=1), torch.cat([past[1], value], dim=1)
+        query, keys, values = (each.transpose(1, 2) for each in (query, keys, values))
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=bias, scale=1.0
+        )
         expected = attention.out(rearrange(expected, "b k n d -> b n (k d)"))
     assert torch.allclose(mixed, expected, atol=1e-5)
 
