@@ -188,11 +188,11 @@ class Reference:
         return [_row(name, *each, _limits(backend)) for each in compared]
 
     def _side_by_side(self, backend: Backend) -> dict[int, FloatArray]:
-        """By batch, of those that the backend has: engines may have been built for fewer than the bundle's."""
+        """By batch, of those that the backend runs."""
         return {
             batch: _side_by_side(backend, self.scene, asked)
             for batch, asked in self.scene.candidates.items()
-            if batch in backend.manifest.batches
+            if batch in backend.batches
         }
 
     def _relative_errors(self, backend: Backend) -> dict[str, float]:

@@ -200,8 +200,7 @@ class Backend(ABC):
         self._require_loaded()
         if batch in self._checked:
             return
-        for stage in ("append", *(f"step_{k}" for k in range(self.manifest.num_steps))):
-            graph = batched(stage, self.graphs_batch(batch))
+        for graph in self._rollout_graphs(batch):
             self.run(graph, self._blank(graph))
             yield
         self._check(batch)
@@ -258,6 +257,11 @@ class Backend(ABC):
 
     def _blank(self, graph: str) -> dict[str, FloatArray]:
         return {name: np.zeros(shape, np.float32) for name, shape in self.specs[graph].inputs.items()}
+
+    def _rollout_graphs(self, batch: int) -> list[str]:
+        """Those that a rollout of so many candidates runs."""
+        stages = ("append", *(f"step_{k}" for k in range(self.manifest.num_steps)))
+        return [batched(stage, self.graphs_batch(batch)) for stage in stages]
 
     def _new_rollout(self, batch: int) -> Rollout:
         return BatchRollout(self, batch)

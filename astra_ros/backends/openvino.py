@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class OpenVinoBackend(Backend):
     """Runs on the CPU.
 
-    num_threads: threads of one inference; graphs run one after another, never together.
+    num_threads: of one inference, or of several parts of a question's candidates at once, which share them.
     precision: of `precisions`; another one in its place is an error.
     """
 
@@ -134,18 +134,14 @@ class OpenVinoBackend(Backend):
 
     def _lanes_of(self, graph: str) -> int:
         """How many requests of this graph run at the same time, at most."""
-        parts = ((batch, self.graphs_batch(batch)) for batch in self.manifest.batches)
-        return max((batch // part for batch, part in parts if graph in self._rollout_graphs(part)), default=1)
-
-    def _rollout_graphs(self, batch: int) -> list[str]:
-        stages = ("append", *(f"step_{k}" for k in range(self.manifest.num_steps)))
-        return [batched(stage, batch) for stage in stages]
+        users = (batch for batch in self.manifest.batches if graph in self._rollout_graphs(batch))
+        return max((batch // self.graphs_batch(batch) for batch in users), default=1)
 
     def _new_rollout(self, batch: int) -> Rollout:
         part = self.graphs_batch(batch)
         if part == batch:
             return super()._new_rollout(batch)
-        own = {graph: self._runnable(graph) for graph in self._rollout_graphs(part)}
+        own = {graph: self._runnable(graph) for graph in self._rollout_graphs(batch)}
         lanes = self._lanes.setdefault(part, [])
         while len(lanes) < batch // part - 1:
             lanes.append(Lane(self, again(own)))
