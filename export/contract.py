@@ -43,8 +43,8 @@ class ExportConfig:
 
     space: the action space to serve; "": the checkpoint's only one. steps: denoising steps of a chunk; 0: the preset's.
     chunks: how many may be asked for at once, max_horizon = chunks * chunk_len.
-    candidates: that one run takes; more are run in several. Half as many, too, where a CPU's threads take a half each. 1: none
-    side by side.
+    candidates: that one run takes; more are run in several. An even number is exported in half, too, for CPUs whose threads take a
+    half each. 1: none side by side.
     comparisons: also the graphs of denoiser/io.py comparison_specs.
     seed: of the golden inputs. data: a dataset whose first recording they show; None: patterns. command: goes into the provenance.
     """
@@ -63,7 +63,8 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
     """The manifest, complete but for the digests of the files. served: the checkpoint as it is exported."""
     (action,) = served.actions.values()
     dims, preset, sigmas = served.dims(action.space), served.config.preset, served.config.sigmas
-    batches = tuple(sorted({1, config.candidates // 2 or 1, config.candidates}))
+    halves = {config.candidates // 2} if config.candidates % 2 == 0 else set()
+    batches = tuple(sorted({1, config.candidates} | halves))
     names = [
         *graph_specs(dims, len(sigmas) - 1, batches),
         *(comparison_specs(dims) if config.comparisons else ()),

@@ -41,7 +41,7 @@ from astra_ros.flow.schedule import euler_weights
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.training.distillation import DistillationConfig
 from export import check_parity, contract, to_onnx
-from export.contract import ExportConfig
+from export.contract import ExportConfig, draft_manifest
 from export.served import as_served
 from export.to_onnx import export_bundle
 from tests.bundle_fixture import untrained, untrained_model
@@ -455,6 +455,17 @@ def test_the_command_is_in_the_provenance(
         seen[0].command
         == "python -m export.to_onnx CHECKPOINT --out tiny --space panda --steps 4 --chunks 2 --candidates 8"
     )
+
+
+@pytest.mark.parametrize(("candidates", "batches"), [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (8, (1, 4, 8))])
+def test_candidates_are_exported_in_half_too_where_there_is_one(
+    untrained_checkpoint: Path, candidates: int, batches: tuple[int, ...]
+) -> None:
+    checkpoint = load_checkpoint(untrained_checkpoint)
+    draft = draft_manifest(
+        checkpoint, as_served(checkpoint, "panda"), ExportConfig("panda", candidates=candidates)
+    )
+    assert draft.batches == batches
 
 
 def test_an_export_says_whether_it_is_of_a_student(
