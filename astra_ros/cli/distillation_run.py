@@ -82,7 +82,7 @@ class DistillationRun:
         self._fabric.to_device(codec)
         store = LatentStore(self._latents, codec, self._fabric, student.config.step_dt)
         encoded = encode_sets(store, self._sets, self._size, self._fabric)
-        segments = segment_sampler(encoded, student.actions, config.segment())
+        segments = segment_sampler(encoded, student.actions, replace(config.segment(), own=0.0))
         # The teacher with the student's projectors: the same answers, to the same features.
         teacher: Denoiser = student_of(self._teacher, self._config).denoiser
         return DistillationStep(

@@ -127,7 +127,7 @@ class TrainingRun:
 
     def _codec(self) -> Codec:
         """Trained here, or what an earlier start or run left."""
-        if self._start is not None:
+        if self._start is not None and not self._config.retrain_codec:
             self._fabric.to_device(self._start.codec)
             return self._start.codec
         file = self._codec_file()
@@ -149,7 +149,7 @@ class TrainingRun:
     def _new_codec(self) -> Codec:
         """Trained, or with weights from elsewhere; with its latent statistics fitted."""
         config, pool = self._config.codec_training, self._pool()
-        codec = Codec(self._model.codec)
+        codec = self._start.codec if self._start is not None else Codec(self._model.codec)
         if self._config.codec_weights is not None:
             codec.load_taef2(Path(self._config.codec_weights))
         else:

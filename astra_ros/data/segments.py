@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,11 @@ class SegmentBatch:
         """In the order of the fields."""
         return tuple(getattr(self, f.name) for f in fields(self))
 
+    def split(self, rows: int) -> tuple[SegmentBatch, SegmentBatch]:
+        """The first rows, and the others."""
+        first, others = zip(*((values[:rows], values[rows:]) for values in self.tensors), strict=True)
+        return SegmentBatch(*first), SegmentBatch(*others)
+
     def to(self, device: torch.device | str) -> SegmentBatch:
         """The same batch on a device; from pinned memory without waiting."""
         return SegmentBatch(*(values.to(device, non_blocking=True) for values in self.tensors))
@@ -72,6 +77,7 @@ class SegmentConfig:
     just_started: share with a single remembered frame. short_history: share that began some random time ago.
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
     imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
+    own: share of segments whose newest chunk of memory the model predicts itself, as in a rollout (training/own_memory.py).
     elsewhere: share of an arm's segments that are set before a picture of another action space, where there is one, so that
     what stands still is copied whatever it shows; a picture of its own would leave a second arm there that never moves.
     varied: share of segments seen in another light and, but for arms, whose joints say where in the picture they are, from a
@@ -83,6 +89,7 @@ class SegmentConfig:
     short_history: float = 0.4
     hindsight: float = 0.3
     imagined: float = 0.3
+    own: float = 0.0
     elsewhere: float = 0.0
     varied: float = 0.0
 
@@ -109,6 +116,50 @@ def cut_window(
 def step_actions(episode: Episode, spec: ActionSpec, frames: IntArray) -> FloatArray:
     """(n,) frames → (n, a): the commanded action of the step that ends at each."""
     return spec.steps(episode.commanded, frames, frame_stride(episode, spec.step_dt))
+
+
+@dataclass(frozen=True)
+class _Variation:
+    """Another light, and a camera that is mounted a little differently.
+
+    gain, level: (c, 1, 1). top, left: where the picture begins in one that is repeated `most` latents beyond its edges.
+    """
+
+    gain: FloatArray
+    level: FloatArray
+    top: int
+    left: int
+    most: int
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, channels: int, most: int) -> _Variation:
+        top, left = rng.integers(2 * most + 1, size=2)
+        gain = np.exp(_GAIN * rng.standard_normal((channels, 1, 1), np.float32))
+        level = _LEVEL * rng.standard_normal((channels, 1, 1), np.float32)
+        return cls(gain, level, int(top), int(left), most)
+
+    def of(self, latents: FloatArray) -> FloatArray:
+        """Frames (t, c, h, w), all moved and changed alike."""
+        height, width = latents.shape[2:]
+        beyond = (self.most, self.most)
+        wide = np.pad(latents, ((0, 0), (0, 0), beyond, beyond), "edge")
+        seen = wide[:, :, self.top : self.top + height, self.left : self.left + width]
+        changed: FloatArray = self.gain * seen + self.level
+        return changed
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is drawn of a segment. now: frame of its moment; started: since when the robot remembers; follows: there is a chunk before."""
+
+    index: int
+    now: int
+    started: int
+    is_imagined: bool
+    is_hindsight: bool
+    shift: FloatArray
+    variation: _Variation | None
+    follows: bool
 
 
 class SegmentSampler:
@@ -139,22 +190,40 @@ class SegmentSampler:
         ]
 
     def draw(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
-        chosen = rng.choice(len(self._sources), batch, p=self._probabilities)
-        parts = [self._cut(int(index), int(rng.integers(self._moments[index])), rng) for index in chosen]
-        return SegmentBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)))
+        """`batch` segments, and behind them, of the first round(own * batch), those a chunk earlier.
 
-    def _cut(self, index: int, now: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        config, source, stride = self._config, self._sources[index], self._strides[index]
-        episode, spec = source.episode, source.spec
-        past = episode.commanded if rng.random() < config.imagined else episode.measured
-        plan = episode.measured if rng.random() < config.hindsight else episode.commanded
-        window = _window(source.latents, spec, past, now, stride, self._started(now, rng))
-        target = now + stride * np.arange(1, config.chunk_len + 1)
-        actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
-        shift = self._elsewhere(index, rng)
-        latents = np.concatenate([window.latents, source.latents[target].astype(np.float32)]) + shift
+        Where an episode has none the memory of that is empty.
+        """
+        chosen = rng.choice(len(self._sources), batch, p=self._probabilities)
+        own = round(self._config.own * batch)
+        cuts = [self._cut(int(index), rng, follows=place < own) for place, index in enumerate(chosen)]
+        rows = [self._tensors(cut) for cut in cuts] + [self._earlier(cut) for cut in cuts[:own]]
+        return SegmentBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
+
+    def _cut(self, index: int, rng: np.random.Generator, *, follows: bool) -> _Cut:
+        """follows: there is a chunk before it, if the episode is long enough."""
+        config, source = self._config, self._sources[index]
+        back = self._back(index) if follows and self._moments[index] > self._back(index) else 0
+        now = int(rng.integers(back, self._moments[index]))
+        is_imagined, is_hindsight = rng.random() < config.imagined, rng.random() < config.hindsight
+        started, shift = self._started(now - back, rng), self._elsewhere(index, rng)
+        variation = None
         if config.varied and rng.random() < config.varied:
-            latents = _varied(latents, rng, 0 if spec.modality == "arm" else _MOUNT)
+            most = 0 if source.spec.modality == "arm" else _MOUNT
+            variation = _Variation.drawn(rng, source.latents.shape[1], most)
+        return _Cut(index, now, started, is_imagined, is_hindsight, shift, variation, follows=back > 0)
+
+    def _tensors(self, cut: _Cut) -> tuple[np.ndarray, ...]:
+        source, stride = self._sources[cut.index], self._strides[cut.index]
+        episode, spec = source.episode, source.spec
+        past = episode.commanded if cut.is_imagined else episode.measured
+        plan = episode.measured if cut.is_hindsight else episode.commanded
+        window = _window(source.latents, spec, past, cut.now, stride, cut.started)
+        target = cut.now + stride * np.arange(1, self._config.chunk_len + 1)
+        actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
+        latents = np.concatenate([window.latents, source.latents[target].astype(np.float32)]) + cut.shift
+        if cut.variation is not None:
+            latents = cut.variation.of(latents)
         past_latents, latents = np.split(latents, [len(window.mask)])
         return (
             past_latents * window.mask[:, None, None, None],
@@ -164,6 +233,17 @@ class SegmentSampler:
             self._padded(actions),
             np.array(self._space[spec.space]),
         )
+
+    def _earlier(self, cut: _Cut) -> tuple[np.ndarray, ...]:
+        """A chunk before it, alike in all else."""
+        if cut.follows:
+            return self._tensors(replace(cut, now=cut.now - self._back(cut.index)))
+        latents, actions, mask, *others = self._tensors(cut)
+        return np.zeros_like(latents), actions, np.zeros_like(mask), *others
+
+    def _back(self, index: int) -> int:
+        """Frames of a chunk."""
+        return self._config.chunk_len * self._strides[index]
 
     def _started(self, now: int, rng: np.random.Generator) -> int:
         """Since when the robot remembers."""
@@ -193,17 +273,6 @@ def _background(source: SegmentSource) -> FloatArray:
     few = source.latents[:: max(1, len(source.latents) // 32)]
     median: FloatArray = np.median(few.astype(np.float32), axis=0)
     return median
-
-
-def _varied(latents: FloatArray, rng: np.random.Generator, most: int) -> FloatArray:
-    """Frames (t, c, h, w), all moved by the same few latents, `most` at most, with one change of every channel's gain and level."""
-    c, h, w = latents.shape[1:]
-    top, left = rng.integers(2 * most + 1, size=2)
-    gain = np.exp(_GAIN * rng.standard_normal((c, 1, 1), np.float32))
-    level = _LEVEL * rng.standard_normal((c, 1, 1), np.float32)
-    wide = np.pad(latents, ((0, 0), (0, 0), (most, most), (most, most)), "edge")
-    moved: FloatArray = gain * wide[:, :, top : top + h, left : left + w] + level
-    return moved
 
 
 def _window(

@@ -119,7 +119,8 @@ class TrainConfig:
     """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
 
     start_from: folder of an earlier model, whose encoder and latents are taken as they are and whose denoiser and decoder
-    are trained on, for its own action spaces or for others. codec_run: folder of an earlier run whose codec and latents
+    are trained on, for its own action spaces or for others. retrain_codec: of start_from the encoder is trained on, too, before
+    all else, and its denoiser learns the new latents. codec_run: folder of an earlier run whose codec and latents
     are taken as they are, so that only a denoiser is trained. video_model: folder of an earlier model of that codec, whose
     denoiser's weights are taken except what reads actions. codec_weights: folder of TAEF2's weight files (codec.kind taef2), taken as they are.
     checkpoint_minutes: how often the averaged model is evaluated and written.
@@ -130,6 +131,7 @@ class TrainConfig:
     seed: int = 0
     checkpoint_minutes: float = 8.0
     start_from: str | None = None
+    retrain_codec: bool = False
     codec_run: str | None = None
     video_model: str | None = None
     codec_weights: str | None = None
@@ -157,6 +159,11 @@ class TrainConfig:
             raise ValueError(
                 "start_from: expected no codec_run and no codec_weights beside it, found one; drop it"
             )
+        if self.retrain_codec and self.start_from is None:
+            raise ValueError(
+                "retrain_codec: expected the model whose codec is trained on as start_from beside it, found none; drop it,"
+                " and a codec is trained from random weights"
+            )
         if self.decoder_training.motion:
             raise ValueError(
                 f"decoder_training.motion: expected 0, for the encoder stays as it is, found {self.decoder_training.motion};"
@@ -177,7 +184,7 @@ class TrainConfig:
 
     def codec_folder(self, out: Path) -> Path:
         """Where codec and latents are of the run in the folder `out`."""
-        return Path(self.start_from or self.codec_run or out)
+        return out if self.retrain_codec else Path(self.start_from or self.codec_run or out)
 
     def model(self) -> ModelConfig:
         """The preset with this run's changes."""

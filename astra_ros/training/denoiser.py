@@ -12,6 +12,7 @@ from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.ahead import SegmentStream
 from astra_ros.training.draw import Draw
 from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss, draw_for
+from astra_ros.training.own_memory import with_own_chunk
 from astra_ros.training.trainer import TrainingStep
 
 
@@ -30,10 +31,16 @@ class DenoiserStep(TrainingStep):
         return self._segments.ahead(draws, batch)
 
     def inputs(self, draw: Draw, batch: int) -> tuple[Tensor, ...]:
-        segments = self._segments.draw(batch, draw).to(draw.device)
-        return (*segments.tensors, *draw_for(segments, self._config, draw))
+        segments, earlier = self._segments.draw(batch, draw).to(draw.device).split(batch)
+        drawn = draw_for(segments, self._config, draw)
+        return (*segments.tensors, *earlier.tensors, *drawn, draw.normal(earlier.latents.shape))
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        segments, drawn = SegmentBatch(*inputs[:SEGMENT_TENSORS]), Drawn(*inputs[SEGMENT_TENSORS:])
-        losses = denoising_loss(self.model, segments, drawn, self._config)
+        segments, earlier = (
+            SegmentBatch(*inputs[start : start + SEGMENT_TENSORS]) for start in (0, SEGMENT_TENSORS)
+        )
+        *drawn, noise = inputs[2 * SEGMENT_TENSORS :]
+        levels = (*self._config.sigmas.served, 0.0)
+        segments = with_own_chunk(self.model, segments, earlier, noise, levels)
+        losses = denoising_loss(self.model, segments, Drawn(*drawn), self._config)
         return {"loss": losses.total, "flow": losses.flow, "balance": losses.balance, "sketch": losses.sketch}

@@ -17,11 +17,11 @@ from torch import Tensor
 from astra_ros.backends.schema import decode
 from astra_ros.data.segments import SEGMENT_TENSORS, SegmentBatch, SegmentSampler
 from astra_ros.denoiser.checkpoint import Checkpoint, new_checkpoint
-from astra_ros.denoiser.dit import Chunk, Denoiser, History
-from astra_ros.flow.sampler import guide, sample
+from astra_ros.denoiser.dit import Denoiser
 from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.config import OptimisationConfig, read_config
 from astra_ros.training.draw import Draw
+from astra_ros.training.integration import integrate
 from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss, draw_for
 from astra_ros.training.trainer import TrainingStep
 from astra_ros.training.warm_start import start_at
@@ -98,27 +98,6 @@ class DistillationStep(TrainingStep):
         flow = denoising_loss(self.model, segments, Drawn(*drawn), self._objective)
         loss = imitation + config.data * flow.total
         return {"loss": loss, "imitation": imitation.detach(), "flow": flow.flow}
-
-
-def integrate(
-    denoiser: Denoiser, segments: SegmentBatch, noise: Tensor, sigmas: Sequence[float], guidance: float = 1.0
-) -> Tensor:
-    """The chunks (b, t, c, h, w) that a denoiser makes of noise after a clean history, by Euler steps."""
-    history = History(
-        segments.history_latents, segments.history_actions, segments.history_mask, segments.space
-    )
-    cache, _ = denoiser.remember(history, torch.zeros(len(noise), device=noise.device))
-    chunk = Chunk(noise, segments.history_latents[:, -1], segments.actions, segments.space)
-
-    def answer(noisy: Tensor, sigma: float, keep: float) -> Tensor:
-        level, kept = (torch.full((len(noise),), value, device=noise.device) for value in (sigma, keep))
-        return denoiser.denoise(chunk._replace(noisy=noisy, keep_action=kept), level, cache).latents
-
-    def predict(noisy: Tensor, sigma: float) -> Tensor:
-        with_action = answer(noisy, sigma, 1.0)
-        return with_action if guidance == 1.0 else guide(with_action, answer(noisy, sigma, 0.0), guidance)
-
-    return sample(predict, noise, sigmas)
 
 
 def student_of(teacher: Checkpoint, config: DistillationConfig) -> Checkpoint:

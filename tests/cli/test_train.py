@@ -235,6 +235,27 @@ def test_samples_are_spread_over_the_held_out_episodes() -> None:
     assert spread((), 4) == []
 
 
+def test_a_model_is_trained_on_with_its_codec(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Which goes on from the start's, as the denoiser does, on latents of its own."""
+    words = (
+        f"start_from={trained}",
+        "retrain_codec=true",
+        "codec_training.motion=0.05",
+        "training.max_steps=1",
+    )
+    one_step = ("codec_training.optimisation.max_steps=1", "codec_training.optimisation.learning_rate=1e-6")
+    assert train(config, tmp_path, *words, *one_step, "training.learning_rate=0") == 0
+    before, after = load_checkpoint(trained), load_checkpoint(tmp_path)
+    moved = [
+        (value - before.codec.encoder.state_dict()[name]).abs().max().item()
+        for name, value in after.codec.encoder.state_dict().items()
+    ]
+    assert 0 < max(moved) < 1e-5
+    assert torch.equal(after.denoiser.position, before.denoiser.position)
+    assert [*(tmp_path / "latents").iterdir()]
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["stage"] == "codec"
+
+
 def test_other_joints_under_a_known_name_are_refused(
     config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,6 +180,37 @@ def numbered_camera(num_frames: int = 60) -> SegmentSource:
     )
 
 
+def test_behind_a_share_of_the_segments_come_those_of_a_chunk_earlier() -> None:
+    """Of the same robot, which remembers since the same moment: what is in both is the same."""
+    segments, spec = draw(batch=32, own=0.25, short_history=0.5)
+    batch, earlier = segments.split(32)
+    assert len(earlier.latents) == 8
+    followed = SegmentBatch(*(values[:8] for values in batch.tensors))
+    assert torch.equal(numbers(earlier.latents), numbers(followed.history_latents)[:, -4:])
+    assert torch.equal(
+        numbers(earlier.history_latents)[:, 0], numbers(followed.history_latents)[:, 0]
+    )  # the anchor
+    told = joint_a(earlier.actions, spec)
+    assert torch.allclose(told, numbers(earlier.latents) + 0.5, atol=1e-3)
+    assert earlier.history_mask[:, -1].all()
+
+
+def test_without_such_segments_the_others_are_drawn_as_ever() -> None:
+    alone, _ = draw(batch=4)
+    both, _ = draw(batch=4, own=0.1)  # of four, none
+    assert all(torch.equal(one, other) for one, other in zip(alone.tensors, both.tensors, strict=True))
+
+
+def test_where_an_episode_has_no_chunk_earlier_the_memory_there_is_empty() -> None:
+    one = source(num_frames=16)  # a chunk of 4 steps and the frame before it are 9
+    config = SegmentConfig(chunk_len=4, **NO_CHANCE, own=0.5)
+    segments = SegmentSampler([one], [one.spec.space], config).draw(8, np.random.default_rng(0))
+    batch, earlier = segments.split(8)
+    assert (earlier.history_mask == 0).all()
+    assert (earlier.history_latents == 0).all()
+    assert batch.history_mask[:, -1].all()
+
+
 def scene(still: float, spec: ActionSpec) -> SegmentSource:
     """An arm, the first of four latents, counts the frames before a background of its own."""
     latents = np.full((120, 1, 2, 2), still, np.float32)

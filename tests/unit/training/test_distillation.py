@@ -16,11 +16,11 @@ from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.distillation import (
     DistillationConfig,
     DistillationStep,
-    integrate,
     load_distillation,
     student_of,
 )
 from astra_ros.training.draw import Draw
+from astra_ros.training.integration import integrate
 from astra_ros.training.objective import ObjectiveConfig
 from tests.unit.training.toy_denoiser import toy_checkpoint, toy_sampler, toy_specs
 

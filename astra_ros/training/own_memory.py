@@ -1,0 +1,35 @@
+"""A memory that ends in what the model itself predicted, as in every chunk of a rollout but the first.
+
+A model that is trained on recorded memories alone never sees its own mistakes, which a rollout hands on from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from astra_ros.data.segments import SegmentBatch
+from astra_ros.denoiser.dit import Denoiser
+from astra_ros.training.integration import integrate
+
+
+def with_own_chunk(
+    denoiser: Denoiser, segments: SegmentBatch, earlier: SegmentBatch, noise: Tensor, sigmas: Sequence[float]
+) -> SegmentBatch:
+    """The first segments with what the denoiser makes of those a chunk `earlier` as their newest frames; no gradient flows there.
+
+    noise: like earlier.latents. sigmas: noise levels, falling to 0. Those with an empty memory earlier stay as recorded.
+    """
+    rows, length = noise.shape[:2]
+    if rows == 0:
+        return segments
+    with torch.no_grad():
+        own = integrate(denoiser, earlier, noise, sigmas)
+    recorded = segments.history_latents[:rows, -length:]
+    has_earlier = earlier.history_mask[:, -1] > 0
+    newest = torch.where(has_earlier.view(-1, 1, 1, 1, 1), own.to(recorded), recorded)
+    remembered = torch.cat([segments.history_latents[:rows, :-length], newest], dim=1)
+    return replace(segments, history_latents=torch.cat([remembered, segments.history_latents[rows:]]))
