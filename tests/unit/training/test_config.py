@@ -103,6 +103,10 @@ def test_segments_are_as_long_as_the_networks_chunks() -> None:
             "decoder_training.motion=0.1",
             "decoder_training.motion: expected 0, for the encoder stays as it is",
         ),
+        (
+            "retrain_codec=true",
+            "retrain_codec: expected the model whose codec is trained on as start_from beside it, found none",
+        ),
         ("training.ema_decay=1.5", "training: ema_decay: expected 0 to 1, found 1.5"),
         ("data.sets=[]", "data: sets: expected at least one dataset, found none"),
         ("data.sets=[{path: a, weight: 0}]", "data.sets[0]: weight: expected more than 0, found 0.0"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from astra_ros.data.segments import SegmentConfig
 from astra_ros.training.codec import CodecStep, DecoderStep, MovedCodecStep
 from astra_ros.training.config import CodecTrainingConfig, OptimisationConfig
 from astra_ros.training.denoiser import DenoiserStep
@@ -32,8 +33,9 @@ def step_of(stage: str) -> TrainingStep:
         pool = FramePool(frames, frames[:1], np.zeros(len(frames), int))
         steps = {"codec": CodecStep, "moved codec": MovedCodecStep, "decoder": DecoderStep}
         return steps[stage](toy.codec, pool, CodecTrainingConfig(motion=0.1))
-    if stage == "denoiser":
-        return DenoiserStep(toy.denoiser, toy_sampler(specs), ObjectiveConfig())
+    if stage in ("denoiser", "own memory"):
+        segments = toy_sampler(specs, SegmentConfig(own=0.5 * (stage == "own memory")))
+        return DenoiserStep(toy.denoiser, segments, ObjectiveConfig())
     config = DistillationConfig("teacher", teacher_steps=4)
     student = student_of(toy, config).denoiser
     return DistillationStep(student, toy.denoiser, toy_sampler(specs), config, ObjectiveConfig(), 3.0)
@@ -61,7 +63,7 @@ def trained(stage: str, folder: Path, *, recorded: bool) -> tuple[list[torch.Ten
     return [weight.detach().cpu() for weight in trainer.model.parameters()], lines
 
 
-@pytest.mark.parametrize("stage", ["codec", "moved codec", "decoder", "denoiser", "student"])
+@pytest.mark.parametrize("stage", ["codec", "moved codec", "decoder", "denoiser", "own memory", "student"])
 def test_a_recorded_training_goes_where_launches_go(stage: str, tmp_path: Path) -> None:
     found, found_lines = trained(stage, tmp_path / "recorded", recorded=True)
     expected, lines = trained(stage, tmp_path / "launched", recorded=False)
