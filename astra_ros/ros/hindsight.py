@@ -21,9 +21,11 @@ _ROUNDING = 1 / 12
 class Comparison:
     """One predicted frame and the picture of its time. Mean squared errors in grey levels of 255.
 
-    seconds_ahead: how far ahead it was predicted. copied: error of the picture that the prediction started from.
+    t0_ns: stamp of the picture that the prediction started from; copied: error of that picture. seconds_ahead: how far ahead the
+    frame was predicted.
     """
 
+    t0_ns: int
     seconds_ahead: float
     predicted: float
     copied: float
@@ -68,6 +70,7 @@ class Hindsight:
                 prediction.due.remove(ahead - 1)
                 found.append(
                     Comparison(
+                        t0_ns=prediction.t0_ns,
                         seconds_ahead=ahead * self._step_dt,
                         predicted=_squared_error(prediction.frames[ahead - 1], pixels),
                         copied=_squared_error(prediction.pixels, pixels),

@@ -54,7 +54,7 @@ class LivePorts:
     now_ns: Callable[[], int]
     is_watched: Callable[[], bool]
     publish: Callable[[Forecast, NodeConfig], Timing]
-    publish_comparisons: Callable[[Sequence[Comparison]], None]
+    publish_comparisons: Callable[[Frame, Sequence[Comparison]], None]
     goal_distance: Callable[[], GoalDistance | None]
 
 
@@ -132,7 +132,7 @@ class LiveStream:
     def _compare(self, matches: Sequence[Match]) -> None:
         for frame in (match.frame for match in matches):
             if comparisons := self._hindsight.compare(frame.stamp_ns, frame.pixels):
-                self._ports.publish_comparisons(comparisons)
+                self._ports.publish_comparisons(frame, comparisons)
                 self._health.compared(comparisons)
 
     def _show(self, match: Match) -> None:

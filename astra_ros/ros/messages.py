@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
+from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
 from astra_ros.action import PredictFutures
 from astra_ros.backends.base import Backend
 from astra_ros.backends.manifest import Manifest
-from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture
+from astra_ros.msg import ActionSequence, ModelInfo, PredictedFuture, PredictionError
 from astra_ros.planning.evaluation import Answer, Future
 from astra_ros.ros.conversions import to_image, to_jpeg
 from astra_ros.ros.hindsight import Comparison, psnr
+from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Forecast
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import REPRESENTATIONS, Commands
@@ -80,16 +81,15 @@ def observation_flags(age_s: float, novelty: float, config: NodeConfig) -> int:
     return flags
 
 
-def prediction_error(comparisons: Sequence[Comparison]) -> Float32MultiArray:
-    """One row per prediction: seconds ahead, and PSNR [dB] of its frame and of the picture that it started from."""
-    rows = [(one.seconds_ahead, psnr(one.predicted), psnr(one.copied)) for one in comparisons]
-    layout = MultiArrayLayout(
-        dim=[
-            MultiArrayDimension(label="predictions", size=len(rows), stride=3 * len(rows)),
-            MultiArrayDimension(label="seconds_ahead, predicted_psnr_db, copied_psnr_db", size=3, stride=3),
-        ]
+def prediction_error(picture: Frame, comparisons: Sequence[Comparison]) -> PredictionError:
+    """What a picture says about the predictions of its time."""
+    return PredictionError(
+        header=Header(stamp=to_time(picture.stamp_ns), frame_id=picture.frame_id),
+        observation_stamps=[to_time(one.t0_ns) for one in comparisons],
+        seconds_ahead=array("f", [one.seconds_ahead for one in comparisons]),
+        predicted_psnr=array("f", [psnr(one.predicted) for one in comparisons]),
+        copied_psnr=array("f", [psnr(one.copied) for one in comparisons]),
     )
-    return Float32MultiArray(layout=layout, data=array("f", np.ravel(rows)))
 
 
 def fill_reply(message: Any, reply: Reply) -> Any:

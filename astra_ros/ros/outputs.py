@@ -9,14 +9,15 @@ from dataclasses import replace
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float32MultiArray, Header
+from std_msgs.msg import Header
 
 from astra_ros.backends.base import Backend
-from astra_ros.msg import ModelInfo, PredictedFuture
+from astra_ros.msg import ModelInfo, PredictedFuture, PredictionError
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_image
 from astra_ros.ros.health import Timing
 from astra_ros.ros.hindsight import Comparison
+from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Forecast
 from astra_ros.ros.messages import model_info, predicted_future, prediction_error
 from astra_ros.ros.parameters import NodeConfig
@@ -34,7 +35,7 @@ class Outputs:
         with ExitStack() as undo:
             self._future = self._publisher(PredictedFuture, "~/predicted_future", undo)
             self._preview = self._publisher(Image, "~/preview/image", undo)
-            self._error = self._publisher(Float32MultiArray, "~/prediction_error", undo)
+            self._error = self._publisher(PredictionError, "~/prediction_error", undo)
             # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
             info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
             undo.callback(node.destroy_publisher, info)
@@ -60,9 +61,9 @@ class Outputs:
             self._publish_preview(forecast, config)
         return timing
 
-    def publish_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+    def publish_comparisons(self, picture: Frame, comparisons: Sequence[Comparison]) -> None:
         """What a picture says about the predictions of its time."""
-        self._error.publish(prediction_error(comparisons))
+        self._error.publish(prediction_error(picture, comparisons))
 
     def destroy(self) -> None:
         self._entities.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_ros.action import PredictFutures
-from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture
+from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture, PredictionError
 from astra_ros.srv import EvaluateActions, SetGoal
 
 GOLDEN = Path(__file__).with_name("interface_fields.json")
@@ -16,6 +16,7 @@ PARTS: dict[str, type] = {
     "msg/Goal": Goal,
     "msg/ModelInfo": ModelInfo,
     "msg/PredictedFuture": PredictedFuture,
+    "msg/PredictionError": PredictionError,
     "srv/EvaluateActions request": EvaluateActions.Request,
     "srv/EvaluateActions response": EvaluateActions.Response,
     "srv/SetGoal request": SetGoal.Request,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from std_msgs.msg import Float32MultiArray
 
+from astra_ros.msg import PredictionError
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.hindsight import Hindsight, psnr
 from tests.ros.rig import SENSOR, Rig, image, joint_state
@@ -29,7 +29,7 @@ def test_each_frame_is_compared_once_with_the_picture_of_its_time() -> None:
     hindsight.remember(0, grey(10), prediction(12, 14))
     assert hindsight.compare(STEP_NS // 2, grey(0)) == []
     (first,) = hindsight.compare(STEP_NS + STEP_NS // 10, grey(15))
-    assert (first.seconds_ahead, first.predicted, first.copied) == (0.2, 9, 25)
+    assert (first.t0_ns, first.seconds_ahead, first.predicted, first.copied) == (0, 0.2, 9, 25)
     assert hindsight.compare(STEP_NS + STEP_NS // 8, grey(15)) == []
     (second,) = hindsight.compare(2 * STEP_NS, grey(14))
     assert (second.seconds_ahead, second.predicted, second.copied) == (0.4, 0, 16)
@@ -65,8 +65,8 @@ def test_decibels() -> None:
 
 def test_the_node_tells_how_wrong_it_was(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
-    errors: list[Float32MultiArray] = []
-    rig.robot.create_subscription(Float32MultiArray, "world_model/prediction_error", errors.append, SENSOR)
+    errors: list[PredictionError] = []
+    rig.robot.create_subscription(PredictionError, "world_model/prediction_error", errors.append, SENSOR)
     rig.activate()
     rig.spin_until(lambda: rig.node.count_subscribers(f"{rig.node_name}/prediction_error"))
     future = rig.serve(seed=1)
@@ -76,7 +76,10 @@ def test_the_node_tells_how_wrong_it_was(make_rig: Callable[..., Rig]) -> None:
     then = image(later_ns, seed=2)
     rig.joints.publish(joint_state(later_ns))
     rig.image.publish(then)
-    (row,) = rig.spin_until(lambda: errors) and [np.array(errors[0].data)]
+    rig.spin_until(lambda: errors)
+    assert errors[0].header == then.header
+    assert errors[0].observation_stamps == [future.header.stamp]
+    row = [*errors[0].seconds_ahead, *errors[0].predicted_psnr, *errors[0].copied_psnr]
     predicted = to_rgb(future.compressed_frames[4]).astype(np.float32)
     seen, copied = (to_rgb(one).astype(np.float32) for one in (then, image(1, seed=1)))
     # The predicted frame was compared before it became a JPEG.
