@@ -64,7 +64,7 @@ def load_bundle(path: Path | str) -> Bundle:
     The folder may be linked file by file (colcon build --symlink-install): the real folder is the manifest's.
     Raises BundleError.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()  # a launch argument's ~ is expanded by no shell
     try:
         raw, root = _read_manifest(folder)
         manifest = Manifest.from_json(raw.decode())

@@ -29,7 +29,10 @@ KNOBS: dict[str, tuple[type, str]] = {
     "temperature": (float, "mppi: of the weights, in deviations of an iteration's costs (default: 0.3)"),
     "std": (float, "mppi: deviation, in halves of each joint's trained range (default: 0.2)"),
     "noise_beta": (float, "how smooth samples are; 0: white noise (default: 2)"),
-    "max_step": (float, "largest change of a joint from row to row, in usual ones (default: 1.5)"),
+    "max_step": (
+        float,
+        "largest change of a joint from row to row, in the action space's delta_std (default: 1.5)",
+    ),
 }
 DESCRIPTION = """Plan joint positions whose predicted future ends at a picture, from a moment of a recording.
 
@@ -78,6 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="denoising steps that plans are ranked by: 1 is fastest, 0 is all (default: %(default)s)",
     )
     parser.add_argument("--backend", default="auto", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--precision", default="auto", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument(
         "--out", type=Path, default=Path("out"), metavar="DIR", help="folder for both (default: %(default)s)"
     )
@@ -107,7 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.rollout.world_model import WorldModel
 
     optimise, config = _planner(arguments)
-    with WorldModel.load(arguments.bundle or shipped_bundle(), arguments.backend) as world_model:
+    bundle, precision = arguments.bundle or shipped_bundle(), arguments.precision
+    with WorldModel.load(bundle, arguments.backend, precision=precision) as world_model:
         return _plan(world_model, optimise, config, arguments)
 
 

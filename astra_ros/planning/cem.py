@@ -64,7 +64,8 @@ def cem(
         found = evaluated(costs, plans)
         order = np.argsort(found, kind="stable")
         best = plans[order[0]].copy()
-        elites = plans[order[: config.num_elites]]
+        # What nobody evaluated is no elite, where fewer were than there should be elites.
+        elites = plans[order[: min(config.num_elites, max(1, np.isfinite(found).sum()))]]
         mean = config.momentum * mean + (1 - config.momentum) * elites.mean(axis=0)
         fitted = config.momentum * std + (1 - config.momentum) * elites.std(axis=0)
         std = np.maximum(fitted, config.min_std * sampler.half_range)

@@ -149,7 +149,8 @@ def resolve_horizon(config: NodeConfig, manifest: Manifest) -> int:
     if config.horizon > manifest.max_horizon:
         raise ConfigError(
             f"horizon: expected at most {manifest.max_horizon} frames (max_horizon of model {manifest.model_id!r}),"
-            f" found {config.horizon}; set horizon:={manifest.max_horizon}, or 0 for the model's usual one"
+            f" found {config.horizon}; set horizon:={manifest.max_horizon}, or 0 for the model's usual one; export.to_onnx --chunks"
+            " says how far a bundle goes"
         )
     usual = max(1, round(USUAL_HORIZON_S / manifest.action.step_dt))
     return config.horizon or min(usual, manifest.max_horizon)

@@ -18,6 +18,9 @@ from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_ch
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.types import NANOSECONDS, FloatArray
 
+# Of the most mobile joint's usual change: what a joint may be off that stood still in training, as a parked gripper does.
+_LEAST_STEP = 0.02
+
 
 @dataclass(frozen=True)
 class PlannerConfig:
@@ -34,7 +37,10 @@ class PlannerConfig:
     )
     horizon: int = parameter(8, "Rows of a plan, in steps of the model.", Limits(1, 1024))
     max_step: float = parameter(
-        1.5, "Largest change of a joint from row to row, in the usual ones of training.", Limits(0.01, 100.0)
+        1.5,
+        "Largest change of a joint from row to row, in the action space's `delta_std`: the root mean square of its changes over one to"
+        " four steps of training.",
+        Limits(0.01, 100.0),
     )
     noise_beta: float = parameter(
         2.0, "How smooth samples are: exponent of the noise's spectrum, 0 = white.", Limits(0.0, 10.0)
@@ -112,8 +118,9 @@ class PlannerConfig:
         return tuple(column for column, name in enumerate(spec.names) if name not in published)
 
     def limit(self, spec: ActionSpec) -> FloatArray:
-        """(a,) largest change of a joint from row to row."""
-        return self.max_step * np.array(spec.delta_std, np.float32)
+        """(a,) largest change of a joint from row to row; of one that stood still in training what a sensor's noise takes."""
+        usual = np.array(spec.delta_std, np.float32)
+        return self.max_step * np.maximum(usual, _LEAST_STEP * usual.max())
 
 
 class Search:

@@ -109,6 +109,16 @@ def test_equal_arguments_give_the_equal_plan_and_another_seed_another(
     assert first["iterations"] != other["iterations"]
 
 
+def test_the_precision_is_chosen_by_name(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", precision="fp32")
+    assert "fp32" in result["backend"]
+    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "other", precision="fp3")
+    assert main(words) == 1
+    assert "precision 'fp3': expected one of ['auto', 'fp32'" in capsys.readouterr().err
+
+
 def test_a_goal_from_a_file_is_fitted_as_the_camera_is(
     untrained_bundle: Path, dataset: Path, tmp_path: Path
 ) -> None:

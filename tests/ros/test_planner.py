@@ -19,6 +19,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import Goal, ModelInfo
 from astra_ros.planning.cem import CemConfig
 from astra_ros.planning.motion import Motion
@@ -272,6 +273,15 @@ def test_a_robot_outside_the_trained_range_comes_back_in_small_steps_or_not_at_a
         match=rf"joint_states: expected {JOINTS[1]} within max_step \(0.15\) of the trained range -2 to 2, found 2.2",
     ):
         planner.plan(outside)
+
+
+def test_a_joint_that_stood_still_in_training_may_be_off_by_a_sensors_noise() -> None:
+    zero, one = (0.0, 0.0), (1.0, 1.0)
+    usual = (0.2, 0.0002)
+    spec = ActionSpec(
+        "arm", "arm", "joint_position", ("a", "b"), ("rad",) * 2, 0.2, zero, one, usual, zero, one
+    )
+    assert PlannerConfig(max_step=1.5).limit(spec) == pytest.approx([0.3, 0.006])
 
 
 def test_it_plans_when_asked_and_says_what_came_of_it(make_planner: Callable[..., PlannerRig]) -> None:

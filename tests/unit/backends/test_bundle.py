@@ -82,6 +82,12 @@ def test_loading_verifies_and_identifies(untrained_bundle: Path) -> None:
     }
 
 
+def test_a_folder_may_be_named_from_home(untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `bundle:=~/mine`, in which no shell expands it."""
+    monkeypatch.setenv("HOME", str(untrained_bundle.parent))
+    assert load_bundle(f"~/{untrained_bundle.name}").graph("step_1") == untrained_bundle / "step_1.onnx"
+
+
 @pytest.mark.parametrize("name", ["weights.bin", "golden.npz", "encode.onnx", "step_1.onnx"])
 @pytest.mark.parametrize(
     ("damage", "message"),

@@ -107,6 +107,18 @@ def test_plans_without_a_cost_are_avoided(optimise: Optimise) -> None:
     assert nothing.cost == np.inf
 
 
+def test_what_nobody_evaluated_is_no_elite_of_cem() -> None:
+    """As when a question was answered in part: the first plan of an iteration is the best so far, the second the mean."""
+    asked: list[FloatArray] = []
+
+    def only_the_first(plans: FloatArray) -> FloatArray:
+        asked.append(plans)
+        return np.where(np.arange(len(plans)) == 0, 1.0, np.nan)
+
+    cem(only_the_first, REST, SPEC, CemConfig(num_samples=16, num_elites=8, iterations=2))
+    assert np.array_equal(asked[1][1], REST)
+
+
 @pytest.mark.parametrize("optimise", OPTIMISERS)
 @pytest.mark.parametrize("replaced_after", [1, 10])
 def test_a_plan_for_a_goal_that_was_replaced_is_not_the_best_any_more(
