@@ -12,6 +12,7 @@ SHIPPED = REPOSITORY / "config/held_out.yaml"
 DATA = REPOSITORY / "runs/data"
 WORLDS = (
     "panda_sim",
+    "panda_more",
     "panda_long",
     "panda_trust",
     "panda_test",
