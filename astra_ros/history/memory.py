@@ -16,10 +16,10 @@ import numpy as np
 from astra_ros.history.layout import NUM_SLOTS, slot_ages
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation
 
-# Of three stored frames the outer ones are at least this share of step_dt apart. It bounds the memory, and the encoding:
-# of a camera at 30 Hz every other frame is kept. A slot that lies between two of them is missed by half of it at most.
+# Of three stored frames the outer ones are at least this share of step_dt apart. It bounds the memory, and the
+# encoding: at 5 Hz every frame of a camera at 30 Hz is kept, of one at 60 Hz every other. A slot that lies between two of them is missed by half of it at most.
 # Which frames stay depends on stamps alone, so that the same observations always give the same prediction.
-_MIN_SPACING = 0.45
+_MIN_SPACING = 0.3
 
 
 @dataclass(frozen=True)
