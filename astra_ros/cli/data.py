@@ -92,10 +92,14 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
                 nargs="+",
                 default=(),
                 metavar="NAME",
-                help="which, in this order, all of one message (default: as first recorded)",
+                help="which, in this order (default: the dataset's, or as first recorded)",
             )
             one.add_argument(
-                "--units", nargs="+", default=("rad",), metavar="UNIT", help="one for all joints, or one each"
+                "--units",
+                nargs="+",
+                default=(),
+                metavar="UNIT",
+                help="one for all joints, or one each (default: the dataset's, or rad)",
             )
             add_topics(one)
         add_json(one)
@@ -125,11 +129,16 @@ def run_import(arguments: argparse.Namespace) -> int:
         bad.append(problem)
         print(f"astra data: {problem}", file=sys.stderr)
 
+    for note in source.notes:
+        print(f"astra data: {note}", file=sys.stderr)
     progress = ImportProgress(0, 0, len(source.episodes))
     for progress in import_source(source, arguments.out, _size(arguments), report):
         line.update(f"importing {progress.done} of {progress.total} episodes   {progress.bad} bad")
     line.done(f"{arguments.out}: {progress.done} of {progress.total} episodes, {progress.bad} bad")
-    write_json(arguments.json, {"dataset": str(arguments.out), "episodes": progress.done, "bad": bad})
+    write_json(
+        arguments.json,
+        {"dataset": str(arguments.out), "episodes": progress.done, "bad": bad, "notes": list(source.notes)},
+    )
     return 1 if bad else 0
 
 
@@ -146,11 +155,8 @@ def _size(arguments: argparse.Namespace) -> tuple[int, int]:
 def _open_source(arguments: argparse.Namespace) -> Source:
     module: Any = importlib.import_module(f"astra_ros.data.importers.{arguments.kind}")
     if arguments.kind == "bags":
-        space, joints, units = (
-            arguments.space or arguments.out.name,
-            tuple(arguments.joints),
-            tuple(arguments.units),
-        )
+        joints, units = _joints(arguments)
+        space = arguments.space or arguments.out.name
         config = module.BagsConfig(space, joints, units, _size(arguments), topics_from(arguments))
         return module.open_source(arguments.source, config)
     (path,) = arguments.source
@@ -159,6 +165,18 @@ def _open_source(arguments: argparse.Namespace) -> Source:
         if arguments.kind in _CUTTABLE
         else module.open_source(path)
     )
+
+
+def _joints(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which joints, and their units: as asked for, else those of the dataset that the recordings are added to."""
+    from astra_ros.data.lerobot import Dataset
+    from astra_ros.data.lerobot_index import INFO
+
+    joints, units = tuple(arguments.joints), tuple(arguments.units)
+    if (arguments.out / INFO).is_file():
+        schema = Dataset.open(arguments.out).schema
+        return joints or schema.names, units or schema.units
+    return joints, units or ("rad",)
 
 
 def run_list(arguments: argparse.Namespace) -> int:

@@ -88,25 +88,25 @@ def _lacks_of_contract(bag: Path, recorded: Recorded, joints: tuple[str, ...]) -
 
 
 def _lack_of_joints(bag: Path, joints: tuple[str, ...]) -> str:
-    """Empty when one message holds all of them, as the import and the node expect it."""
+    """Empty when one topic tells of all of them, in one message or in several."""
     from astra_ros.data.bag import BagReader
 
-    found: dict[tuple[str, ...], str] = {}
+    told: dict[str, set[str]] = {}
     with BagReader(bag) as reader:
         topics = [topic.name for topic in reader.topics.values() if topic.type == JOINT_TYPE]
         for recorded in reader.messages(topics) if topics else ():
             message = reader.deserialize(recorded)
-            names = tuple(message.name[: len(message.position)])
-            if set(joints) <= set(names):
+            on_topic = told.setdefault(recorded.topic, set())
+            on_topic |= {*message.name[: len(message.position)]}
+            if set(joints) <= on_topic:
                 return ""
-            found.setdefault(names, recorded.topic)
-    if missing := set(joints).difference(*found):
+    if missing := set(joints).difference(*told.values()):
         lacking = ", ".join(sorted(missing))
         return f"joint states lack {lacking}, which the model needs; start joint_state_broadcaster for them"
-    parts = " and ".join(f"{', '.join(names)} ({topic})" for names, topic in found.items())
+    parts = " and ".join(f"{', '.join(sorted(names))} ({topic})" for topic, names in told.items())
     return (
-        f"joint states: expected {', '.join(joints)} in one message, found {parts} in separate ones; join them into one"
-        " message with joint_state_publisher's source_list, then record again"
+        f"joint states: expected {', '.join(joints)} on one topic, found {parts}; remap their publishers to one topic, then"
+        " record again"
     )
 
 

@@ -249,16 +249,21 @@ def _storage(path: Path) -> Path:
     )
     if len(files) == 1:
         return files[0]
-    found = (
-        "nothing"
-        if not path.exists()
-        else f"{len(files)} storage files"
-        if path.is_dir()
-        else "another kind of file"
-    )
     raise BagError(
-        f"{path}: expected a rosbag2 folder (with metadata.yaml) or a .mcap or .db3 file, found {found}"
+        f"{path}: expected a rosbag2 folder (with metadata.yaml) or a .mcap or .db3 file, found {_instead(path, len(files))}"
     )
+
+
+def _instead(path: Path, num_files: int) -> str:
+    """Of a recording, and what helps. num_files: of storage in the folder."""
+    if not path.exists():
+        return "nothing"
+    if not path.is_dir():
+        return "another kind of file"
+    if num_files:
+        return f"{num_files} storage files without it; `ros2 bag reindex {path}` writes it"
+    deeper = sorted({file.parent for suffix in STORAGE_SUFFIXES for file in path.glob(f"*/*{suffix}")})
+    return f"{deeper[0]} in it; give that one" if deeper else "0 storage files"
 
 
 def _full_name(type_name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from astra_ros.data.bag import BagError, BagReader
+from astra_ros.data.clocks import Stamps, require_one_clock
 from astra_ros.frames.encodings import PictureError, to_rgb
 from astra_ros.frames.preprocess import fit
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
@@ -28,6 +29,8 @@ LATE_START_S = 1.0
 # Messages of one stamp are received at most so far apart.
 _RECEIVED_WITHIN_NS = 5 * NANOSECONDS
 _JOINT_STATE = "sensor_msgs/msg/JointState"
+# What a ros2_control arm is told, point by point: its joint_trajectory_controller publishes it.
+_CONTROLLER_STATE = "control_msgs/msg/JointTrajectoryControllerState"
 _PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 
 
@@ -35,7 +38,8 @@ _PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 class EpisodeTopics:
     """Where a recording keeps what the model needs.
 
-    image may be Image or CompressedImage. joint_commands may be absent from it: then what the joints did next stands for what they were told.
+    image may be Image or CompressedImage; joint_commands JointState, or the state of a joint_trajectory_controller. The latter may be absent from it:
+    then what the joints did next stands for what they were told.
     """
 
     image: str = "/camera/image_raw/compressed"
@@ -63,13 +67,15 @@ class Contents:
     """What is in a recording. stamps_ns, received_ns (t,) of its pictures; picture_size: height and width of the first.
 
     joints: the names of its JointStates as they first came, one tuple per set of joints. commanded: those of its commands.
+    stamps: of every topic's messages.
     """
 
     stamps_ns: IntArray
     received_ns: IntArray
     picture_size: tuple[int, int]
     joints: tuple[tuple[str, ...], ...]
-    commanded: tuple[str, ...] = ()
+    commanded: tuple[str, ...]
+    stamps: Mapping[str, Stamps]
 
 
 def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
@@ -78,47 +84,40 @@ def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
     Raises BagError when a topic is missing or of another type, or the pictures' stamps do not grow.
     """
     topics = topics or EpisodeTopics()
-    stamps, received = list[int](), list[int]()
     joints, commanded = dict[frozenset[str], tuple[str, ...]](), dict[frozenset[str], tuple[str, ...]]()
     with BagReader(path) as bag:
         _require_topics(bag, topics)
         commands = {topics.joint_commands} & {*bag.topics}  # which may be missing
-        for recorded in bag.messages((topics.image, topics.joint_states, *commands)):
+        stamps = {topic: Stamps() for topic in (topics.image, topics.joint_states, *commands)}
+        for recorded in bag.messages([*stamps]):
             message = bag.deserialize(recorded)
             if recorded.topic != topics.image:
-                names = tuple(message.name[: len(message.position)])
+                names = tuple(_positions_of(message))
                 found = joints if recorded.topic == topics.joint_states else commanded
                 found.setdefault(frozenset(names), names)
-                continue
-            if not stamps:
+            elif not stamps[topics.image].received:
                 height, width = _rgb(path, message).shape[:2]
-            stamps.append(_stamp_ns(message))
-            received.append(recorded.stamp_ns)
+            stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message))
     if not joints:
         raise BagError(f"{path}: {topics.joint_states}: expected messages, found none")
-    at = _growing(path, topics.image, stamps)
+    pictures = stamps[topics.image]
     return Contents(
-        at,
-        np.array(received, np.int64),
+        _growing(path, topics.image, pictures.stamped),
+        np.array(pictures.received, np.int64),
         (height, width),
         tuple(joints.values()),
         tuple(dict.fromkeys(name for message in commanded.values() for name in message)),
+        stamps,
     )
 
 
 def require_joints(path: Path, topic: str, contents: Contents, names: Sequence[str]) -> None:
-    """Raise BagError unless one message holds all joints: the node takes the positions of an instant from one message."""
+    """Raise BagError unless joint states tell of every joint, in one message or in several."""
     recorded = dict.fromkeys(name for message in contents.joints for name in message)
     if missing := [name for name in names if name not in recorded]:
         raise BagError(
             f"{path}: {topic}: name: expected {', '.join(names)}; missing {', '.join(missing)}, found"
             f" {', '.join(recorded) or 'none'}; `ros2 topic echo {topic} --field name` tells their spelling and order"
-        )
-    if not any(set(names) <= set(message) for message in contents.joints):
-        parts = " and ".join(", ".join(message) for message in contents.joints)
-        raise BagError(
-            f"{path}: {topic}: name: expected {', '.join(names)} in one message, found {parts} in separate ones; join them"
-            " into one message with joint_state_publisher's source_list, then record again"
         )
 
 
@@ -136,7 +135,7 @@ def read_episode(
 
     units: of the joints, where they are known; one in "rad" must not wrap. frames: which of its pictures; all by default. Those
     without joint states near them, up to a second at either end, are left out. contents: where it was looked through already.
-    Raises BagError when a topic or a joint is missing, no message holds all joints, or stamps do not fit each other.
+    Raises BagError when a topic or a joint is missing, or stamps do not fit each other.
     """
     topics = topics or EpisodeTopics()
     contents = contents or read_contents(path, topics)
@@ -149,13 +148,16 @@ def read_episode(
         commands = _positions(bag, topics.joint_commands, None, end_ns)  # an old one may be in force
         states = _states(path, topics.joint_states, recorded, names)
         kept = _covered(path, topics.joint_states, used, states)
+        require_one_clock(
+            path, topics.joint_states, contents.stamps[topics.image], contents.stamps[topics.joint_states]
+        )
         used = used[kept]
         angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad"]
         _require_unwrapped(path, topics.joint_states, used, {name: recorded[name] for name in angles})
         pixels = _pixels(bag, topics.image, used, received[kept], size)
     measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
     if commands:
-        _require_commands(path, topics.joint_commands, contents, commands, names)
+        _require_commands(path, topics, contents, commands, names)
     return Episode(
         recording_name(path), used, pixels, measured, _last_before(used, commands, names, measured)
     )
@@ -205,7 +207,7 @@ def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
     _require_type(bag, topics.joint_states, _JOINT_STATE)
     if topics.joint_commands in bag.topics:
         hint = "; import without them: --joint-commands NONE"
-        _require_type(bag, topics.joint_commands, _JOINT_STATE, hint=hint)
+        _require_type(bag, topics.joint_commands, _JOINT_STATE, _CONTROLLER_STATE, hint=hint)
 
 
 def _require_type(bag: BagReader, topic: str, *types: str, hint: str = "") -> None:
@@ -217,12 +219,20 @@ def _stamp_ns(message: Any) -> int:
     return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
 
 
+def _positions_of(message: Any) -> dict[str, float]:
+    """By joint: of a JointState, or what a joint_trajectory_controller wants (`desired` until Iron)."""
+    if not hasattr(message, "joint_names"):
+        return dict(zip(message.name, message.position, strict=False))
+    wanted = message.reference if hasattr(message, "reference") else message.desired
+    return dict(zip(message.joint_names, wanted.positions, strict=False))
+
+
 def _positions(bag: BagReader, topic: str, start_ns: int | None, end_ns: int) -> dict[str, Series]:
     """What was received on a topic, by joint; several publishers may share it, and it may be absent."""
     columns: dict[str, tuple[array[int], array[float]]] = {}
     for recorded in bag.messages((topic,), start_ns, end_ns) if topic in bag.topics else ():
         message = bag.deserialize(recorded)
-        for name, position in zip(message.name, message.position, strict=False):
+        for name, position in _positions_of(message).items():
             stamps, positions = columns.setdefault(name, (array("q"), array("f")))
             stamps.append(_stamp_ns(message))
             positions.append(position)
@@ -251,7 +261,7 @@ def _rgb(path: Path, message: Any) -> ByteArray:
         raise BagError(f"{path}: picture at {_stamp_ns(message)} ns: {error}") from error
 
 
-def _growing(path: Path, topic: str, stamps: list[int]) -> IntArray:
+def _growing(path: Path, topic: str, stamps: Sequence[int]) -> IntArray:
     """(t,) stamps of pictures."""
     if not stamps:
         raise BagError(f"{path}: {topic}: expected messages, found none")
@@ -314,9 +324,14 @@ def _distance(at: IntArray, stamps: IntArray) -> IntArray:
 
 
 def _require_commands(
-    path: Path, topic: str, contents: Contents, commands: Mapping[str, Series], names: Sequence[str]
+    path: Path,
+    topics: EpisodeTopics,
+    contents: Contents,
+    commands: Mapping[str, Series],
+    names: Sequence[str],
 ) -> None:
     """Commands are of the model's joints; those that were recorded while the camera ran have stamps of that time."""
+    topic = topics.joint_commands
     if not set(names) & set(contents.commanded):
         raise BagError(
             f"{path}: {topic}: name: expected some of {', '.join(names)}, found {', '.join(contents.commanded)}; give the"
@@ -332,6 +347,7 @@ def _require_commands(
                 f" ns, found {first} to {last} ns; stamp commands with the camera's clock, or import without them"
                 " (--joint-commands NONE)"
             )
+    require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
 
 
 def _last_before(

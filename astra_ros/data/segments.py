@@ -97,6 +97,11 @@ class SegmentConfig:
         for name, share in asdict(self).items():
             if name != "chunk_len" and not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}: expected a share, 0 to 1, found {share}")
+        if self.just_started + self.short_history > 1.0 + 1e-9:
+            raise ValueError(
+                f"just_started, short_history: expected shares that come to 1 at most, found {self.just_started} and"
+                f" {self.short_history}; lower one of them"
+            )
 
 
 def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:

@@ -109,7 +109,7 @@ ARM, GRIPPER = JOINT_NAMES[:-1], JOINT_NAMES[-1:]
         ({"/arm/joint_states": ARM}, f"joint states lack {GRIPPER[0]}"),
         (
             {"/arm/joint_states": ARM, "/gripper/joint_states": GRIPPER},
-            f"{GRIPPER[0]} (/gripper/joint_states) in separate ones; join them into one message",
+            f"{GRIPPER[0]} (/gripper/joint_states); remap their publishers to one topic, then record again",
         ),
         ({"/base/joint_states": ("wheel",), "/joint_states": ("wheel", *JOINT_NAMES[::-1])}, ""),
     ],

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from astra_ros.cli.main import main
-from tests.recordings import write_recording
+from astra_ros.data.lerobot import Dataset
+from tests.recordings import write_pictures, write_recording
 from tests.unit.data.lerobot_fixture import FRAMES, write
 
 
@@ -15,7 +17,9 @@ def test_import_list_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out, report = tmp_path / "data/my_arm", tmp_path / "report.json"
     arguments = ["data", "import", "bags", str(tmp_path / "bags"), "--out", str(out), "--size", "32"]
     assert main([*arguments, "--json", str(report)]) == 0
-    assert json.loads(report.read_text()) == {"dataset": str(out), "episodes": 1, "bad": []}
+    assert json.loads(report.read_text()) == {
+        "dataset": str(out), "episodes": 1, "bad": [], "notes": [],
+    }  # fmt: skip
     assert main(arguments) == 0, "again: nothing to do"
     (tmp_path / "held_out.yaml").write_text("my_arm: [episode_000001]\n")
     capsys.readouterr()
@@ -46,6 +50,29 @@ def test_the_corrected_command_follows_one_that_imported_nothing(
     assert "missing joint1, found panda_joint1, " in line
     assert not out.exists()
     assert main([*arguments, "panda_joint1"]) == 0
+
+
+def test_recordings_are_added_in_the_datasets_order_of_joints(tmp_path: Path) -> None:
+    """Whatever order a later driver publishes them in."""
+    for day, names in (("monday", ("b", "a")), ("tuesday", ("a", "b"))):
+        write_pictures(tmp_path / day / "take", range(0, 20, 2), names=names)
+        (tmp_path / day / "take").rename(tmp_path / day / day)
+        arguments = [
+            "data",
+            "import",
+            "bags",
+            str(tmp_path / day),
+            "--out",
+            str(tmp_path / "arm"),
+            "--size",
+            "32",
+        ]
+        assert main([*arguments, *(["--units", "m", "rad"] if day == "monday" else [])]) == 0
+    dataset = Dataset.open(tmp_path / "arm")
+    assert (dataset.schema.names, dataset.schema.units) == (("b", "a"), ("m", "rad"))
+    first, second = (dataset.read(name, 32).measured[0] for name in ("monday", "tuesday"))
+    assert np.allclose(first, [0.0, 1.0])
+    assert np.allclose(second, [1.0, 0.0])
 
 
 def test_a_size_is_one_side_or_height_and_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from astra_ros.data.bag import BagError, is_recording
+from astra_ros.data.bag import STORAGE_SUFFIXES, BagError, is_recording
 from astra_ros.data.episode import (
     Contents,
     Episode,
@@ -26,7 +28,11 @@ from astra_ros.types import NANOSECONDS
 
 # A picture that was dropped leaves two periods between its neighbours; what is less is a late one.
 _LONGEST_GAP_PERIODS = 1.75
+# Nor does one matter by which a model's step, which is counted in pictures, is hardly longer: of a fast camera.
+_LONGER_BY_S = 0.05
 _SHORTEST_SEGMENT_S = 1.0
+# An episode is read into memory as a whole.
+_LONGEST_SEGMENT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Recordings:
             if len(found.joints) > 1:
                 one, other = (", ".join(names) for names in found.joints[:2])
                 raise BagError(
-                    f"{path}: {topic}: name: expected the same joints in every message, found {one} and {other}; say which,"
-                    " all of one message: --joints NAME ..."
+                    f"{path}: {topic}: name: expected the same joints in every message, found {one} and {other}; say which:"
+                    " --joints NAME ..."
                 )
         return self._first.joints[0]
 
@@ -80,8 +86,8 @@ class Recordings:
 def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     """folders: of recordings, or recordings themselves. The camera's rate is that of the first one that can be used.
 
-    Recordings are cut where their camera dropped pictures or paused: a model's steps are counted in frames.
-    Raises BagError when none can be used.
+    Recordings are cut where their camera dropped pictures or paused: a model's steps are counted in frames. What a folder has
+    in files that are no recording, or further down, counts as bad. Raises BagError when none can be used.
     """
     bags = [bag for folder in folders for bag in _recordings(folder)]
     called = [recording_name(bag) for bag in bags]
@@ -93,11 +99,13 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     wanted = (config.size, config.size) if isinstance(config.size, int) else config.size
     size = unenlarged(*found.picture_size, *wanted)
     load = partial(read_episode, names=names, size=size, topics=config.topics, units=units)
+    notes = [_note(bag, contents) for bag, contents in found.contents.items()]
     return Source(
         schema=ActionSchema(config.space, "arm", "joint_position", names, units),
         fps=found.fps,
         picture_size=found.picture_size,
         episodes={name: one for bag in bags for name, one in _episodes(bag, found, load).items()},
+        notes=[note for note in notes if note],
     )
 
 
@@ -105,7 +113,8 @@ def _recordings(path: Path) -> list[Path]:
     """The path, or what is in it. A recorder that never finished left a file that is named after its folder."""
     if is_recording(path) and (path.is_file() or (path / "metadata.yaml").is_file()):
         return [path]
-    below = [one for one in sorted(path.iterdir()) if is_recording(one)] if path.is_dir() else []
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    below = [one for one in inside if is_recording(one)]
     if len(below) == 1 and below[0].is_file() and below[0].stem.startswith(path.name):
         return [path]
     if not path.exists():
@@ -115,7 +124,14 @@ def _recordings(path: Path) -> list[Path]:
             f"{path}: expected rosbag2 folders, .mcap or .db3 files in it, found none; recordings are looked for one level"
             " down, `astra record` makes them"
         )
-    return below
+    return [one for one in inside if one in below or _holds_storage(one)]
+
+
+def _holds_storage(folder: Path) -> bool:
+    """In itself, or one level down."""
+    return folder.is_dir() and any(
+        file.suffix in STORAGE_SUFFIXES for pattern in ("*", "*/*") for file in folder.glob(pattern)
+    )
 
 
 def _look_through(bags: Sequence[Path], config: BagsConfig) -> Recordings:
@@ -139,25 +155,58 @@ def _episodes(bag: Path, found: Recordings, load: Callable[..., Episode]) -> dic
     if bag in found.bad:
         return {recording: partial(_refuse, found.bad[bag])}
     contents = found.contents[bag]
-    stamps, period_ns = contents.stamps_ns, _period_ns(contents)
-    parts = segments(len(stamps), gaps(stamps, _LONGEST_GAP_PERIODS * period_ns / NANOSECONDS))
     load = partial(load, bag, contents=contents)
-    if len(parts) == 1:
+    parts = _parts(contents)
+    if [*parts.values()] == [range(len(contents.stamps_ns))]:
         return {recording: load}
-    fewest = _SHORTEST_SEGMENT_S * NANOSECONDS / period_ns
-    whole = {
-        name: range(len(stamps))[part] for name, part in parts.items() if part.stop - part.start >= fewest
-    }
-    if not whole:
+    if not parts:
         error = BagError(
             f"{bag}: header.stamp: expected {_SHORTEST_SEGMENT_S:g} s of pictures without a gap, found none in"
-            f" {len(parts)} pieces; the camera drops pictures, record it again"
+            f" {len(_gaps(contents)) + 1} pieces; the camera drops pictures, record it again"
         )
         return {recording: partial(_refuse, error)}
     return {
         f"{recording}_{name}": partial(_renamed, f"{recording}_{name}", partial(load, frames=frames))
-        for name, frames in whole.items()
+        for name, frames in parts.items()
     }
+
+
+def _gaps(contents: Contents) -> list[int]:
+    """Frames before which pictures are missing."""
+    period_s = _period_ns(contents) / NANOSECONDS
+    return gaps(contents.stamps_ns, max(_LONGEST_GAP_PERIODS * period_s, period_s + _LONGER_BY_S))
+
+
+def _parts(contents: Contents) -> dict[str, range]:
+    """Frames of a recording's segments: without a gap, of a second or more, and of two minutes at most, all about as long."""
+    count, cuts = len(contents.stamps_ns), _gaps(contents)
+    frames_per_s = NANOSECONDS / _period_ns(contents)
+    for first, end in pairwise([0, *cuts, count]):
+        pieces = math.ceil((end - first) / (_LONGEST_SEGMENT_S * frames_per_s))
+        cuts = sorted({*cuts, *(first + (end - first) * piece // pieces for piece in range(1, pieces))})
+    fewest = _SHORTEST_SEGMENT_S * frames_per_s
+    parts = segments(count, cuts)
+    return {
+        name: range(count)[part]
+        for name, part in parts.items()
+        if len(parts) == 1 or part.stop - part.start >= fewest
+    }
+
+
+def _note(bag: Path, contents: Contents) -> str:
+    """What a recording lost; empty: nothing."""
+    lost = _gaps(contents)
+    if not lost:
+        return ""
+    stamps, parts = contents.stamps_ns, _parts(contents)
+    kept_s = sum(int(stamps[part[-1]] - stamps[part[0]]) for part in parts.values()) / NANOSECONDS
+    longest_s = (
+        max((int(stamps[part[-1]] - stamps[part[0]]) for part in parts.values()), default=0) / NANOSECONDS
+    )
+    return (
+        f"{bag}: pictures are missing at {len(lost)} places: kept {kept_s:.1f} of"
+        f" {(stamps[-1] - stamps[0]) / NANOSECONDS:.1f} s, the longest piece is {longest_s:.1f} s"
+    )
 
 
 def _renamed(name: str, load: Callable[[], Episode]) -> Episode:

@@ -24,6 +24,7 @@ class Source:
 
     fps: frames per second of the episodes it loads; picture_size: height and width of the camera's pictures, pixels.
     episodes: by name; calling one loads it. tasks: what was done in them, in words, where that is known.
+    notes: what of the recordings cannot be used although they are not bad, a line each.
     """
 
     schema: ActionSchema
@@ -31,6 +32,7 @@ class Source:
     picture_size: tuple[int, int]
     episodes: Mapping[str, Callable[[], Episode]]
     tasks: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from astra_ros.data.bag import BagError, BagWriter, message_type
+from astra_ros.data.bag import BagError, BagWriter, message_type, typestore
 from astra_ros.data.episode import Episode, EpisodeTopics, frame_stride, read_contents, read_episode
 from astra_ros.data.normalisation import fit_action_spec
 from astra_ros.data.schema import ActionSchema
@@ -135,6 +135,18 @@ BAD_STAMPS: dict[str, tuple[dict[str, Any], str]] = {
         r"joint_states: .* nearest 0\.\d+ s",
     ),
     "states that came late": ({"num_frames": 20, "state_stamp": after(1.3)}, r"joint_states: .* nearest 1\.\d+ s"),
+    "states behind": (
+        {"num_frames": 40, "state_stamp": lambda now: now - 300_000_000},
+        r"joint_states: header.stamp: .* found 0\.300 s before them; the clocks differ",
+    ),
+    "states ahead": (
+        {"num_frames": 40, "state_stamp": lambda now: now + 800_000_000},
+        r"joint_states: header.stamp: .* or up to 0\.5 s after them, found 0\.800 s after them; the clocks differ",
+    ),
+    "commands ahead": (
+        {"num_frames": 60, "command_stamp": lambda now: now + 2 * NANOSECONDS},
+        r"joint_commands: header.stamp: .* found 2\.000 s after them; the clocks differ",
+    ),
     "commands without stamps": ({"command_stamp": lambda _: 0}, "joint_commands: .* found 0 to 0 ns; stamp"),
     "commands of one stamp": ({"command_stamp": lambda _: NANOSECONDS}, "joint_commands: .* growing stamps"),
     "commands of another clock": ({"command_stamp": of_another_clock(400)}, "joint_commands: .* found 401000000000"),
@@ -152,6 +164,45 @@ def test_stamps_that_do_not_fit_each_other_are_refused(tmp_path: Path, kind: str
     with pytest.raises(BagError, match=message) as caught:
         read_episode(write(tmp_path / "bag", **arguments), ("a", "b"), 16)
     assert "\n" not in str(caught.value)
+
+
+def test_pictures_may_be_late(tmp_path: Path) -> None:
+    """They arrive 0.3 s after their moment, joint states at once."""
+    folder = write(tmp_path / "bag", num_frames=20, picture_stamp=lambda now: now - 300_000_000)
+    episode = read_episode(folder, ("a", "b"), 16)
+    assert np.allclose(episode.measured[1:, 0], 10 * episode.stamps_ns[1:] / NANOSECONDS, atol=1e-4)
+
+
+@pytest.mark.parametrize("wanted", ["reference", "desired"])
+def test_what_a_trajectory_controller_wants_are_commands(
+    tmp_path: Path, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ros2_control publishes it, under a field that has had two names."""
+    point = "trajectory_msgs/JointTrajectoryPoint"
+    (package := tmp_path / "prefix/share/control_msgs/msg").mkdir(parents=True)
+    (package / "JointTrajectoryControllerState.msg").write_text(
+        f"std_msgs/Header header\nstring[] joint_names\n{point} {wanted}\n{point} error\n"
+    )
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "prefix"))
+    typestore.cache_clear()
+    state = message_type("control_msgs/msg/JointTrajectoryControllerState")
+    trajectory_point = message_type("trajectory_msgs/msg/JointTrajectoryPoint")
+    none, at_once = np.zeros(0), message_type("builtin_interfaces/msg/Duration")(0, 0)
+
+    def at(*positions: float) -> Any:
+        return trajectory_point(np.array(positions), none, none, none, at_once)
+
+    with BagWriter(tmp_path / "bag") as bag:
+        for tick in range(6):
+            now = NANOSECONDS + tick * PERIOD_NS
+            bag.write(IMAGE, picture(now, 10 * tick), now)
+            bag.write(STATES, joints(now, a=0.0, b=0.0), now)
+            told = at(2.0, now / NANOSECONDS)
+            bag.write(COMMANDS, state(header(now), ["b", "a"], told, at(0.0, 0.0)), now)
+    episode = read_episode(tmp_path / "bag", ("a", "b"), 16)
+    typestore.cache_clear()
+    assert np.allclose(episode.commanded[1:, 0], episode.stamps_ns[:-1] / NANOSECONDS)
+    assert np.allclose(episode.commanded[1:, 1], 2.0)
 
 
 def test_part_of_a_recording_in_another_shape(tmp_path: Path) -> None:
@@ -196,7 +247,7 @@ def test_joint_states_that_end_before_the_camera_begins_are_told(tmp_path: Path)
         (EpisodeTopics(joint_states="/gripper/position"), "position: expected .*JointState, found std_msgs/msg/Float64"),
         (
             EpisodeTopics(joint_commands="/gripper/position"),
-            "expected .*JointState, found std_msgs/msg/Float64; import without them: --joint-commands NONE",
+            "expected .*JointState or .*ControllerState, found std_msgs/msg/Float64; import without them: --joint-commands NONE",
         ),
     ],
 )  # fmt: skip

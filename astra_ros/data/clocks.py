@@ -1,0 +1,60 @@
+"""Whether a recording's header stamps are of one clock: what arrives at the same moment was stamped at about the same moment.
+
+Joint states come so often that one of them is near every picture, whatever its clock says; only the times of reception tell.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from astra_ros.data.bag import BagError
+from astra_ros.types import NANOSECONDS
+
+# A picture is exposed, read out, encoded and sent: it arrives later than joint states of its moment, as late as the node takes it.
+MOST_LATE_S = 0.5
+# And joint states, or commands, than pictures.
+_MOST_EARLY_S = 0.15
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Of the messages of one topic, nanoseconds, in the order of reception: when they were received and what their headers say."""
+
+    received: array[int] = field(default_factory=lambda: array("q"))
+    stamped: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, received_ns: int, stamped_ns: int) -> None:
+        self.received.append(received_ns)
+        self.stamped.append(stamped_ns)
+
+    def lateness_s(self, at_ns: np.ndarray) -> np.ndarray:
+        """Seconds from stamp to reception, of what was being received at those times (t,)."""
+        origin_ns = self.received[0]  # nanoseconds since 1970 are too large for a float
+        received, stamped = (np.array(ns, np.int64) for ns in (self.received, self.stamped))
+        late_s: np.ndarray = np.interp(
+            at_ns - origin_ns, received - origin_ns, (received - stamped) / NANOSECONDS
+        )
+        return late_s
+
+
+def require_one_clock(path: Path, topic: str, pictures: Stamps, others: Stamps) -> None:
+    """Raises BagError where what came together with the pictures is stamped much earlier or later than they are.
+
+    others: of `topic`, in the order of reception; judged where they came while the camera ran.
+    """
+    first, last = pictures.received[0], pictures.received[-1]
+    received = np.array(others.received, np.int64)
+    during = received[(received >= first) & (received <= last)]
+    if not during.size:
+        return
+    behind_s = float(np.median(others.lateness_s(during) - pictures.lateness_s(during)))
+    if not -MOST_LATE_S <= behind_s <= _MOST_EARLY_S:
+        way = "before" if behind_s > 0 else "after"
+        raise BagError(
+            f"{path}: {topic}: header.stamp: expected the stamps of pictures that arrive at the same time, or up to {MOST_LATE_S:g} s"
+            f" after them, found {abs(behind_s):.3f} s {way} them; the clocks differ: synchronise them (chrony), and record again"
+        )
