@@ -1,6 +1,7 @@
 """Which of three motions ends nearest to a goal picture? `python examples/ask_the_world_model.py goal.jpg`."""
 
 import sys
+import time
 from pathlib import Path
 from threading import Thread
 
@@ -8,17 +9,20 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.wait_for_message import wait_for_message
 from sensor_msgs.msg import JointState
 
 from astra_ros.ros.client import WorldModelClient
 from astra_ros.ros.goal_picture import picture_goal
 
+positions: dict[str, float] = {}  # of every joint; an arm and its gripper may publish each its own
 
-def rank(model: WorldModelClient, joints: JointState, picture: Path) -> None:
+
+def rank(model: WorldModelClient, picture: Path) -> None:
     """Print plans, best first: the first joint goes back, stays, goes on."""
-    positions = dict(zip(joints.name, joints.position, strict=False))
-    here = np.array([positions[name] for name in model.spec().names])
+    names = model.spec().names
+    while not positions.keys() >= set(names):
+        time.sleep(0.05)
+    here = np.array([positions[name] for name in names])
     steps = np.arange(1, 9)[:, None]  # eight rows, spec().step_dt seconds apart
     first = np.eye(len(here))[0]
     plans = np.stack([here + radians * steps * first for radians in (-0.05, 0.0, 0.05)])
@@ -27,15 +31,19 @@ def rank(model: WorldModelClient, joints: JointState, picture: Path) -> None:
         print(f"plan {index}: goal distance {reply.final_goal_distance[index]:.4f}")
 
 
+def on_joints(joints: JointState) -> None:
+    positions.update(zip(joints.name, joints.position, strict=False))
+
+
 rclpy.init()
 node = rclpy.create_node("my_planner")
-_, joints = wait_for_message(JointState, node, "joint_states", qos_profile=qos_profile_sensor_data)
+node.create_subscription(JointState, "joint_states", on_joints, qos_profile_sensor_data)
 executor = SingleThreadedExecutor()
 executor.add_node(node)
-spinning = Thread(target=executor.spin)  # receives the answers that the client's calls wait for
+spinning = Thread(target=executor.spin)  # receives joint states, and the answers that the client's calls wait for
 spinning.start()
 try:
-    rank(WorldModelClient(node, "world_model"), joints, Path(sys.argv[1]))
+    rank(WorldModelClient(node, "world_model"), Path(sys.argv[1]))
 finally:
     executor.shutdown()
     spinning.join()

@@ -25,8 +25,8 @@ class Question:
     """plans: (n, horizon, a) commanded positions inside the trained range, n ≥ 1.
 
     goal_distance: None = no goal, and no scores. top_k: futures to return. num_samples: futures per plan whose spread is
-    the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty; None = the spread itself.
-    uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
+    the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty, NaN for frames that have none;
+    None = the spread itself. uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
     the best top_k, after all scores. num_steps: denoising steps of a chunk that make the scores (0 = all); the futures
     that are returned get all of them after all scores, if there is time. deadline_s: time.monotonic() by which to end;
     None = whenever it is done.
@@ -70,6 +70,7 @@ class Future:
 class Answer:
     """Per plan (n,): evaluated, and where it is true scores (higher is better), distance at the end, uncertainty; else NaN.
 
+    uncertainty: mean over the frames that have one, which are the same of all plans.
     ranking: indices of the evaluated plans, best first, ties by index. futures: of the best top_k, in that order.
     is_complete: False when it was stopped before everything was done.
     """
@@ -120,15 +121,21 @@ class Evaluation:
 
     def run(self) -> Iterator[None]:
         """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
-        deadline_s, longest_s, since_s = self._question.deadline_s, 0.0, time.monotonic()
+        deadline_s, longest_s = self._question.deadline_s, 0.0
+        for _ in self._candidates.prepare():  # which takes longer than any chunk, but once
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                return
+            yield
+        since_s = time.monotonic()
         if deadline_s is not None and since_s >= deadline_s:
             return
         for longer in self._pieces():
+            # Of the chunk alone: whoever has control meanwhile may do something else.
+            longest_s = longer * max(longest_s, time.monotonic() - since_s)
             self.is_complete = not longer
             yield
-            now_s = time.monotonic()
-            longest_s, since_s = longer * max(longest_s, now_s - since_s), now_s
-            if deadline_s is not None and now_s + longest_s > deadline_s:
+            since_s = time.monotonic()
+            if deadline_s is not None and since_s + longest_s > deadline_s:
                 return
 
     def answer(self) -> Answer:
@@ -192,7 +199,7 @@ class Evaluation:
     def _add_uncertainty(self, group: npt.NDArray[np.intp]) -> Iterator[float]:
         latents = np.stack([self._best[plan].latents for plan in group.tolist()])
         uncertainty = yield from self._spread(group, latents, self._question.num_samples)
-        self._uncertainty[group] = uncertainty.mean(axis=1)
+        self._uncertainty[group] = _over_frames(uncertainty)
         for plan, per_frame in zip(group.tolist(), uncertainty, strict=True):
             self._best[plan] = replace(self._best[plan], uncertainty=per_frame)
 
@@ -232,7 +239,7 @@ class Evaluation:
         distance = self._distances(latents)
         self._evaluated[group] = True
         self._distance[group] = distance[:, -1]
-        self._uncertainty[group] = uncertainty.mean(axis=1)
+        self._uncertainty[group] = _over_frames(uncertainty)
         best = set(self._ranking()[: self._question.top_k].tolist())
         self._best = {plan: future for plan, future in self._best.items() if plan in best}
         for i, plan in enumerate(group.tolist()):
@@ -269,6 +276,13 @@ def costs_of(
         return evaluation.answer().final_goal_distance
 
     return costs
+
+
+def _over_frames(uncertainty: FloatArray) -> FloatArray:
+    """(g, horizon) → (g,): mean over the frames that have one; NaN where none has."""
+    known = np.isfinite(uncertainty)
+    total = np.where(known, uncertainty, 0).sum(axis=1)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan).astype(np.float32)
 
 
 def _sample_seed(seed: int, sample: int) -> int:

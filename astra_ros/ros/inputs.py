@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -32,6 +33,9 @@ from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
 from astra_ros.ros.worker import Worker
 from astra_ros.types import NANOSECONDS, FloatArray
+
+# Rows of a trajectory within a step of the model: its points lie where they lie.
+_FINER = 10
 
 
 class Inputs:
@@ -98,7 +102,8 @@ class Inputs:
         positions = self._joint_reader.read(message)
         stamp_ns = self._recent_stamp_ns(message.header)
         worker.add_joint_positions(stamp_ns, positions)
-        self._positions = positions
+        before = self._positions
+        self._positions = positions if before is None else np.where(np.isnan(positions), before, positions)
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         """One without rows withdraws the plan."""
@@ -114,15 +119,19 @@ class Inputs:
             return
         action, now_ns = self._manifest.action, self._now_ns()
         # Where the robot will be at a later start is not known yet.
-        measured = None if to_ns(message.header.stamp) > now_ns else self._positions
+        measured = None if to_ns(message.header.stamp) > now_ns else self._all_positions()
         try:
-            plan = read_trajectory(
-                message, action.names, round(action.step_dt * NANOSECONDS), measured, now_ns
-            )
+            step_ns = round(action.step_dt * NANOSECONDS / _FINER)  # it is sampled again, from a picture on
+            plan = read_trajectory(message, action.names, step_ns, measured, now_ns)
         except TrajectoryError as error:
             raise Refusal(Drop.BAD_PLAN, str(error)) from error
         require_overlap(plan, MAX_DURATION_S, now_ns)
         worker.set_plan(plan)
+
+    def _all_positions(self) -> FloatArray | None:
+        """The last ones, once every joint has been told of."""
+        positions = self._positions
+        return None if positions is None or np.isnan(positions).any() else positions
 
     def _on_goal(self, message: Goal) -> bool:
         try:

@@ -14,12 +14,15 @@ make a message of themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astra_ros.msg import Goal, ModelInfo
+from astra_ros.msg import ActionSequence, Goal, ModelInfo
+from astra_ros.ros.stamps import to_ns
 from astra_ros.ros.trajectories import JointTrajectory, TrajectoryError, to_action_sequence
 from astra_ros.srv import EvaluateActions
+from astra_ros.types import NANOSECONDS
 
 
 def rank_plans(
@@ -28,24 +31,37 @@ def rank_plans(
     goal: Goal | None = None,
     *,
     measured: Mapping[str, float] | None = None,
+    until_s: float | None = None,
     **fields: Any,
 ) -> EvaluateActions.Request:
     """One request for all plans, in their order; candidate k has k in the first four bytes of its id, little-endian.
 
-    info: from ~/model_info. goal: None = no scores. measured: where joints are, as for to_action_sequence.
-    fields: others of the request: top_k, frames, deadline, seed, …
+    info: from ~/model_info. goal: None = no scores. measured: where joints are, as for to_action_sequence. until_s: what
+    comes later is cut off, where a plan is longer than the model foresees (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
     Raises TrajectoryError, which names the plan.
     """
     candidates = []
     for index, plan in enumerate(plans):
         plan_id = (*index.to_bytes(4, "little"), *(0,) * 12)
         try:
-            candidates.append(
-                to_action_sequence(joint_trajectory_of(plan), info, measured=measured, plan_id=plan_id)
+            candidate = to_action_sequence(
+                joint_trajectory_of(plan), info, measured=measured, plan_id=plan_id
             )
+            candidates.append(candidate if until_s is None else _cut(candidate, until_s))
         except TrajectoryError as error:
             raise TrajectoryError(f"plans[{index}].{error}") from error
     return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)
+
+
+def _cut(candidate: ActionSequence, until_s: float) -> ActionSequence:
+    """Its rows of that time. Raises TrajectoryError for less than one."""
+    step_s = to_ns(candidate.step_dt) / NANOSECONDS
+    rows = math.floor(until_s / step_s + 1e-6)
+    if rows < 1:
+        raise TrajectoryError(f"until_s: expected a step of {step_s:g} s or more, found {until_s:g} s")
+    candidate.horizon = min(candidate.horizon, rows)
+    candidate.data = candidate.data[: candidate.horizon * len(candidate.names)]
+    return candidate
 
 
 def joint_trajectory_of(plan: Any) -> JointTrajectory:

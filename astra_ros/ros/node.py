@@ -36,8 +36,9 @@ from astra_ros.ros.parameters import NodeConfig, require_valid
 
 # A camera that is silent for longer is reported; a refused joint state is no news any more, and hides that they stopped.
 _SILENCE_S, _SILENT = 2.0, "silent"
-# A refused goal may have no successor: it is shown for so long.
-_REFUSED_GOAL_S = 10.0
+# A refused goal may have no successor: it is shown for so long. So is a prediction that failed.
+_REFUSED_GOAL_S = _FAILED_PREDICTION_S = 10.0
+_FAREWELL_S = 0.02
 
 _Transition = Callable[["WorldModelNode", LifecycleState], TransitionCallbackReturn]
 
@@ -120,7 +121,12 @@ class WorldModelNode(LifecycleNode):
 
     @_visible
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.release()
+        if self._session and self._session.is_asked:
+            # Deactivated, it answers everybody, but not before this callback has returned.
+            self._session.deactivate()
+            self._farewell = self.create_timer(_FAREWELL_S, self._release_once_answered)
+        else:
+            self.release()
         self._diagnostics.health.resolve_all()
         self._state_without_session = "finalized"
         return super().on_shutdown(state)
@@ -140,6 +146,11 @@ class WorldModelNode(LifecycleNode):
             self.get_logger().warning(f"transition refused: {error}")
             response.success = False
             return response
+
+    def _release_once_answered(self) -> None:
+        if self._session is None or not self._session.is_asked:
+            self._farewell.cancel()
+            self.release()
 
     def release(self) -> None:
         """Free everything that configure acquired; may be called in any state."""
@@ -172,6 +183,7 @@ class WorldModelNode(LifecycleNode):
     def _check_inputs(self) -> None:
         session, health = self._session, self._diagnostics.health
         health.expire("goal", _REFUSED_GOAL_S)
+        health.expire("prediction", _FAILED_PREDICTION_S)
         if not session or not session.is_active:
             return
         for source in ("action_sequence", "joint_trajectory"):

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import rclpy
 from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
@@ -45,10 +47,21 @@ _RECENT_S = 1.0
 
 @dataclass(frozen=True)
 class _Sensed:
-    """Joint positions (a,) in the model's order, and when they came (monotonic)."""
+    """Joint positions (a,) in the model's order, NaN before the first, and when each came (monotonic)."""
 
     positions: FloatArray
-    received_s: float
+    received_s: FloatArray
+
+    @classmethod
+    def nothing(cls, dim: int) -> _Sensed:
+        return cls(np.full(dim, np.nan, np.float32), np.full(dim, -np.inf))
+
+    def updated(self, positions: FloatArray) -> _Sensed:
+        """positions: NaN where nothing new is known."""
+        is_new = ~np.isnan(positions)
+        return _Sensed(
+            np.where(is_new, positions, self.positions), np.where(is_new, time.monotonic(), self.received_s)
+        )
 
 
 class Planner(Node):
@@ -83,7 +96,10 @@ class Planner(Node):
         then.
         """
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
-        planned, begins_ns = self._search.run(spec, config)
+        try:
+            planned, begins_ns = self._search.run(spec, config)
+        finally:
+            self._ended_s = time.monotonic()
         joints = config.published(spec)
         self._trajectory.publish(to_trajectory(planned.plan, spec, joints, to_time(begins_ns)))
         return planned, time.monotonic() - started_s
@@ -94,10 +110,11 @@ class Planner(Node):
         except WorldModelError:
             return  # the names are not known yet
         if self._reader is None or self._reader[0] != names:
-            self._reader = (names, JointReader(names))
+            self._reader, self._sensed = (names, JointReader(names)), None
             self._search.forget()
         try:
-            self._sensed = _Sensed(self._reader[1].read(message), time.monotonic())
+            positions = self._reader[1].read(message)
+            self._sensed = (self._sensed or _Sensed.nothing(len(names))).updated(positions)
         except Refusal as refusal:
             # Another driver's on the same topic are no problem while the arm's come.
             if refusal.cause is not Drop.OTHER_JOINTS or self._recently_sensed() is None:
@@ -108,14 +125,27 @@ class Planner(Node):
         sensed = self._recently_sensed()
         if sensed is None:
             raise WorldModelError(
-                f"{self.resolve_topic_name('joint_states')}: expected joint states of the last {_RECENT_S:g} s, found none;"
-                " start the robot's driver, or remap joint_states:="
+                f"{self.resolve_topic_name('joint_states')}: expected joint states of the last {_RECENT_S:g} s, found none"
+                f"{self._of_whom()}; start the robot's driver, or remap joint_states:="
             )
         return sensed.positions
 
     def _recently_sensed(self) -> _Sensed | None:
         sensed = self._sensed
-        return sensed if sensed and time.monotonic() - sensed.received_s <= _RECENT_S else None
+        return sensed if sensed and not self._silent(sensed).any() else None
+
+    def _silent(self, sensed: _Sensed) -> npt.NDArray[np.bool_]:
+        """(a,) joints that nobody tells of any more."""
+        silent: npt.NDArray[np.bool_] = time.monotonic() - sensed.received_s > _RECENT_S
+        return silent
+
+    def _of_whom(self) -> str:
+        """Which joints, where only some lack."""
+        if self._reader is None or self._sensed is None:
+            return ""
+        silent = self._silent(self._sensed)
+        names = [name for name, is_silent in zip(self._reader[0], silent, strict=True) if is_silent]
+        return "" if silent.all() else f" of {', '.join(names)}"
 
     def _on_plan(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

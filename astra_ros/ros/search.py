@@ -164,15 +164,14 @@ class Search:
         self, positions: FloatArray, spec: ActionSpec, config: PlannerConfig
     ) -> tuple[Departure, int]:
         """Amid the last plan, if the robot follows it, else from rest; and how many iterations there is time for."""
-        held, now_ns = config.held(spec), self._began_ns
+        held, now_ns, step_ns = config.held(spec), self._began_ns, round(spec.step_dt * NANOSECONDS)
         last = self._last and self._last.holding(held, positions)
         if (
             last is None
-            or len(last.points) != 1 + config.horizon
+            or (last.step_ns, len(last.points)) != (step_ns, 1 + config.horizon)
             or not 0 <= last.elapsed(now_ns) < config.horizon
             or last.astray(positions, config.limit(spec), now_ns) is not None
         ):
-            step_ns = round(spec.step_dt * NANOSECONDS)
             standing = Motion.standing(positions, config.horizon, now_ns, step_ns)
             return Departure(standing, held=held), config.iterations
         motion = last.since(int(last.elapsed(now_ns)))

@@ -53,6 +53,7 @@ class Services:
     def __init__(self, node: LifecycleNode, session: Session) -> None:
         self._node = node
         self._session = session
+        self._num_waiting = 0
         # A suspended callback occupies its group.
         questions = ReentrantCallbackGroup()
         self._services = [
@@ -72,6 +73,11 @@ class Services:
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
             result_timeout=_RESULT_TIMEOUT_S,
         )
+
+    @property
+    def is_asked(self) -> bool:
+        """Somebody waits for an answer."""
+        return self._num_waiting > 0
 
     def destroy(self) -> None:
         for service in self._services:
@@ -143,12 +149,25 @@ class Services:
                 executor.wake()
 
         worker.ask(Ticket(query, reply, report, is_cancelled))
-        found: Reply = await replied
+        self._num_waiting += 1
+        try:
+            found: Reply = await replied
+        finally:
+            self._num_waiting -= 1
         return found
 
 
 class _PatientActionServer(ActionServer):
-    """rclpy's, except that a result which nobody can take any more does not end the process."""
+    """rclpy's, except that a result is sent when it is there, and one which nobody can take any more does not end the process.
+
+    rclpy leaves the sending to a task of the executor, which comes too late where the node is cleaned up next.
+    """
+
+    def add_future(self, future: Future) -> None:
+        """Not the executor's: what waits for it is called at once."""
+
+    def remove_future(self, future: Future) -> None:
+        """There is none."""
 
     def _send_result_response(self, request_header: Any, future: Future) -> None:
         with suppress(InvalidHandle):

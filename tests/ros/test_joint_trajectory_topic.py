@@ -54,6 +54,14 @@ def test_a_trajectory_of_some_joints_is_the_plan_and_the_others_stay(rig: Rig) -
     np.testing.assert_allclose(rows[:, 7], POSITIONS[7], atol=1e-6)
 
 
+def test_a_point_between_two_steps_of_the_model_is_reached_when_it_says(rig: Rig) -> None:
+    rig.serve()
+    send(rig, 0.25, rig.now_ns())
+    rig.spin_for(0.1)
+    rows = rows_of(rig.serve())
+    np.testing.assert_allclose(rows[:, :7], np.tile(0.5 * POSITIONS[:7], (HORIZON, 1)), atol=1e-5)
+
+
 def test_two_that_are_sent_in_one_go_follow_each_other(rig: Rig) -> None:
     start_ns = rig.now_ns()
     for after_s, share in ((0.0, 0.5), (DURATION_S, 1.0)):

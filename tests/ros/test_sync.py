@@ -35,6 +35,10 @@ def test_joints_are_found_by_name(names: list[str], positions: list[float]) -> N
     np.testing.assert_array_equal(read(names, positions), np.array([1, 2], np.float32))
 
 
+def test_what_a_message_does_not_tell_is_no_number() -> None:
+    np.testing.assert_array_equal(read(["gripper", "elbow"], [9.0, 2.0]), np.array([np.nan, 2], np.float32))
+
+
 def test_a_publisher_may_change_its_order() -> None:
     reader = JointReader(NAMES)
     for _ in range(2):
@@ -63,7 +67,6 @@ def test_two_publishers_of_different_order_are_not_mixed_up() -> None:
 @pytest.mark.parametrize(
     ("names", "positions", "expected"),
     [
-        (["shoulder"], [1.0], ["name", "missing elbow", "found shoulder"]),
         (["shoulder", "elbow"], [], ["position", "expected 2 values", "found 0"]),
         (["shoulder", "elbow"], [1.0], ["position", "expected 2 values", "found 1"]),
         (["shoulder", "elbow"], [1.0, math.nan], ["position", "nan", "'elbow'"]),
@@ -83,7 +86,8 @@ def test_refused_joint_states(names: list[str], positions: list[float], expected
 @pytest.mark.parametrize("names", [["gripper"], []])
 def test_other_joints_have_a_cause_of_their_own(names: list[str]) -> None:
     with pytest.raises(
-        Refusal, match=f"missing shoulder, elbow, found {names[0] if names else 'none'}"
+        Refusal,
+        match=f"expected shoulder, elbow, or some of them, found {names[0] if names else 'none'}; remap",
     ) as caught:
         read(names, [])
     assert caught.value.cause is Drop.OTHER_JOINTS
@@ -168,14 +172,16 @@ def test_time_that_starts_again_forgets_what_was() -> None:
 
 def test_old_joint_states_are_dropped() -> None:
     buffer = buffer_of(*((1000 + i, float(i)) for i in range(10_000)))
-    assert len(buffer._stamps_ns) == len(buffer._positions) == 3001
+    (track,) = buffer._tracks.values()
+    assert len(track._stamps_ns) == len(track._positions) == 3001
 
 
 def test_old_joint_states_are_kept_for_pictures_that_may_be_older() -> None:
     buffer = JointBuffer()
     for second in range(60):
         buffer.push(second * 1000 * MS, np.array([float(second)], np.float32), picture_age_ns=20_000 * MS)
-    assert buffer._stamps_ns[0] == 39_000 * MS
+    (track,) = buffer._tracks.values()
+    assert track._stamps_ns[0] == 39_000 * MS
 
 
 def test_of_old_joint_states_the_last_before_the_oldest_picture_is_kept() -> None:
@@ -183,3 +189,58 @@ def test_of_old_joint_states_the_last_before_the_oldest_picture_is_kept() -> Non
     for second in range(0, 60, 2):
         buffer.push(second * 1000 * MS, np.array([float(second)], np.float32), picture_age_ns=5000 * MS)
     np.testing.assert_allclose(buffer.at(53_000 * MS, 1000 * MS)[0], [53])
+
+
+def told(shoulder: float = math.nan, elbow: float = math.nan) -> FloatArray:
+    return np.array([shoulder, elbow], np.float32)
+
+
+def test_an_arm_and_its_gripper_each_tell_of_their_own() -> None:
+    """At rates and moments of their own; a picture waits for both."""
+    buffer = JointBuffer(NAMES, ("rad", "m"))
+    for tick in range(10):
+        buffer.push((1000 + 10 * tick) * MS, told(shoulder=0.1 * tick))
+    with pytest.raises(
+        Refusal, match=r"expected joint states of every joint, found none of elbow; start"
+    ) as caught:
+        buffer.at(1045 * MS, SLOP)
+    assert caught.value.cause is Drop.NO_JOINT_STATE
+    buffer.push(1030 * MS, told(elbow=1.0))
+    assert not buffer.covers(1045 * MS)
+    found, skew_ns = buffer.at(1045 * MS, SLOP)
+    np.testing.assert_allclose(found, [0.45, 1.0], atol=1e-6)
+    assert skew_ns == 15 * MS
+    buffer.push(1070 * MS, told(elbow=5.0))
+    assert buffer.covers(1045 * MS)
+    np.testing.assert_allclose(buffer.at(1045 * MS, SLOP)[0], [0.45, 2.5], atol=1e-6)
+    with pytest.raises(Refusal, match=r"found the newest 0\.060 s older"):
+        buffer.at(1150 * MS, SLOP)
+
+
+def test_of_two_that_tell_of_a_joint_the_one_is_used_that_is_there() -> None:
+    """Who tells of all joints first; when it stops, the other."""
+    buffer = JointBuffer(NAMES)
+    buffer.push(1000 * MS, told(shoulder=9.0))
+    buffer.push(1001 * MS, told(1.0, 2.0))
+    np.testing.assert_array_equal(buffer.at(1001 * MS, SLOP)[0], [1, 2])
+    buffer.push(1500 * MS, told(shoulder=3.0))
+    buffer.push(1500 * MS, told(elbow=4.0))
+    np.testing.assert_array_equal(buffer.at(1500 * MS, SLOP)[0], [3, 4])
+
+
+def test_time_that_starts_again_forgets_what_every_publisher_said() -> None:
+    buffer = JointBuffer(NAMES)
+    buffer.push(9000 * MS, told(shoulder=1.0))
+    buffer.push(9000 * MS, told(elbow=2.0))
+    buffer.push(1000 * MS, told(shoulder=3.0))
+    with pytest.raises(Refusal, match="found none of elbow"):
+        buffer.at(1000 * MS, SLOP)
+
+
+def test_of_one_publisher_only_its_own_angles_may_not_wrap() -> None:
+    buffer = JointBuffer(NAMES, ("m", "rad"))
+    for stamp_ms, elbow in ((1000, 3.13), (1040, -3.13)):
+        buffer.push(stamp_ms * MS, told(shoulder=float(stamp_ms)))
+        buffer.push(stamp_ms * MS, told(elbow=elbow))
+    with pytest.raises(Refusal, match=r"expected elbow to turn .* found 3\.13 and then -3\.13; it wraps"):
+        buffer.at(1020 * MS, SLOP)

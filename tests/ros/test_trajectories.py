@@ -142,6 +142,18 @@ def test_plans_of_moveit_become_one_request() -> None:
     assert (request.goal, request.top_k) == (goal, 3)
 
 
+def test_long_plans_are_ranked_by_where_they_are_by_then() -> None:
+    plans = [
+        trajectory([(0.2, [1.0, 1.0]), (2.0, [10.0, 10.0])], JOINTS),
+        trajectory([(0.4, [2.0, 2.0])], JOINTS),
+    ]
+    long, short = rank_plans(plans, INFO, until_s=0.6).candidates
+    assert (long.horizon, short.horizon) == (3, 2)
+    np.testing.assert_allclose(np.array(long.data).reshape(3, 2), [[1, 1], [2, 2], [3, 3]], atol=1e-6)
+    with pytest.raises(TrajectoryError, match=r"until_s: expected a step of 0.2 s or more, found 0.1 s"):
+        rank_plans(plans, INFO, until_s=0.1)
+
+
 def test_a_broken_plan_is_named() -> None:
     with pytest.raises(TrajectoryError, match=r"^plans\[1\].joint_names: .* found wrist"):
         rank_plans(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -95,6 +97,44 @@ def test_what_runs_between_two_pieces_changes_nothing(
     for _ in evaluation.run():
         model.predict(0, plans(2)[1], seed=9)
     np.testing.assert_array_equal(evaluation.answer().scores, undisturbed.scores)
+
+
+class Timed:
+    """Candidates whose graphs take `opening_s` to open, and every chunk 0.05 s; time is what they say."""
+
+    largest_batch = 8
+    num_steps = 1
+
+    def __init__(self, opening_s: float = 0.0) -> None:
+        self.now_s, self._opening_s = 0.0, opening_s
+
+    def prepare(self) -> Iterator[None]:
+        if self._opening_s:
+            self.now_s, self._opening_s = self.now_s + self._opening_s, 0.0
+            yield
+
+    def roll_out(self, _past: Past, rows: FloatArray, _seed: int, _num_steps: int) -> Iterator[Futures]:
+        self.now_s += 0.05
+        yield Futures(range(len(rows)), np.zeros((len(rows), HORIZON, *LATENT), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("opening_s", "between_s", "num_done"),
+    [(0.0, 0.0, 160), (0.0, 0.6, 64), (0.5, 0.0, 80), (2.0, 0.0, 0)],
+    ids=["alone", "a live prediction", "graphs opened", "too late"],
+)
+def test_until_its_deadline_a_question_goes_on_whatever_else_took_long(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch, opening_s: float, between_s: float, num_done: int
+) -> None:
+    """Only chunks say how long the next one takes."""
+    timed = Timed(opening_s)
+    monkeypatch.setattr(time, "monotonic", lambda: timed.now_s)
+    question = Question(plans(320), deadline_s=1.01, top_k=0)
+    evaluation = Evaluation(cast("Candidates", timed), model.past(0), question)
+    for piece, _ in enumerate(evaluation.run()):
+        timed.now_s += between_s * (piece == 1)
+    assert evaluation.num_done == num_done
+    assert not evaluation.is_complete
 
 
 def test_without_a_weight_only_the_best_get_an_uncertainty(
@@ -190,6 +230,23 @@ def test_uncertainty_is_the_spread_over_noise_and_lowers_the_score(
     samples = np.stack([_exhausted(evaluation._roll_out(np.arange(3), sample)) for sample in range(4)])
     spread = np.sqrt(samples.var(axis=0, ddof=1).mean(axis=(2, 3, 4)))
     np.testing.assert_allclose(answer.uncertainty, spread.mean(axis=1), rtol=1e-4)
+
+
+def test_frames_without_an_uncertainty_do_not_take_the_others_from_the_score(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance
+) -> None:
+    def of_three_frames(spread: FloatArray) -> FloatArray:
+        return np.where(np.arange(HORIZON) < 3, spread, np.nan).astype(np.float32)
+
+    question = Question(plans(3), to_planted, num_samples=2, uncertainty_weight=2.0)
+    whole = ask(model, candidates, question).futures[0]
+    partly = ask(model, candidates, replace(question, expected_error=of_three_frames, top_k=3))
+    future = next(one for one in partly.futures if one.plan == whole.plan)
+    np.testing.assert_array_equal(future.uncertainty, of_three_frames(whole.uncertainty))
+    assert partly.uncertainty[whole.plan] == pytest.approx(whole.uncertainty[:3].mean())
+    expected = -partly.final_goal_distance - 2 * partly.uncertainty
+    np.testing.assert_allclose(partly.scores, expected, rtol=1e-5)
+    assert np.isfinite(partly.scores).all()
 
 
 def _exhausted(steps: Iterator[float]) -> FloatArray:
