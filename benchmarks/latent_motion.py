@@ -24,6 +24,7 @@ from astra_ros.codec.motion import motion_error_of, moved, was_inside
 from astra_ros.codec.pictures import to_pixels
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
+from astra_ros.data.suitability import require_unseen
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.tables import table
@@ -79,9 +80,10 @@ def _pictures(dataset: Dataset, names: tuple[str, ...], checkpoint: Checkpoint) 
 
 
 def measured(checkpoint: Checkpoint, dataset: Dataset, names: tuple[str, ...]) -> list[Motion]:
-    """Raises ValueError when nothing is held out."""
+    """Raises ValueError when nothing is held out, or the codec was trained on it."""
     if not names:
         raise ValueError(f"{dataset.path}: expected held-out episodes, found none; name some in --held-out")
+    require_unseen(dataset.name, names, checkpoint.provenance)
     pixels = torch.cat([*_pictures(dataset, names, checkpoint)])
     return [motion(checkpoint.codec.eval(), dataset.name, pixels, distance) for distance in DISTANCES]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import onnx
 
-from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.bundle import Bundle, weight_files
 from astra_ros.backends.engines import DType, EngineSpec, Precision, Runtime, TensorSpec, WeightSpec
 from astra_ros.backends.manifest import EXPORT_AGAIN
 from astra_ros.backends.tensorrt_library import Library
 from export.engine_weights import SharedWeights
-from export.precision import load_graph, read_graph
+from export.precision import load_graph
 
 _DTYPES: dict[str, DType] = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _PRODUCT_DTYPES: dict[Precision, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -48,21 +48,6 @@ class BuildConfig:
         return is_complete or precision == "fp16" or (precision == "fp32" and self.runtime == "tensorrt")
 
 
-def require_sources(path: Path, bundle: Bundle) -> dict[str, str]:
-    """sha256 of the graph's file and of those its weights lie in. Raises ValueError when the manifest vouches for none of one."""
-    locations = {
-        entry.value
-        for tensor in read_graph(path).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    if unlisted := sorted(locations - bundle.manifest.files.keys()):
-        raise ValueError(
-            f"{path.name}: expected weights in files that the manifest lists, found {unlisted[0][:80]!r}; {EXPORT_AGAIN}"
-        )
-    return {name: bundle.manifest.files[name].sha256 for name in sorted({path.name, *locations})}
-
-
 class EngineBuilder:
     """Builds the engines of one bundle, one after another."""
 
@@ -77,7 +62,11 @@ class EngineBuilder:
     def build(self, graph: str) -> tuple[bytes, EngineSpec]:
         """The engine, and what it is. Raises ValueError with the library's reason when it cannot be built."""
         path = self._bundle.graph(graph)
-        sources = require_sources(path, self._bundle)
+        # The graph's file, and those its weights lie in.
+        sources = {
+            name: self._bundle.manifest.files[name].sha256
+            for name in sorted({path.name, *weight_files(path)})
+        }
         model = load_graph(path, self._config.precision, keep_exact=self._config.has_products_in("fp32"))
         weights = self._weights.move_from(model.graph) if self._weights else {}
         network = self._parse(model, graph)

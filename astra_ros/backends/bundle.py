@@ -6,6 +6,7 @@ Loading verifies that every file is exactly the one that was exported. Nothing i
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from astra_ros.backends.manifest import BundleError, FileSpec, Manifest
+from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError, FileSpec, Manifest
 
 __all__ = [
     "MANIFEST_FILE",
@@ -25,11 +26,14 @@ __all__ = [
     "replace_file",
     "restored_on_error",
     "shipped_bundle",
+    "weight_files",
     "write_manifest",
 ]
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
+# As protobuf writes an entry of an ONNX tensor's external_data: "location" as its first field, then the name as its second.
+_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 _FIX = "restore it (git checkout -- FOLDER) or export it again: python -m export.to_onnx CHECKPOINT --space SPACE --out"
 
 
@@ -59,7 +63,7 @@ def shipped_bundle(name: str = "tiny") -> Path:
 
 
 def load_bundle(path: Path | str) -> Bundle:
-    """Read the manifest and verify presence, size and sha256 of every file.
+    """Read the manifest and verify presence, size and sha256 of every file, those of the graphs' weights among them.
 
     The folder may be linked file by file (colcon build --symlink-install): the real folder is the manifest's.
     Raises BundleError.
@@ -70,6 +74,8 @@ def load_bundle(path: Path | str) -> Bundle:
         manifest = Manifest.from_json(raw.decode())
         for name, spec in manifest.files.items():
             _verify(root / name, spec)
+        for name in manifest.graphs.values():
+            _require_listed(root / name, manifest)
     except OSError as error:
         raise BundleError(
             f"{folder}: cannot be read ({error}); make it readable or {_FIX} {folder}"
@@ -77,6 +83,13 @@ def load_bundle(path: Path | str) -> Bundle:
     except ValueError as error:
         raise BundleError(f"{folder}: {error}; {_FIX} {folder}") from error
     return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def weight_files(graph: Path) -> set[str]:
+    """Names of the files that an ONNX graph takes weights from. Robots run graphs without the package that parses them."""
+    raw = graph.read_bytes()
+    found = ((match.end(), match[1][0]) for match in _LOCATION.finditer(raw))
+    return {raw[start : start + length].decode(errors="replace") for start, length in found}
 
 
 def describe_file(path: Path) -> FileSpec:
@@ -141,6 +154,14 @@ def _verify(path: Path, spec: FileSpec) -> None:
     found = _sha256(path)
     if found != spec.sha256:
         raise BundleError(f"{path.name}: expected sha256 {spec.sha256[:12]}…, found {found[:12]}…")
+
+
+def _require_listed(graph: Path, manifest: Manifest) -> None:
+    """Weights in a file that the manifest does not list would be verified by nobody."""
+    if unlisted := sorted(weight_files(graph) - manifest.files.keys()):
+        raise BundleError(
+            f"{graph.name}: expected weights in files that the manifest lists, found {unlisted[0][:80]!r}; {EXPORT_AGAIN}"
+        )
 
 
 def _sha256(path: Path) -> str:

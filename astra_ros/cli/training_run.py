@@ -51,6 +51,7 @@ from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
 from astra_ros.training.machine import drawing_workers, keep_precision, product_dtype
 from astra_ros.training.mix import TrainingSet, as_begun, open_sets
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
+from astra_ros.training.own_memory import require_whole_share
 from astra_ros.training.progress import Progress
 from astra_ros.training.segments import fit_specs, kept_specs, segment_sampler
 from astra_ros.training.state import begun_with, require_same_run, spent_s
@@ -72,7 +73,7 @@ class TrainingRun:
         self._codec_folder = config.codec_folder(out)
         self._start = load_checkpoint(Path(config.start_from)) if config.start_from else None
         self._log = out / "log.jsonl" if fabric.is_global_zero else None
-        self._earlier = with_earlier({}, *_earlier_data(config))
+        self._earlier = with_earlier({}, *_earlier_data(config.to_json()))
         sets = open_sets(config.data, self._size)
         _require_same_actions(sets, self._known_actions)
         self._require_trainable()
@@ -122,6 +123,7 @@ class TrainingRun:
                 parts_of(optimisation, self._fabric.world_size)
             except ValueError as error:
                 raise ValueError(f"{stage}.{error}") from error
+        require_whole_share(config.segment().own, config.training, self._fabric.world_size)
         if self._start is not None:
             start_at(new_checkpoint(self._model, list(self._start.actions.values())), self._start)
 
@@ -299,8 +301,21 @@ def _require_same_actions(sets: Sequence[TrainingSet], known: Mapping[str, Actio
             require_same(dataset.path, dataset.schema, spec)
 
 
-def _earlier_data(config: TrainConfig) -> list[dict[str, Any]]:
-    """What the models that a run goes on from were trained on, as far as they say."""
-    folders = [Path(one) for one in (config.start_from, config.codec_run, config.video_model) if one]
-    files = [folder / CONFIG_FILE for folder in folders]
-    return [trained_data(json.loads(file.read_text())["provenance"]) for file in files if file.is_file()]
+def _earlier_data(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the models that a run of this configuration goes on from were trained on."""
+    given = [(name, config.get(name)) for name in ("start_from", "codec_run", "video_model")]
+    return [data for name, folder in given if folder for data in _trained_on(name, Path(folder))]
+
+
+def _trained_on(name: str, folder: Path) -> list[dict[str, Any]]:
+    """As its model says, or where there is none yet, as the run was begun. Raises ValueError for a folder that says neither."""
+    model, run, split = (folder / file for file in (CONFIG_FILE, "run.json", "split.json"))
+    if model.is_file():
+        return [trained_data(json.loads(model.read_text())["provenance"])]
+    if not (run.is_file() and split.is_file()):
+        raise ValueError(
+            f"{name}: expected {model.name}, or {run.name} and {split.name}, which say what was trained on, found none in {folder};"
+            " give the whole folder of a run"
+        )
+    own = {dataset: {"held_out": one["held_out"]} for dataset, one in json.loads(split.read_text()).items()}
+    return [own, *_earlier_data(json.loads(run.read_text()))]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from astra_ros.data.lerobot import Dataset
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation.action_gap import InertiaPoint, action_gap, inertia_curve
@@ -207,7 +208,7 @@ class Suite:
         return CheckpointPredictor(self._checkpoint, source.space, self._config.served, self._report)
 
     def _judge_network(self, source: Source) -> InverseDynamics:
-        """Trained once per codec, dataset and choice of training episodes, whose names and lengths tell them apart."""
+        """Trained once per codec, dataset and choice of training episodes."""
         config, spec, name = self._config.judge, self._checkpoint.actions[source.space], source.dataset.name
         key = {
             "codec": fingerprint(self._checkpoint.codec),
@@ -227,6 +228,14 @@ class Suite:
 
 
 def _digest(source: Source) -> str:
-    """16 hexadecimal digits of what is trained on: names and lengths of the episodes."""
-    lengths = {name: source.dataset.num_frames(name) for name in source.split.training}
-    return sha256(json.dumps(lengths).encode()).hexdigest()[:16]
+    """16 hexadecimal digits of what is trained on: names and fingerprints of the episodes."""
+    episodes = {name: _fingerprint(source.dataset, name) for name in source.split.training}
+    return sha256(json.dumps(episodes).encode()).hexdigest()[:16]
+
+
+def _fingerprint(dataset: Dataset, name: str) -> str | None:
+    """None of an episode whose files cannot be read, which is told when it is read."""
+    try:
+        return dataset.fingerprint(name)
+    except OSError:
+        return None

@@ -49,7 +49,10 @@ def actions(judged: Sequence[Judged]) -> str:
         shares = (read.predicted.text(), read.real.text(), f"{read.copied.mean:.2f}")
         sign = f"{contrary.share.text('.1%')} of {contrary.judged}" if contrary else "not readable"
         rows.append((one.name, one.modality, gap.moments, *(d.text() for d in decibels), *shares, sign))
-    return f"PSNR on moving pixels, mean over the first second; R² of the movement as executed:\n\n{table(header, rows)}"
+    return (
+        "PSNR on moving pixels, mean over the first second; R² of the movement as executed; of the right sign the interval is"
+        f" Wilson's, over moments, not over resampled episodes:\n\n{table(header, rows)}"
+    )
 
 
 def inertia(judged: Sequence[Judged]) -> str:

@@ -24,6 +24,12 @@ class SigmaSamplerConfig:
     def __post_init__(self) -> None:
         if not self.served:
             raise ValueError("served: expected one noise level or more, found none")
+        if wrong := [level for level in self.served if not 0.0 < level <= 1.0]:
+            raise ValueError(f"served: expected noise levels beyond 0 and up to 1, found {wrong[0]}")
+        if not 0.0 <= self.served_share <= 1.0:
+            raise ValueError(f"served_share: expected a share, 0 to 1, found {self.served_share}")
+        if self.shift <= 0.0:
+            raise ValueError(f"shift: expected more than 0, found {self.shift}")
 
 
 def sample_sigmas(batch: int, config: SigmaSamplerConfig, generator: torch.Generator) -> Tensor:

@@ -31,6 +31,22 @@ class HistoryNoiseConfig:
     full_only: bool = False
     told: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("light", "heavy"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: expected a share, 0 to 1, found {getattr(self, name)}")
+            low, high = getattr(self, f"{name}_range")
+            if not 0.0 <= low <= high <= 1.0:
+                raise ValueError(
+                    f"{name}_range: expected noise levels, 0 <= low <= high <= 1, found {low}, {high}"
+                )
+        if self.light + self.heavy > 1.0 + 1e-9:
+            raise ValueError(
+                f"light, heavy: expected shares that come to 1 at most, found {self.light} and {self.heavy}; lower one of them"
+            )
+        if self.heavy_shift <= 0.0:
+            raise ValueError(f"heavy_shift: expected more than 0, found {self.heavy_shift}")
+
 
 HISTORY_NOISE = {
     "mixed": HistoryNoiseConfig(),

@@ -92,6 +92,8 @@ class OptimisationConfig:
             raise ValueError(
                 f"batch: expected a multiple of micro_batches = {self.micro_batches}, found {self.batch}"
             )
+        if not 0.0 <= self.warmup < 1.0:
+            raise ValueError(f"warmup: expected a share, 0 to less than 1, found {self.warmup}")
         if not 0.0 <= self.ema_decay <= 1.0:
             raise ValueError(f"ema_decay: expected 0 to 1, found {self.ema_decay}")
 
@@ -178,6 +180,11 @@ class TrainConfig:
             )
 
     @property
+    def trains_codec(self) -> bool:
+        """Or takes its encoder and latents as they are."""
+        return self.retrain_codec or (self.start_from is None and self.refines_decoder)
+
+    @property
     def refines_decoder(self) -> bool:
         """Or leaves it as it is, with the rest of a codec that is given."""
         return self.codec_run is None and self.codec_weights is None
@@ -211,13 +218,13 @@ class TrainConfig:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Of a training. Raises as read_config."""
-    return read_config(
-        path,
-        overrides,
-        lambda document: decode(
-            TrainConfig, _with_served_levels(_with_named_noise(_with_whole_sets(document)))
-        ),
-    )
+
+    def made(document: dict[str, Any]) -> TrainConfig:
+        config = decode(TrainConfig, _with_served_levels(_with_named_noise(_with_whole_sets(document))))
+        _require_used(config, _document(overrides))
+        return config
+
+    return read_config(path, overrides, made)
 
 
 def read_config(path: Path, overrides: Sequence[str], made: Callable[[dict[str, Any]], _T]) -> _T:
@@ -233,16 +240,42 @@ def read_config(path: Path, overrides: Sequence[str], made: Callable[[dict[str, 
     document = _yaml(path.read_text(), str(path))
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected keys and values, found {str(document)[:80]!r}")
+    document = _merged(document, _document(overrides))
+    try:
+        return made(document)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _document(overrides: Sequence[str]) -> dict[str, Any]:
+    """The words as keys and values."""
+    document: dict[str, Any] = {}
     for word in overrides:
         key, _, text = word.partition("=")
         value = _yaml(text, word)
         for part in reversed(key.split(".")):
             value = {part: value}
         document = _merged(document, value)
-    try:
-        return made(document)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    return document
+
+
+def _require_used(config: TrainConfig, given: dict[str, Any]) -> None:
+    """Raise ValueError for what no stage reads. Only of what is `given` as words, for a preset's file has all stages."""
+    if (found := config.codec_training.latent_noise) != CodecTrainingConfig.latent_noise:
+        raise ValueError(
+            f"codec_training.latent_noise: expected {CodecTrainingConfig.latent_noise:g} as ever, for only the decoder gets used to"
+            f" noise, found {found:g}; set decoder_training.latent_noise"
+        )
+    for stage, is_run in (("codec", config.trains_codec), ("decoder", config.refines_decoder)):
+        names = [f"{stage}_training.{name}" for name in given.get(f"{stage}_training", {})]
+        names += [f"budget.{name}" for name in given.get("budget", {}) if name == f"{stage}_minutes"]
+        if names and not is_run:
+            sources = {name: getattr(config, name) for name in ("start_from", "codec_run", "codec_weights")}
+            source = next(f"{name}={folder}" for name, folder in sources.items() if folder is not None)
+            other = ", or set retrain_codec=true" if config.start_from is not None else ""
+            raise ValueError(
+                f"{names[0]}: expected no such word beside {source}, whose {stage} is taken as it is, found one; drop it{other}"
+            )
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,15 +5,34 @@ A model that is trained on recorded memories alone never sees its own mistakes, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from astra_ros.data.segments import SegmentBatch
 from astra_ros.denoiser.dit import Denoiser
+from astra_ros.training.config import OptimisationConfig
 from astra_ros.training.integration import integrate
+from astra_ros.training.trainer import parts_of
+
+
+def require_whole_share(own: float, training: OptimisationConfig, processes: int) -> None:
+    """own: share of the segments. Raises ValueError unless it is a whole number of those of a micro-batch, which are drawn alone."""
+    parts = parts_of(training, processes)
+    drawn = training.batch // parts
+    rows = own * drawn
+    # A third of six is two, though 0.3333 of them is a bit less.
+    if math.isclose(rows, round(rows), rel_tol=1e-4):
+        return
+    nearest, least = max(1, round(rows)) / drawn, parts * Fraction(own).limit_denominator(10_000).denominator
+    raise ValueError(
+        f"segments.own: expected a whole number of a micro-batch's {drawn} segments, found {own:g} of them = {rows:g}; set"
+        f" segments.own={nearest:g}, or training.batch to a multiple of {least}"
+    )
 
 
 def with_own_chunk(

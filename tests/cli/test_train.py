@@ -446,11 +446,54 @@ def test_another_denoiser_on_the_same_latents(config: Path, trained: Path, tmp_p
 
 
 def test_a_codec_is_taken_of_a_run_that_has_no_model_yet(config: Path, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "latents", tmp_path / "begun" / "latents")
-    shutil.copy(trained / "codec.safetensors", tmp_path / "begun")
-    assert train(config, tmp_path / "run", f"codec_run={tmp_path / 'begun'}", "training.max_steps=1") == 0
+    begun = begun_of(trained, tmp_path)
+    assert train(config, tmp_path / "run", f"codec_run={begun}", "training.max_steps=1") == 0
     stored, codec = load_file(trained / "codec.safetensors"), load_checkpoint(tmp_path / "run").codec
     assert all(torch.equal(value, stored[name]) for name, value in codec.state_dict().items())
+
+
+def test_what_a_codec_without_a_model_yet_was_trained_on_is_not_held_out(
+    config: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Neither by its own run nor by the model that this one went on from."""
+    begun, start = begun_of(trained, tmp_path), tmp_path / "start"
+    start.mkdir()
+    data = {"toy_car": {"held_out": ["episode_000"]}, "earlier": {"held_out": []}}
+    (start / "config.json").write_text(json.dumps({"provenance": {"data": data}}))
+    run = json.loads((begun / "run.json").read_text())
+    (begun / "run.json").write_text(json.dumps({**run, "start_from": str(start)}))
+    words = [f"codec_run={begun}", car_and(config, tmp_path), "training.max_steps=1"]
+    assert train(config, tmp_path / "run", *words) == 0
+    known = load_checkpoint(tmp_path / "run").provenance["data"]
+    assert {name: one["held_out"] for name, one in known.items()} == {
+        "toy_car": [],
+        "toy_arm": ["episode_002"],
+        "earlier": [],
+    }
+
+
+@pytest.mark.parametrize("missing", ["run.json", "split.json"])
+def test_a_codec_that_does_not_say_what_it_was_trained_on_is_refused(
+    config: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    begun = begun_of(trained, tmp_path)
+    (begun / missing).unlink()
+    assert train(config, tmp_path / "run", f"codec_run={begun}") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "codec_run: expected config.json, or run.json and split.json, which say what was trained on" in line
+    )
+    assert f"found none in {begun}; give the whole folder of a run" in line
+    assert not (tmp_path / "run").exists()
+
+
+def begun_of(trained: Path, folder: Path) -> Path:
+    """The run as it was when its codec was trained and its denoiser was not."""
+    begun = folder / "begun"
+    shutil.copytree(trained / "latents", begun / "latents")
+    for name in ("codec.safetensors", "run.json", "split.json"):
+        shutil.copy(trained / name, begun)
+    return begun
 
 
 def test_bad_episodes_are_counted_and_survived(
@@ -474,6 +517,10 @@ def test_bad_episodes_are_counted_and_survived(
         ("training.batch=2.5", "training.batch: expected an integer, found '2.5'"),
         ("data.held_out=nowhere.yaml", "nowhere.yaml"),
         ("data.sets=[{path: nowhere}]", "nowhere"),
+        (
+            "segments.own=0.25",
+            "segments.own: expected a whole number of a micro-batch's 2 segments, found 0.25 of them = 0.5; set",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(

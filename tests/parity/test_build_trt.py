@@ -25,12 +25,11 @@ from astra_ros.backends.engines import (
     read_sidecar,
     require_fit,
 )
-from astra_ros.backends.manifest import EXPORT_AGAIN
 from export import build_trt, engine_weights
 from export.build_trt import build_engines
 from export.engine_builder import BuildConfig
 from export.precision import load_graph
-from tests.unit.backends.test_bundle import accept, flip_a_bit, refer_elsewhere
+from tests.unit.backends.test_bundle import accept, flip_a_bit
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed; run: make test")
 
@@ -282,18 +281,6 @@ def test_candidates_that_the_bundle_has_no_graphs_for_are_refused(
         f"--candidates: expected 0 or one of the bundle's batches 1, 4, 8, found {candidates}; export" in line
     )
     assert not out.exists()
-
-
-def test_weights_that_the_manifest_does_not_list_are_refused(
-    bundle_copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refer_elsewhere(bundle_copy, "step_1.onnx")
-    assert build_trt.main([str(bundle_copy)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        line == "error: step_1.onnx: expected weights in files that the manifest lists, found 'other.bin';"
-        f" {EXPORT_AGAIN}"
-    )
 
 
 @pytest.mark.parametrize("raw", [b"", b"not a graph", bytes(range(256)) * 40])

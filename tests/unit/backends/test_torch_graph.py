@@ -289,11 +289,6 @@ def external(model: onnx.ModelProto, key: str) -> Iterator[onnx.StringStringEntr
     return (entry for t in model.graph.initializer for entry in t.external_data if entry.key == key)
 
 
-def point_outside(model: onnx.ModelProto) -> None:
-    for entry in external(model, "location"):
-        entry.value = "../outside.bin"
-
-
 def point_beyond(model: onnx.ModelProto) -> None:
     for entry in external(model, "offset"):
         entry.value = str(1 << 40)
@@ -330,7 +325,6 @@ def forget_a_node(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (point_outside, r"step_0.onnx: torch .*\.\./outside.bin"),
         (point_beyond, r"expected \d+ bytes at \d+ of weights.bin, found -\d+ there"),
         (point_before, r"step_0.onnx: torch .* offset must be non-negative, got -4096"),
         (shorten, r"expected \d+ bytes at \d+ of weights.bin, found \d+ there and 16 in the graph"),
@@ -343,7 +337,6 @@ def forget_a_node(model: onnx.ModelProto) -> None:
 def test_a_malformed_graph_is_refused(
     bundle_copy: Path, change: Callable[[onnx.ModelProto], object], message: str
 ) -> None:
-    (bundle_copy.parent / "outside.bin").write_bytes((bundle_copy / "weights.bin").read_bytes())
     change_graph(bundle_copy, change)
     with pytest.raises(BundleError, match=message) as refusal:
         load_graphs(load_bundle(bundle_copy))
@@ -367,9 +360,9 @@ def test_damaged_graphs_are_refused_or_run(bundle_copy: Path) -> None:
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         (bundle_copy / "encode.onnx").write_bytes(raw)
         accept(bundle_copy, "encode.onnx")
-        bundle = load_bundle(bundle_copy)
-        spec = bundle.manifest.graph_specs["encode"]
         try:
+            bundle = load_bundle(bundle_copy)
+            spec = bundle.manifest.graph_specs["encode"]
             graph = load_graph(bundle, "encode", spec, SharedWeights(bundle, CPU))
             assert run_torch(graph, random_inputs(spec))[0].shape == spec.outputs["latents"]
         except BundleError as error:

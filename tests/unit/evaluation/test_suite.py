@@ -112,7 +112,9 @@ def test_actions(folder: Path) -> None:
     assert result["gap"]["gap_db"]["mean"] == 0.0  # whatever it is told, nothing changes
     assert result["counterfactual"] is None  # pictures of a random codec, and a judge of two steps
     assert "expected movements that the judge reads off real pictures" in result["why_no_counterfactual"]
-    assert "not readable" in (folder / "actions.md").read_text()
+    shown = (folder / "actions.md").read_text()
+    assert "not readable" in shown
+    assert "of the right sign the interval is Wilson's, over moments, not over resampled episodes:" in shown
     assert (folder / "checkpoint/evaluation/inverse_dynamics_slider.safetensors").is_file()
     assert report["seeds"] == [0, 1]
 
@@ -128,6 +130,24 @@ def test_the_judge_learns_anew_from_other_episodes_though_they_are_as_many(folde
         Suite(checkpoint, [Source(dataset, split)], config, lines.append).actions()
         trained.append(sum("inverse dynamics: step" in line for line in lines))
     assert trained == [1, 1, 0]
+
+
+def test_the_judge_learns_anew_from_a_dataset_that_was_imported_again(folder: Path, tmp_path: Path) -> None:
+    """Under the same names, with as many frames. An episode that is gone costs the others nothing."""
+    checkpoint, judge = load_checkpoint(folder / "checkpoint"), InverseDynamicsConfig(size=32, steps=1)
+    config = SuiteConfig(RolloutSettings(1), tmp_path / "judge", windows=2, seeds=(0,), judge=judge)
+
+    def trained(first_seed: int) -> int:
+        shutil.rmtree(tmp_path / "slider", ignore_errors=True)
+        with DatasetWriter(tmp_path / "slider", "slider", SLIDER, 10.0, 32) as writer:
+            for number in range(5):
+                writer.append(replace(toy_world.episode(first_seed + number, 100), name=f"slider_{number}"))
+        next((tmp_path / "slider").rglob("episode_000000.mp4")).unlink()
+        lines = list[str]()
+        Suite(checkpoint, [_source(tmp_path, "slider")], config, lines.append).actions()
+        return sum("inverse dynamics: step" in line for line in lines)
+
+    assert [trained(0), trained(0), trained(7)] == [1, 0, 1]
 
 
 def test_inertia(folder: Path) -> None:

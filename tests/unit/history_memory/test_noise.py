@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from astra_ros.history.layout import NUM_SLOTS
-from astra_ros.history.noise import HISTORY_NOISE, corrupt, sample_history_sigmas
+from astra_ros.history.noise import HISTORY_NOISE, HistoryNoiseConfig, corrupt, sample_history_sigmas
 
 DRAWS = 20_000
 
@@ -61,6 +63,33 @@ def test_corruption_is_the_flow_between_history_and_noise() -> None:
     found = corrupt(latents, torch.tensor([0.0, 1.0]), HISTORY_NOISE["mixed"], noise)
     assert torch.equal(found[0], latents[0])
     assert torch.equal(found[1], noise[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"heavy": 0.8},
+            "light, heavy: expected shares that come to 1 at most, found 0.4 and 0.8; lower one",
+        ),
+        ({"light": -0.1}, "light: expected a share, 0 to 1, found -0.1"),
+        ({"light": 0.0, "heavy": 1.5}, "heavy: expected a share, 0 to 1, found 1.5"),
+        (
+            {"light_range": (0.3, 0.0)},
+            "light_range: expected noise levels, 0 <= low <= high <= 1, found 0.3, 0.0",
+        ),
+        ({"heavy_range": (0.6, 1.2)}, "heavy_range: expected noise levels, .*, found 0.6, 1.2"),
+        ({"heavy_shift": 0.0}, "heavy_shift: expected more than 0, found 0.0"),
+    ],
+)
+def test_shares_and_levels_that_cannot_be_are_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        HistoryNoiseConfig(**changes)
+
+
+def test_all_histories_may_be_noised() -> None:
+    config = HistoryNoiseConfig(light=0.7, heavy=0.3)
+    assert sample_history_sigmas(DRAWS, config, torch.Generator().manual_seed(0)).all()
 
 
 def test_a_seed_gives_the_same_levels() -> None:

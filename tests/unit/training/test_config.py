@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from astra_ros.training.budget import Budget
 from astra_ros.training.config import DataSource, TrainConfig, load_config
 from astra_ros.training.draw import Draw
 
-FOLDER = Path(__file__).parents[3] / "config" / "train"
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "config" / "train"
 TINY = FOLDER / "tiny.yaml"
 
 
@@ -99,6 +102,19 @@ def test_segments_are_as_long_as_the_networks_chunks() -> None:
         ("segments.chunk_len=4", "segments: chunk_len: expected 8, the network's, found 4; set denoiser."),
         ("objective.action_dropout=-0.1", "action_dropout: expected a share, 0 to 1, found -0.1"),
         ("objective.sigmas.served=[]", "sigmas: served: expected one noise level or more, found none"),
+        ("objective.sigmas.served=[1.0, 0]", "served: expected noise levels beyond 0 and up to 1, found 0.0"),
+        ("objective.sigmas.served_share=1.2", "sigmas: served_share: expected a share, 0 to 1, found 1.2"),
+        ("objective.sigmas.shift=0", "sigmas: shift: expected more than 0, found 0.0"),
+        ("objective.history_noise.heavy=0.8", "history_noise: light, heavy: expected shares that come to 1"),
+        (
+            "segments.just_started=0.7",
+            "segments: just_started, short_history: expected shares that come to 1",
+        ),
+        ("training.warmup=1", "training: warmup: expected a share, 0 to less than 1, found 1.0"),
+        (
+            "codec_training.latent_noise=0.2",
+            "codec_training.latent_noise: expected 0.08 as ever, for only the decoder gets used to noise, found 0.2;",
+        ),
         (
             "decoder_training.motion=0.1",
             "decoder_training.motion: expected 0, for the encoder stays as it is",
@@ -132,6 +148,57 @@ def test_what_is_wrong_is_named_in_one_line(word: str, expected: str) -> None:
     assert expected in line
     assert "\n" not in line
     assert str(TINY) in line or word in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "start_from=a codec_training.motion=0.1",
+            "codec_training.motion: expected no such word beside start_from=a, whose codec is taken as it is, found one;"
+            " drop it, or set retrain_codec=true",
+        ),
+        (
+            "codec_run=a budget={codec_minutes: 3}",
+            "budget.codec_minutes: expected no such word beside codec_run=a",
+        ),
+        ("codec_run=a codec_training.emphasis=1", "codec_training.emphasis: expected no such word beside"),
+        (
+            "codec_run=a decoder_training.optimisation.batch=8",
+            "decoder_training.optimisation: expected no such word beside codec_run=a, whose decoder is taken as it is, found one;"
+            " drop it",
+        ),
+        (
+            "codec_run=a budget.decoder_minutes=2",
+            "budget.decoder_minutes: expected no such word beside codec_run=a",
+        ),
+    ],
+)
+def test_what_is_said_of_a_stage_that_is_not_run_is_refused(words: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        load_config(TINY, re.split(r" (?=\w+[.=])", words))
+
+
+@pytest.mark.parametrize("source", ["start_from", "codec_run"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_file_says_of_all_stages_does_for_a_run_of_some(preset: str, source: str) -> None:
+    assert not load_config(FOLDER / f"{preset}.yaml", [f"{source}=a"]).trains_codec
+
+
+def test_the_decoder_of_a_start_is_trained_and_its_codec_if_that_is_said() -> None:
+    assert load_config(TINY, ["start_from=a", "budget.decoder_minutes=2"]).refines_decoder
+    words = ["start_from=a", "retrain_codec=true", "codec_training.motion=0.1", "budget.codec_minutes=2"]
+    assert load_config(TINY, words).trains_codec
+
+
+def test_the_documents_commands_are_accepted() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines = "\n".join(page.read_text() for page in pages).replace("\\\n", " ").splitlines()
+    found = [line.strip() for line in lines if line.startswith("    astra train config/")]
+    assert len(found) > 10
+    for line in found:
+        words = shlex.split(line, comments=True)
+        load_config(ROOT / words[2], [word for word in words[3:] if "=" in word])
 
 
 def test_a_dataset_may_be_its_path_alone() -> None:

@@ -8,11 +8,12 @@ import torch
 
 from astra_ros.data.segments import SegmentBatch, SegmentConfig
 from astra_ros.denoiser.dit import Denoiser
+from astra_ros.training.config import OptimisationConfig
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.draw import Draw
 from astra_ros.training.integration import integrate
 from astra_ros.training.objective import Drawn, ObjectiveConfig, denoising_loss
-from astra_ros.training.own_memory import with_own_chunk
+from astra_ros.training.own_memory import require_whole_share, with_own_chunk
 from tests.unit.training.toy_denoiser import toy_checkpoint, toy_sampler, toy_specs
 
 SIGMAS = (1.0, 0.75, 0.0)
@@ -51,6 +52,44 @@ def test_what_has_no_chunk_before_it_stays_as_recorded(denoiser: Denoiser) -> No
     found = with_own_chunk(denoiser, segments, earlier, noise, SIGMAS)
     assert torch.equal(found.history_latents[1], segments.history_latents[1])
     assert not torch.equal(found.history_latents[0], segments.history_latents[0])
+
+
+@pytest.mark.parametrize(
+    ("own", "batch", "micro_batches", "processes", "expected"),
+    [
+        (
+            0.5,
+            1,
+            1,
+            1,
+            "1 segments, found 0.5 of them = 0.5; set segments.own=1, or training.batch to a multiple of 2",
+        ),
+        (0.5, 16, 16, 1, "1 segments, .*; set segments.own=1, or training.batch to a multiple of 32"),
+        (0.3, 16, 2, 4, "4 segments, .* = 1.2; set segments.own=0.25, or training.batch to a multiple of 40"),
+        (
+            0.01,
+            16,
+            1,
+            1,
+            "16 segments, .* = 0.16; set segments.own=0.0625, or training.batch to a multiple of 100",
+        ),
+    ],
+)
+def test_a_share_that_no_micro_batch_has_is_refused(
+    own: float, batch: int, micro_batches: int, processes: int, expected: str
+) -> None:
+    training = OptimisationConfig(batch=batch, micro_batches=micro_batches)
+    with pytest.raises(
+        ValueError, match=rf"segments.own: expected a whole number of a micro-batch's {expected}$"
+    ):
+        require_whole_share(own, training, processes)
+
+
+@pytest.mark.parametrize(
+    ("own", "batch", "processes"), [(0.0, 1, 1), (1.0, 1, 1), (0.5, 128, 2), (0.3333, 6, 1), (0.7, 10, 1)]
+)
+def test_a_share_that_every_micro_batch_has_is_taken(own: float, batch: int, processes: int) -> None:
+    require_whole_share(own, OptimisationConfig(batch=batch), processes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
