@@ -16,6 +16,8 @@ from astra_ros.evaluation.intervals import Interval, Values, bootstrap, bootstra
 from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
+# What episodes were made with before they said so.
+_OLDER = {"ranking_steps": 0, "cem_initial_std": 0.05}
 TOPS = (1, 2)  # predicted best among which the true best is looked for
 
 
@@ -23,12 +25,12 @@ def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compare
     """Raises ValueError for an episode, among those that are there, that is not what is asked for.
 
     files: by seed. compared: seeds whose policies are compared too; that others' are as well does no harm. An older
-    episode, which does not say how many steps ranked, was ranked by all.
+    episode, which does not say how many steps ranked or how far CEM searched, is what _OLDER says.
     """
     for seed, file in files.items():
         if not file.is_file():
             continue
-        found = {"ranking_steps": 0, **json.loads(file.read_text())}
+        found = {**_OLDER, **json.loads(file.read_text())}
         if wrong := [key for key, value in settings.items() if found.get(key) != value]:
             key = wrong[0]
             raise ValueError(
@@ -42,10 +44,11 @@ def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compare
 
 def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]:
     """Of the files of all episodes. Raises ValueError for none in which the goal can be reached."""
-    made_with = {(one["bundle_sha256"], one["noise_m"], one.get("ranking_steps", 0)) for one in episodes}
+    settings = ("bundle_sha256", "noise_m", *_OLDER)
+    made_with = {tuple({**_OLDER, **one}[key] for key in settings) for one in episodes}
     if len(made_with) > 1:
         raise ValueError(
-            "episodes: expected all of one bundle, one prior and as many ranking steps, found"
+            "episodes: expected all of one bundle, one prior, as many ranking steps and one CEM, found"
             f" {len(made_with)} mixed; take another --out"
         )
     possible = [one for one in episodes if one["is_possible"]]
@@ -61,6 +64,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "model_id": model_id,
         "noise_m": possible[0]["noise_m"],
         "ranking_steps": None if None in steps else steps.pop(),
+        "cem_initial_std": {**_OLDER, **possible[0]}["cem_initial_std"],
         "backends": sorted({one.get("backend", "not recorded") for one in possible}),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
@@ -185,7 +189,8 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
         f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
-        f" Ranked by {'; '.join(found['backends'])}. Intervals are 95 %.",
+        f" Ranked by {'; '.join(found['backends'])}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range."
+        " Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
         "|---|---|---|",

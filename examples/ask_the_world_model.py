@@ -32,6 +32,7 @@ def rank(model: WorldModelClient, picture: Path) -> None:
 
 
 def on_joints(joints: JointState) -> None:
+    """Remember them."""
     positions.update(zip(joints.name, joints.position, strict=False))
 
 
@@ -40,7 +41,9 @@ node = rclpy.create_node("my_planner")
 node.create_subscription(JointState, "joint_states", on_joints, qos_profile_sensor_data)
 executor = SingleThreadedExecutor()
 executor.add_node(node)
-spinning = Thread(target=executor.spin)  # receives joint states, and the answers that the client's calls wait for
+spinning = Thread(
+    target=executor.spin
+)  # receives joint states, and the answers that the client's calls wait for
 spinning.start()
 try:
     rank(WorldModelClient(node, "world_model"), Path(sys.argv[1]))

@@ -5,15 +5,15 @@
 Training episodes say what usual pictures look like. Every second held-out episode says how far from them a usual picture may
 be, and how wrong a prediction is when its samples spread; the others are left to test that (astra evaluate BUNDLE --test
 trust). So do all of recordings that were made later: how wrong predictions are differs from episode to episode, and a dozen
-do not settle it. Views and pieces of one trajectory are one episode. Adds trust.npz to the bundle, through the backend that
-runs it here; needs no torch.
+do not settle it. Views and pieces of one trajectory are one episode. Fitted are all frames that the bundle predicts, or as many
+as half of these recordings hold. Adds trust.npz to the bundle, through the backend that runs it here; needs no torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,12 +22,13 @@ import numpy as np
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
-from astra_ros.backends.manifest import TrustSpec
+from astra_ros.backends.manifest import Manifest, TrustSpec
 from astra_ros.data.held_out import LEAST_HELD_OUT
+from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
 from astra_ros.evaluation.intervals import by_episode
-from astra_ros.evaluation.reliving import long_enough
-from astra_ros.evaluation.trust import TrustConfig, doubt, encoded, horizon_of
+from astra_ros.evaluation.reliving import common_horizon, long_enough, reach
+from astra_ros.evaluation.trust import TrustConfig, doubt, encoded
 from astra_ros.rollout.trust import Trust, describe, fit_familiarity, fit_spread
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
@@ -40,8 +41,13 @@ USUAL = 0.99
 MAX_PICTURES = 6000
 
 
-def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig) -> TrustSpec:
-    """Write trust.npz and the manifest that names it. Raises BundleError, BackendError or ValueError."""
+def calibrate(
+    bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig
+) -> tuple[TrustSpec, int]:
+    """Write trust.npz and the manifest that names it. Returns what that says, and the number of frames that were fitted.
+
+    Raises BundleError, BackendError or ValueError.
+    """
     independent = by_episode(recordings.held_out)
     halved = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
     if len(independent) < LEAST_HELD_OUT:
@@ -53,14 +59,16 @@ def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], conf
         manifest = world_model.manifest
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
+        fitted = {recordings.dataset: halved, **{one.dataset: one.names for one in later}}
+        horizon = _horizon(manifest, fitted)
         read = chain(
             recordings.read(manifest, halved, "predicted"),
             *(read_episodes(one.dataset, one.names, manifest, "predicted") for one in later),
         )
-        for episode in long_enough(read, manifest, horizon_of(manifest, config), name_skipped):
+        for episode in long_enough(read, manifest, horizon, name_skipped):
             pictures = encoded(world_model.backend, episode.pixels[:: config.every])
             distances.append(familiarity.distances(pictures))
-            doubts.append(doubt(world_model, episode, config))
+            doubts.append(doubt(world_model, episode, horizon, config))
     limit = float(np.quantile(np.concatenate(distances), USUAL))
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
@@ -71,7 +79,17 @@ def calibrate(bundle: Path, recordings: Recordings, later: Sequence[Later], conf
         Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
         files = loaded.manifest.files | {TRUST_FILE: describe_file(loaded.file(TRUST_FILE))}
         write_manifest(loaded.root, replace(loaded.manifest, files=files, trust=spec))
-    return spec
+    return spec, horizon
+
+
+def _horizon(manifest: Manifest, fitted: Mapping[Dataset, Sequence[str]]) -> int:
+    """Frames that are fitted: from what the datasets say of the episodes' lengths, for not all of them are in memory at once."""
+    reaches = {}
+    for dataset, names in fitted.items():
+        stride = max(1, round(dataset.fps * manifest.action.step_dt))
+        for name in names:
+            reaches[f"{dataset.name}/{name}"] = reach(manifest, dataset.num_frames(name), stride)
+    return common_horizon(reaches, manifest.max_horizon)
 
 
 def _usual(world_model: WorldModel, recordings: Recordings) -> FloatArray:
@@ -108,13 +126,17 @@ def main(arguments: list[str] | None = None) -> int:
         later = [Later.open(path, options) for path in options.later]
         for number, one in enumerate(later):
             require_own_name(one.dataset, [recordings.dataset, *(other.dataset for other in later[:number])])
-        spec = calibrate(options.bundle, recordings, later, TrustConfig(num_samples=options.samples))
+        spec, horizon = calibrate(options.bundle, recordings, later, TrustConfig(num_samples=options.samples))
     except (OSError, ValueError, BackendError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    most = load_bundle(options.bundle).manifest.max_horizon
+    untold = " (later ones get no uncertainty: fewer than half of these recordings hold more)" * (
+        horizon < most
+    )
     print(
         f"{options.bundle}: nine of ten real errors lie between {spec.interval_low:.2f} and {spec.interval_high:.2f} times the"
-        f" expected one; test it on the other {len({*recordings.held_out} - {*spec.fitted_on})} held-out episodes:\n"
+        f" expected one, in frames 1 to {horizon} of {most}{untold}; test it on the other {len({*recordings.held_out} - {*spec.fitted_on})} held-out episodes:\n"
         f"  astra evaluate {options.bundle} --test trust --data {options.data} --held-out {options.held_out}"
     )
     return 0

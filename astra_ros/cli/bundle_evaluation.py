@@ -26,17 +26,17 @@ _NUM_THREADS = 2
 
 def run_bundle(path: Path, arguments: argparse.Namespace) -> int:
     """Prints a table per horizon step; with --json also writes it, and the table beside it."""
-    with WorldModel.load(path, num_threads=_NUM_THREADS) as world_model:
+    with WorldModel.load(path, num_threads=_NUM_THREADS, precision=arguments.precision) as world_model:
         episodes = _all_episodes(world_model.manifest, arguments)
         config = EvaluationConfig(arguments.horizon, arguments.every)
         quality = evaluate(world_model, episodes, config, _tell, _tell_skipped)
     print(f"{quality.predictions} predictions in {len(quality.episodes)} recordings")
-    return _deliver(quality, arguments.json)
+    return _deliver(quality, arguments)
 
 
 def run_trust(path: Path, arguments: argparse.Namespace) -> int:
     """The same for what the bundle says about itself, on episodes that it was not fitted on, in whichever dataset."""
-    with WorldModel.load(path, num_threads=_NUM_THREADS) as world_model:
+    with WorldModel.load(path, num_threads=_NUM_THREADS, precision=arguments.precision) as world_model:
         manifest = world_model.manifest
         fitted_on, num_samples = (
             (manifest.trust.fitted_on, manifest.trust.num_samples) if manifest.trust else ((), 2)
@@ -45,7 +45,7 @@ def run_trust(path: Path, arguments: argparse.Namespace) -> int:
         others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
         config = TrustConfig(num_samples, every=arguments.every)
         quality = evaluate_trust(world_model, episodes, others, config, _tell, _tell_skipped)
-    return _deliver(quality, arguments.json)
+    return _deliver(quality, arguments)
 
 
 def _tell(name: str) -> None:
@@ -56,10 +56,17 @@ def _tell_skipped(why: object) -> None:
     print(f"skipped: {why}", flush=True)
 
 
-def _deliver(quality: HeldOutQuality | TrustQuality, file: Path | None) -> int:
+def _deliver(quality: HeldOutQuality | TrustQuality, arguments: argparse.Namespace) -> int:
+    file: Path | None = arguments.json
+    unchecked = [str(folder) for folder in arguments.data if _holds_bags(folder)]
     text = f"{quality.model_id}\n\n{quality.backend}, {_NUM_THREADS} threads\n\n{quality.table()}"
+    if unchecked:
+        text += (
+            f"\n\nNot checked: whether the model was trained on the recordings in {', '.join(unchecked)}; a bundle keeps no names"
+            " of those that it was, so see to it that none of them is among these."
+        )
     print(text)
-    write_json(file, {**quality.to_json(), "threads": _NUM_THREADS})
+    write_json(file, {**quality.to_json(), "threads": _NUM_THREADS, "unchecked": unchecked})
     if file is not None:
         file.with_suffix(".md").write_text(f"# {text}\n")
     return 0
@@ -90,7 +97,7 @@ def _all_episodes(
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:
     """Held-out episodes of a dataset, or all bags of a folder."""
     size = (manifest.camera.height, manifest.camera.width)
-    if any(is_recording(one) for one in (folder, *folder.glob("*"))):
+    if _holds_bags(folder):
         yield from _recorded(folder, manifest, topics_from(arguments))
         return
     from astra_ros.data.held_out import held_out
@@ -105,6 +112,10 @@ def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -
     yield from episodes
     if not episodes:
         raise ValueError(f"{folder}: expected bags or a dataset with held-out episodes, found none")
+
+
+def _holds_bags(folder: Path) -> bool:
+    return any(is_recording(one) for one in (folder, *folder.glob("*")))
 
 
 def _recorded(folder: Path, manifest: Manifest, topics: EpisodeTopics) -> Iterator[Episode]:

@@ -31,7 +31,7 @@ _READ: dict[str, dict[str, tuple[str, ...]]] = {
         "steps": ("guidance", "history_sigma", "teacher", "teacher_guidance"),
     },
     "bundle": {
-        "": ("every", *(field.name for field in fields(EpisodeTopics))),
+        "": ("every", "precision", *(field.name for field in fields(EpisodeTopics))),
         "held_out": ("horizon",),
         "trust": ("others",),
     },
@@ -205,6 +205,12 @@ def _add_bundles(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=5,
         help="bundle: camera frames between two predictions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="NAME",
+        help="bundle: of the arithmetic, as the node's parameter (default: %(default)s)",
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.evaluation.intervals import by_episode
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import ByteArray, FloatArray, Observation
 
@@ -44,6 +45,22 @@ def long_enough(
             f"episodes: expected one or more that can be read and are longer than {_seconds(manifest, horizon):.1f} s without a gap,"
             f" a history and {horizon} frames, found none; record longer ones"
         )
+
+
+def reach(manifest: Manifest, num_frames: int, stride: int) -> int:
+    """Longest horizon that an episode holds behind a history, 0 or less: none. stride: camera frames per step."""
+    return (num_frames - 1) // stride - (manifest.history.num_slots - 1)
+
+
+def common_horizon(reaches: Mapping[str, int], most: int) -> int:
+    """As many frames as half of the recordings hold that can be relived at all, at most `most`.
+
+    reaches: `reach` by episode's name. Views and pieces of one recording count once, as the longest of them.
+    """
+    of_episodes = list(reaches.values())
+    longest = [max(of_episodes[row] for row in rows) for rows in by_episode(list(reaches))]
+    usable = sorted((frames for frames in longest if frames > 0), reverse=True)
+    return min(most, usable[(len(usable) - 1) // 2]) if usable else most
 
 
 def _seconds(manifest: Manifest, horizon: int) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.manifest import Manifest
-from astra_ros.data.episode import Episode
+from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.evaluation.intervals import Interval, bootstrap, per_episode
 from astra_ros.evaluation.machine import describe_machine
-from astra_ros.evaluation.reliving import long_enough, relived
+from astra_ros.evaluation.reliving import common_horizon, long_enough, reach, relived
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import WorldModel
@@ -25,13 +25,9 @@ COVERED = {"object": (0.1, 0.25), "hand": (0.25, 0.6)}
 
 @dataclass(frozen=True)
 class TrustConfig:
-    """num_samples: futures of one plan. horizon: frames that are compared, at most the model's.
-
-    every: camera frames between two moments. seed: of noise, coverings, intervals.
-    """
+    """num_samples: futures of one plan. every: camera frames between two moments. seed: of noise, coverings, intervals."""
 
     num_samples: int = 4
-    horizon: int = 16
     every: int = 5
     seed: int = 0
 
@@ -54,13 +50,17 @@ class TrustQuality:
 
     coverage: share of real errors inside the 90 % interval. correlation: rank correlation, within a frame's index, of expected
     and real error, mean over indices. false_alarms: share of held-out pictures flagged. auroc: held-out pictures against others, by
-    what the others are. detected: share of the others flagged. backend: what computed it.
+    what the others are. detected: share of the others flagged. backend: what computed it. horizon: frames of each prediction
+    that were judged; fitted_horizon, max_horizon: that were fitted, and that the model predicts.
     """
 
     model_id: str
     backend: str
     episodes: tuple[str, ...]
     predictions: int
+    horizon: int
+    fitted_horizon: int
+    max_horizon: int
     coverage: Interval
     correlation: float
     false_alarms: Interval
@@ -74,8 +74,9 @@ class TrustQuality:
     def table(self) -> str:
         """Markdown."""
         lines = [
-            f"Real errors inside the 90 % interval: {self.coverage.text()}, of {self.predictions} predictions in"
-            f" {len(self.episodes)} recordings. Rank correlation of expected and real error: {self.correlation:.2f}.",
+            f"Real errors inside the 90 % interval: {self.coverage.text()}, of {self.predictions} predictions of {self.horizon}"
+            f" frames in {len(self.episodes)} recordings. Rank correlation of expected and real error: {self.correlation:.2f}."
+            f"{self._not_judged()}",
             "",
             "| pictures | AUROC | flagged |",
             "|---|---|---|",
@@ -84,11 +85,20 @@ class TrustQuality:
         ]
         return "\n".join(lines)
 
+    def _not_judged(self) -> str:
+        if self.horizon == self.max_horizon:
+            return ""
+        why = (
+            "no more were fitted"
+            if self.horizon == self.fitted_horizon
+            else "half of the recordings hold no more"
+        )
+        return f" Frames {self.horizon + 1} to {self.max_horizon} are not judged: {why}."
 
-def doubt(world_model: WorldModel, episode: Episode, config: TrustConfig) -> Doubt:
-    """Predict from many moments of an episode, several times each, and look what happened."""
+
+def doubt(world_model: WorldModel, episode: Episode, horizon: int, config: TrustConfig) -> Doubt:
+    """Predict from many moments of an episode, several times each, and look what happened. horizon: frames."""
     candidates = Candidates(world_model.backend)
-    horizon = horizon_of(world_model.manifest, config)
     spreads, errors = [], []
     for moment in relived(world_model, episode, horizon, config.every):
         question = Question(moment.plan[None], seed=config.seed, num_samples=config.num_samples)
@@ -102,9 +112,11 @@ def doubt(world_model: WorldModel, episode: Episode, config: TrustConfig) -> Dou
     return Doubt(np.stack(spreads), np.stack(errors))
 
 
-def horizon_of(manifest: Manifest, config: TrustConfig) -> int:
-    """Frames that are compared."""
-    return min(config.horizon, manifest.max_horizon)
+def _reach(manifest: Manifest, episode: Episode) -> int:
+    try:
+        return reach(manifest, len(episode.pixels), frame_stride(episode, manifest.action.step_dt))
+    except ValueError:  # its camera does not fit the model's step: it is told and passed over, however long
+        return 0
 
 
 def encoded(backend: Backend, frames: ByteArray) -> FloatArray:
@@ -135,10 +147,12 @@ def evaluate_trust(
             f"{manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE --data"
             " DATASET"
         )
-    episodes = list(long_enough(episodes, manifest, horizon_of(manifest, config), on_skip))
+    fitted = min(manifest.max_horizon, trust.horizon)
+    horizon = common_horizon({one.name: _reach(manifest, one) for one in episodes}, fitted)
+    episodes = list(long_enough(episodes, manifest, horizon, on_skip))
     doubts, usual = [], []
     for episode in episodes:
-        doubts.append(doubt(world_model, episode, config))
+        doubts.append(doubt(world_model, episode, horizon, config))
         usual.append(_novelties(world_model, episode.pixels[:: config.every]))
         on_episode(episode.name)
     low, high = manifest.trust.interval_low, manifest.trust.interval_high
@@ -160,6 +174,9 @@ def evaluate_trust(
         backend=world_model.backend.description,
         episodes=names,
         predictions=sum(len(one.error) for one in doubts),
+        horizon=horizon,
+        fitted_horizon=trust.horizon,
+        max_horizon=manifest.max_horizon,
         coverage=bootstrap(per_episode(inside, names), rng),
         correlation=rank_correlation(np.concatenate(expected), np.concatenate([d.error for d in doubts])),
         false_alarms=bootstrap(per_episode(flagged, names), rng),

@@ -52,13 +52,17 @@ class Trust:
     """What a model's recordings say about its predictions.
 
     limit: largest usual distance. intercept, slope (horizon,): the log of a frame's error is about
-    intercept + slope * log(spread).
+    intercept + slope * log(spread). horizon: frames that were fitted; of later ones nothing is known.
     """
 
     familiarity: Familiarity
     limit: float
     intercept: FloatArray
     slope: FloatArray
+
+    @property
+    def horizon(self) -> int:
+        return len(self.slope)
 
     def novelty(self, latents: FloatArray) -> float:
         """Of a picture's latents (c, h, w); above 1 it is farther from training than a usual one."""
@@ -69,13 +73,15 @@ class Trust:
         return self.familiarity.distances(latents) / np.float32(self.limit)
 
     def expected_error(self, spread: FloatArray) -> FloatArray:
-        """Spread of samples (n, horizon), a standard deviation of latents → root mean square error of each frame, NaN kept.
+        """Spread of samples (n, t), a standard deviation of latents → root mean square error of each frame, NaN kept.
 
-        Frames beyond the fitted horizon count as its last.
+        NaN for frames beyond the fitted horizon: no interval was ever tested on them.
         """
-        frame = np.minimum(np.arange(spread.shape[1]), len(self.slope) - 1)
-        error = np.exp(self.intercept[frame] + self.slope[frame] * np.log(np.maximum(spread, _LEAST)))
-        return error.astype(np.float32)
+        error = np.full(spread.shape, np.nan, np.float32)
+        logs = np.log(np.maximum(spread[:, : self.horizon], _LEAST))
+        fitted = logs.shape[1]
+        error[:, :fitted] = np.exp(self.intercept[:fitted] + self.slope[:fitted] * logs)
+        return error
 
     def save(self, file: Path) -> None:
         lines = {"limit": np.float32(self.limit), "intercept": self.intercept, "slope": self.slope}

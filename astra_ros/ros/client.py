@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Mapping, Sequence
+from copy import copy
 from threading import Event
 from typing import Any, TypeAlias
 
@@ -96,15 +97,18 @@ class WorldModelClient:
         goal: Goal | None = None,
         *,
         measured: Mapping[str, float] | None = None,
+        until_s: float | None = None,
         **fields: Any,
     ) -> Reply:
         """As `ask`, of plans as MoveIt or ros2_control have them: `ranking` are their indices, best first.
 
-        measured: where joints are, for those that the plans leave out, such as a gripper. Raises as `ask`, and TrajectoryError,
-        which names the plan.
+        measured: where joints are, for those that the plans leave out, such as a gripper. until_s: what comes later is cut off.
+        Raises as `ask`, and TrajectoryError, which names the plan.
         """
         _require_few(plans)
-        return self._answer(rank_plans(plans, self.info(), goal, measured=measured, **fields))
+        return self._answer(
+            rank_plans(plans, self.info(), goal, measured=measured, until_s=until_s, **fields)
+        )
 
     def _answer(self, request: EvaluateActions.Request) -> Reply:
         reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)
@@ -166,9 +170,19 @@ class WorldModelClient:
 
     def _on_info(self, message: ModelInfo, metadata: dict[str, int]) -> None:
         # Not its own stamp, which is 0 for all where simulated time has not begun; and it may arrive twice.
-        self._info_sent_ns = metadata["source_timestamp"]
+        if not _differs_in_interval_only(self._info, message):
+            self._info_sent_ns = metadata["source_timestamp"]
         self._info = message
         self._informed.set()
+
+
+def _differs_in_interval_only(before: ModelInfo | None, after: ModelInfo) -> bool:
+    """The node's uncertainty_samples was set; it was not configured anew, and goes on with its questions."""
+    if before is None or before.uncertainty_interval == after.uncertainty_interval:
+        return False
+    same = copy(after)
+    same.uncertainty_interval = before.uncertainty_interval
+    return bool(same == before)
 
 
 def _require_few(plans: Sequence[Any] | FloatArray) -> None:

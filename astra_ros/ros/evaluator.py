@@ -17,7 +17,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Timing
 from astra_ros.ros.live import Forecast, Match
 from astra_ros.ros.messages import candidate_future, observation_flags
-from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.parameters import NodeConfig, why_uncalibrated
 from astra_ros.ros.plans import Commands, commands_for
 from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizon_of
 from astra_ros.ros.stamps import to_duration
@@ -136,14 +136,15 @@ class Evaluator:
         return [commands_for(plan, t0_ns, match.positions, horizon, manifest.action) for plan in query.plans]
 
     def _question(self, query: Query, commands: list[Commands], config: NodeConfig) -> Question:
-        plans = np.stack([one.rows for one in commands])
+        plans, trust = np.stack([one.rows for one in commands]), self._model.trust
+        is_fitted = not why_uncalibrated(config, self._model.manifest.trust)
         return Question(
             plans=plans,
             goal_distance=self._distance_to(query.goal) if query.goal else self._standing_goal.distance(),
             seed=query.seed,
             top_k=query.top_k,
             num_samples=config.uncertainty_samples,
-            expected_error=trust.expected_error if (trust := self._model.trust) else None,
+            expected_error=trust.expected_error if trust and is_fitted else None,
             uncertainty_weight=config.uncertainty_weight,
             num_steps=0 if query.denoising_steps else config.ranking_steps,
             deadline_s=self._evaluate_until_s(query, plans),

@@ -84,11 +84,12 @@ class LiveStream:
         self.newest: Match | None = None
         self.took_s = 0.0
         self._due: Match | None = None
+        self._shown_ns: int | None = None  # stamp of the last picture that was predicted from
 
     def forget(self) -> None:
         self._model.reset()
         self._hindsight.clear()
-        self.newest = self._due = None
+        self.newest = self._due = self._shown_ns = None
 
     @property
     def is_due(self) -> bool:
@@ -109,11 +110,19 @@ class LiveStream:
         if match is None:
             return
         if self._ports.is_watched():
-            self._show(match)
+            if not self._is_too_soon(match):
+                self._show(match)
         else:
             self._judge(self._model.novelty(match.frame.stamp_ns))
             self.took_s = 0.0
             self._health.unwatched()
+
+    def _is_too_soon(self, match: Match) -> bool:
+        """After the last prediction, as `max_rate_hz` allows. A camera's period may be a tenth shorter now and then."""
+        rate_hz, shown_ns = self._inbox.config.max_rate_hz, self._shown_ns
+        if not rate_hz or shown_ns is None:
+            return False
+        return 0 <= match.frame.stamp_ns - shown_ns < 0.9 * NANOSECONDS / rate_hz
 
     def _observe(self, frame: Frame) -> Match | None:
         """Into the history, with the joint positions at its stamp. None: it has none."""
@@ -137,7 +146,7 @@ class LiveStream:
 
     def _show(self, match: Match) -> None:
         """Predict and publish."""
-        started_s = time.monotonic()
+        started_s, self._shown_ns = time.monotonic(), match.frame.stamp_ns
         forecast, config = self._predict(match, started_s)
         if self._inbox.must_forget:
             self._health.count(Drop.SUPERSEDED)

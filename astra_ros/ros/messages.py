@@ -19,7 +19,7 @@ from astra_ros.ros.conversions import to_image, to_jpeg
 from astra_ros.ros.hindsight import Comparison, psnr
 from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Forecast
-from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.parameters import NodeConfig, why_uncalibrated
 from astra_ros.ros.plans import REPRESENTATIONS, Commands
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.tickets import Progress, Reply
@@ -118,10 +118,11 @@ def feedback(progress: Progress) -> PredictFutures.Feedback:
     )
 
 
-def model_info(backend: Backend, stamp_ns: int) -> ModelInfo:
+def model_info(backend: Backend, config: NodeConfig, stamp_ns: int) -> ModelInfo:
     """What is loaded and what it expects. stamp_ns: when it was loaded."""
     manifest = backend.manifest
-    camera, action, trust = manifest.camera, manifest.action, manifest.trust
+    camera, action = manifest.camera, manifest.action
+    trust = None if why_uncalibrated(config, manifest.trust) else manifest.trust
     return ModelInfo(
         header=Header(stamp=to_time(stamp_ns)),
         model_id=manifest.model_id,

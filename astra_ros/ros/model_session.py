@@ -16,7 +16,7 @@ from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.health import Health
 from astra_ros.ros.inputs import Inputs
 from astra_ros.ros.outputs import Outputs
-from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon
+from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon, why_uncalibrated
 from astra_ros.ros.queries import GoalInput
 from astra_ros.ros.services import Services, Session
 from astra_ros.ros.standing_goal import StandingGoal
@@ -54,12 +54,13 @@ class ModelSession:
                 self.forget,
                 self._set_goal,
             )
-            services = Services(node, session)
+            self._services = services = Services(node, session)
             undo.callback(services.destroy)
             # After the services: who is told of the model may ask about it.
-            self._outputs = Outputs(node, model.backend)
+            self._outputs = Outputs(node, model.backend, config)
             undo.callback(self._outputs.destroy)
             self._entities = undo.pop_all()
+        self._warn_of_spreads()
 
     @classmethod
     def open(cls, node: LifecycleNode, config: NodeConfig, health: Health) -> ModelSession:
@@ -81,6 +82,11 @@ class ModelSession:
     @property
     def is_active(self) -> bool:
         return self._worker is not None
+
+    @property
+    def is_asked(self) -> bool:
+        """Somebody waits for an answer."""
+        return self._services.is_asked
 
     @property
     def image_topic(self) -> str:
@@ -130,9 +136,18 @@ class ModelSession:
 
     def apply(self, config: NodeConfig) -> None:
         """From the next message and prediction on."""
+        has_other_samples = config.uncertainty_samples != self.config.uncertainty_samples
         self.config = self._inputs.config = config
         if self._worker:
             self._worker.configure(config)
+        self._outputs.announce(config)
+        if has_other_samples:
+            self._warn_of_spreads()
+
+    def _warn_of_spreads(self) -> None:
+        """Of uncertainties that are not what the bundle could say."""
+        if line := why_uncalibrated(self.config, self._model.manifest.trust):
+            self._node.get_logger().warning(line)
 
     def close(self) -> None:
         """Free everything, from any state, but for a model that a stuck worker still uses. Raises RuntimeError as deactivate."""

@@ -28,7 +28,7 @@ from astra_ros.ros.stamps import to_duration, to_time
 class Outputs:
     """The publishers of one configuration."""
 
-    def __init__(self, node: LifecycleNode, backend: Backend) -> None:
+    def __init__(self, node: LifecycleNode, backend: Backend, config: NodeConfig) -> None:
         """Raises ConfigError, and leaves nothing behind then."""
         self._node = node
         self._backend = backend
@@ -37,10 +37,19 @@ class Outputs:
             self._preview = self._publisher(Image, "~/preview/image", undo)
             self._error = self._publisher(PredictionError, "~/prediction_error", undo)
             # Not a lifecycle publisher: whoever wants to prepare requests may know the model before it is active.
-            info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
-            undo.callback(node.destroy_publisher, info)
-            info.publish(model_info(backend, node.get_clock().now().nanoseconds))
+            self._info = node.create_publisher(ModelInfo, "~/model_info", qos.latched())
+            undo.callback(node.destroy_publisher, self._info)
+            self._loaded_ns = node.get_clock().now().nanoseconds
+            self._announced: ModelInfo | None = None
+            self.announce(config)
             self._entities = undo.pop_all()
+
+    def announce(self, config: NodeConfig) -> None:
+        """What is loaded: once, and again when a change of parameters changes what is said of it."""
+        info = model_info(self._backend, config, self._loaded_ns)
+        if info != self._announced:
+            self._announced = info
+            self._info.publish(info)
 
     def is_watched(self, config: NodeConfig) -> bool:
         """Somebody takes something that is made of predictions, or shall find them made."""

@@ -9,7 +9,7 @@ from collections.abc import Set
 from dataclasses import dataclass, fields
 
 from astra_ros.backends.factory import PRECISIONS
-from astra_ros.backends.manifest import Manifest
+from astra_ros.backends.manifest import Manifest, TrustSpec
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
 MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
@@ -63,6 +63,11 @@ class NodeConfig:
         2.0,
         "A plan without stamp that was received longer ago is not used: the prediction is for holding still [s].",
         Limits(0.0, 3600.0),
+    )
+    max_rate_hz: float = parameter(
+        0.0,
+        "Most predictions per second, by the pictures' stamps; those between enter the history. 0: one per picture.",
+        Limits(0.0, 1000.0),
     )
     predict_always: bool = parameter(
         default=False,
@@ -142,6 +147,18 @@ def require_live(before: NodeConfig, after: NodeConfig) -> None:
                 f"{one.name}: expected no change while the node is configured, found"
                 f" {getattr(after, one.name)!r}; deactivate and clean up first (ros2 lifecycle set NODE cleanup)"
             )
+
+
+def why_uncalibrated(config: NodeConfig, trust: TrustSpec | None) -> str:
+    """One line where a calibrated bundle's expected errors and interval are not for so many samples; empty: they are."""
+    found = config.uncertainty_samples
+    if trust is None or found in (1, trust.num_samples):
+        return ""
+    return (
+        f"uncertainty_samples: expected {trust.num_samples}, which the model's expected errors were fitted to, found {found}; uncertainties"
+        f" are bare spreads, without an interval: set uncertainty_samples:={trust.num_samples}, or fit the bundle anew"
+        f" (python -m export.calibrate --samples {found})"
+    )
 
 
 def resolve_horizon(config: NodeConfig, manifest: Manifest) -> int:

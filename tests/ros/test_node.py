@@ -226,6 +226,26 @@ def test_the_newest_picture_wins_and_the_rest_is_history(rig: Rig) -> None:
     assert rig.drops() == {"superseded": 5}
 
 
+def test_a_fast_camera_need_not_be_predicted_from_at_every_picture(make_rig: MakeRig) -> None:
+    """The others are history all the same."""
+    rig = make_rig(max_rate_hz=10.0, future_tolerance_s=10.0)
+    rig.activate()
+    shown, start_ns = list[int](), to_ns(rig.serve().header.stamp)
+    for tick in range(1, 10):  # of a camera at 30 Hz that trembles
+        stamp_ns = start_ns + round((tick + 0.1 * (-1) ** tick) * NANOSECONDS / 30)
+        rig.joints.publish(joint_state(stamp_ns))
+        rig.image.publish(image(stamp_ns))
+        if tick % 3 == 0:
+            shown.append(stamp_ns)
+            rig.future_at(stamp_ns)
+        else:
+            received = str(tick + 1)
+            rig.spin_until(lambda: rig.counters().get("image.received") == received)  # noqa: B023
+    assert [to_ns(one.header.stamp) for one in rig.futures] == [start_ns, *shown]
+    model = rig.node._configured()._model
+    assert len(model.memory) == 10
+
+
 def test_plan_times_out(make_rig: MakeRig) -> None:
     rig = make_rig(plan_timeout_s=1.0)
     rig.activate()

@@ -37,6 +37,7 @@ from astra_ros.planning.goals import codec_distance
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.chunks import roll_out
 from astra_ros.rollout.world_model import WorldModel
+from astra_ros.ros import services
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
@@ -964,16 +965,45 @@ def test_deactivation_answers_whoever_waits(asker: Asker) -> None:
     assert asker.ask(request()).message == _NOT_ACTIVE
 
 
-def test_shutdown_with_questions_open_ends_cleanly(asker: Asker) -> None:
-    """Their services are gone before the suspended callbacks could reply."""
-    asker.service.call_async(long_request())
-    handle = asker.start(long_request())
-    handle.get_result_async()
-    rig = asker.rig
+def test_shutdown_answers_whoever_waits_and_then_frees_everything(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    question, handle = asker.service.call_async(long_request()), asker.start(long_request())
+    result, rig = handle.get_result_async(), asker.rig
     rig.spin_until(lambda: open_questions(rig))
     rig.spin_for(0.3)
+    monkeypatch.setattr(WorldModel, "close", lambda _model: closed.append(True))
     assert rig.node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
-    rig.spin_for(0.5)
+    assert asker.result(question).status == Reply.STATUS_NOT_ACTIVE
+    assert asker.result(result).status == GoalStatus.STATUS_ABORTED
+    rig.spin_until(lambda: closed)
+
+
+def test_a_result_is_sent_in_the_step_that_ends_its_goal(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not later: a lifecycle manager sends cleanup as soon as deactivate has answered."""
+    rig, server, sent = asker.rig, services._PatientActionServer, list[bool]()
+    send, execute = server._send_result_response, server._execute_goal
+
+    def note(*arguments: Any) -> None:
+        send(*arguments)
+        sent.append(True)
+
+    async def end(*arguments: Any) -> None:
+        await execute(*arguments)
+        ended.append(bool(sent))
+
+    ended = list[bool]()
+    monkeypatch.setattr(server, "_send_result_response", note)
+    monkeypatch.setattr(server, "_execute_goal", end)
+    result = asker.start(long_request()).get_result_async()
+    waiting = rig.node._configured()._services._predict_futures._result_futures
+    rig.spin_until(lambda: any(future._callbacks for future in waiting.values()))
+    assert rig.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert asker.result(result).status == GoalStatus.STATUS_ABORTED
+    assert ended == [True]
 
 
 def test_a_goal_distance_that_fails_costs_one_question(make_rig: MakeRig) -> None:

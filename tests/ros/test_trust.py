@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.parameter import Parameter
 
 from astra_ros.msg import PredictedFuture
 from astra_ros.rollout.trust import Familiarity, Trust, describe
@@ -89,7 +90,7 @@ def test_uncertainty_is_the_expected_error(
     make_rig: Callable[..., Rig], calibrated: Path, untrained_bundle: Path
 ) -> None:
     def uncertainty(bundle: Path) -> np.ndarray:
-        rig = make_rig(bundle=str(bundle), uncertainty_samples=3, namespace=f"/{bundle.name}")
+        rig = make_rig(bundle=str(bundle), uncertainty_samples=4, namespace=f"/{bundle.name}")
         rig.activate()
         stamp = to_ns(rig.serve().header.stamp)
         reply = Asker(rig).ask(request())
@@ -100,4 +101,63 @@ def test_uncertainty_is_the_expected_error(
         return np.array(reply.futures[0].frame_uncertainty)
 
     expected = np.exp(INTERCEPT + SLOPE * np.log(uncertainty(untrained_bundle)))
+    expected[HORIZON:] = np.nan  # those were not fitted
     np.testing.assert_allclose(uncertainty(calibrated), expected, rtol=1e-5)
+
+
+def test_frames_that_were_not_fitted_leave_the_score_a_number(
+    make_rig: Callable[..., Rig], calibrated: Path
+) -> None:
+    rig = make_rig(bundle=str(calibrated), uncertainty_samples=4, uncertainty_weight=2.0)
+    rig.activate()
+    set_goal(rig, PICTURE)
+    rig.serve()
+    reply = Asker(rig).ask(request(top_k=1))
+    best = reply.futures[0]
+    assert np.isnan(best.frame_uncertainty[HORIZON:]).all()
+    assert len(best.frame_uncertainty) > HORIZON
+    assert best.uncertainty == pytest.approx(np.mean(best.frame_uncertainty[:HORIZON]))
+    np.testing.assert_allclose(
+        reply.scores, -np.array(reply.final_goal_distance) - 2 * np.array(reply.uncertainty), rtol=1e-5
+    )
+
+
+def test_for_another_number_of_samples_there_is_no_interval_but_the_bare_spread(
+    make_rig: Callable[..., Rig], calibrated: Path, untrained_bundle: Path
+) -> None:
+    """A calibration is for the number that it was fitted with, 4 here, whenever that is set."""
+    line = "uncertainty_samples: expected 4, which the model's expected errors were fitted to, found 3"
+    rig = make_rig(bundle=str(calibrated), uncertainty_samples=3)
+    rig.activate()
+    bare = make_rig(bundle=str(untrained_bundle), uncertainty_samples=3, namespace="/bare")
+    bare.activate()
+    spreads = []
+    for one in (rig, bare):
+        one.serve()
+        spreads.append(np.array(Asker(one).ask(request()).futures[0].frame_uncertainty))
+    np.testing.assert_allclose(spreads[0], spreads[1], rtol=1e-5)
+    assert len(rig.spin_until(lambda: rig.infos)[0].uncertainty_interval) == 0
+    (warned,) = rig.spin_until(lambda: rig.warnings)
+    assert warned.startswith(line)
+    assert (
+        "set uncertainty_samples:=4, or fit the bundle anew (python -m export.calibrate --samples 3)"
+        in warned
+    )
+    assert not bare.warnings
+
+    def sets(name: str, value: int) -> None:
+        assert rig.node.set_parameters([Parameter(name, value=value)])[0].successful
+
+    sets("uncertainty_samples", 4)
+    rig.spin_until(lambda: len(rig.infos) == 2)
+    assert rig.infos[1].uncertainty_interval.tolist() == [0.5, 2.0]
+    sets("uncertainty_samples", 1)  # none: that says nothing else of the model
+    sets("uncertainty_samples", 2)
+    rig.spin_until(lambda: len(rig.infos) == 3)
+    assert len(rig.infos[2].uncertainty_interval) == 0
+    assert rig.infos[2].header == rig.infos[0].header
+    rig.spin_until(lambda: len(rig.warnings) == 2)
+    assert "found 2" in rig.warnings[1]
+    sets("seed", 1)
+    rig.spin_for(0.5)
+    assert (len(rig.infos), len(rig.warnings)) == (3, 2)

@@ -88,7 +88,8 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
     episodes = [_episode(seed, obeys=True) for seed in range(4)]
     episodes[2]["bundle_sha256"] = "1" * 64
     with pytest.raises(
-        ValueError, match="expected all of one bundle, one prior and as many ranking steps, found 2 mixed"
+        ValueError,
+        match="expected all of one bundle, one prior, as many ranking steps and one CEM, found 2 mixed",
     ):
         summary(episodes, "model")
 

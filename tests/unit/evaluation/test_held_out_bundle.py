@@ -66,4 +66,6 @@ def test_a_result_says_what_computed_it(untrained_bundle: Path, held_out_file: P
     result, text = evaluate(untrained_bundle, held_out_file, own)
     assert re.fullmatch(r"(openvino|onnxruntime) [\d.]+, (fp32|bf16), cpu", result["backend"])
     assert result["threads"] == 2
+    assert result["unchecked"] == []
+    assert "Not checked" not in text
     assert f"\n{result['backend']}, 2 threads\n" in text

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astra_ros.backends.bundle import load_bundle, write_manifest
+from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
 from astra_ros.cli.main import main
 from astra_ros.data.lerobot import DatasetWriter
+from astra_ros.evaluation.reliving import common_horizon
 from astra_ros.evaluation.trust import auroc, cover, rank_correlation
+from astra_ros.rollout.trust import Trust, load_trust
 from export import calibrate
 from tests.bundle_fixture import HEIGHT, WIDTH
 from tests.moving_square import ARM, FPS, episode, write_dataset
@@ -38,6 +40,66 @@ def test_calibrating_and_testing_a_bundle(
     assert "| other | 1.000 | 1.000 |" in shown
     assert result.with_suffix(".md").read_text().removeprefix("# ").strip() in shown
     assert ", cpu" in json.loads(result.read_text())["backend"]
+
+
+def test_fitted_and_judged_is_as_far_as_the_model_and_half_of_the_recordings_go(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model predicts 100 frames. 40 frames hold a history and 20, 60 hold 40; pieces of a recording count once."""
+    held_out_file.write_text('own: ["held_*"]\n')
+    lengths = {
+        "train_0": 40,
+        "train_1": 40,
+        "held_0": 40,
+        "held_1": 60,
+        "held_2": 60,
+        "held_3": 40,
+        "held_4": 60,
+    }
+    pieces = {f"held_4_segment_{part:02d}": 30 for part in range(1, 4)}
+    own = tmp_path / "own"
+    with DatasetWriter(own, "own", ARM, FPS, (HEIGHT, WIDTH)) as writer:
+        for seed, (name, count) in enumerate((lengths | pieces).items()):
+            writer.append(episode(name, seed, count=count), "task")
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main(words) == 0
+    shown = capsys.readouterr()
+    assert (
+        "in frames 1 to 40 of 100 (later ones get no uncertainty: fewer than half of these recordings hold"
+        in shown.out
+    )
+    assert "skipped: held_0: expected more than 59 frames" in shown.err
+    trust = load_trust(load_bundle(bundle_copy))
+    assert trust is not None
+    assert trust.horizon == 40
+    words = ["evaluate", *words, "--test", "trust", "--json", str(tmp_path / "trust.json")]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "predictions of 40 frames in 1 recordings." in shown.out
+    assert "skipped: held_3: expected more than 59 frames" in shown.out
+    _with_trust(bundle_copy, replace(trust, intercept=trust.intercept[:16], slope=trust.slope[:16]))
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "predictions of 16 frames in 2 recordings." in shown.out
+    assert "Frames 17 to 100 are not judged: no more were fitted." in shown.out
+    result = json.loads((tmp_path / "trust.json").read_text())
+    assert (result["horizon"], result["fitted_horizon"], result["max_horizon"]) == (16, 16, 100)
+
+
+def _with_trust(bundle: Path, trust: Trust) -> None:
+    manifest = load_bundle(bundle).manifest
+    trust.save(bundle / "trust.npz")
+    files = manifest.files | {"trust.npz": describe_file(bundle / "trust.npz")}
+    write_manifest(bundle, replace(manifest, files=files))
+
+
+def test_the_common_horizon_is_that_of_half_of_the_usable_recordings() -> None:
+    assert common_horizon({"a": 50, "b": 20, "c": 30, "d": 10}, 32) == 30
+    assert common_horizon({"a": 50, "b": 40, "c": 30}, 32) == 32
+    assert common_horizon({"a_segment_00": 3, "a_segment_01": 9, "a_segment_02": 2, "b": 8}, 32) == 9
+    assert common_horizon({"a": 12, "b": 0, "c": -4, "d": -4}, 32) == 12
+    assert common_horizon({"a": -1}, 32) == 32  # so that what is told to be too short is told of the whole
+    assert common_horizon({}, 32) == 32
 
 
 def test_what_was_fitted_on_is_left_out_of_every_folder(

@@ -62,13 +62,14 @@ def test_usual_pictures_are_familiar_and_others_are_not() -> None:
     assert trust.novelty(elsewhere[0]) == pytest.approx(trust.novelties(elsewhere)[0], rel=1e-5)
 
 
-def test_more_spread_means_more_expected_error_and_the_last_frame_stands_for_later_ones() -> None:
+def test_more_spread_means_more_expected_error_and_of_frames_that_were_not_fitted_there_is_none() -> None:
     trust = _trust()
     spread = np.tile(np.array([[0.01], [0.1], [1.0]], np.float32), (1, HORIZON + 3))
     error = trust.expected_error(spread)
     assert error.shape == spread.shape
-    assert (np.diff(error, axis=0) > 0).all()
-    assert (error[:, HORIZON:] == error[:, HORIZON - 1 : HORIZON]).all()
+    assert (np.diff(error[:, :HORIZON], axis=0) > 0).all()
+    assert np.isnan(error[:, HORIZON:]).all()
+    np.testing.assert_array_equal(trust.expected_error(spread[:, :2]), error[:, :2])
     assert np.isfinite(trust.expected_error(np.zeros((1, HORIZON), np.float32))).all()
     assert np.isnan(trust.expected_error(np.full((1, HORIZON), np.nan, np.float32))).all()
 
