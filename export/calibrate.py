@@ -42,11 +42,11 @@ MAX_PICTURES = 6000
 
 
 def calibrate(
-    bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig
+    bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig, precision: str = ""
 ) -> tuple[TrustSpec, int]:
     """Write trust.npz and the manifest that names it. Returns what that says, and the number of frames that were fitted.
 
-    Raises BundleError, BackendError or ValueError.
+    precision: of the predictions; empty: the graphs' own. Raises BundleError, BackendError or ValueError.
     """
     independent = by_episode(recordings.held_out)
     halved = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
@@ -55,7 +55,8 @@ def calibrate(
             f"{recordings.dataset.path}: expected {LEAST_HELD_OUT} held-out episodes or more (views and pieces of one count once), of which"
             f" every second one is left to test on, found {len(independent)}; hold more out and train again"
         )
-    with WorldModel.load(bundle, precision=load_bundle(bundle).manifest.precision) as world_model:
+    precision = precision or load_bundle(bundle).manifest.precision
+    with WorldModel.load(bundle, precision=precision) as world_model:
         manifest = world_model.manifest
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
@@ -73,7 +74,7 @@ def calibrate(
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
     fitted_on = (*halved, *(name for one in later for name in one.names))
-    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples)
+    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples, precision)
     loaded = load_bundle(bundle)
     with restored_on_error(loaded, TRUST_FILE):
         Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
@@ -119,6 +120,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="recordings that were made after the training: all their held-out episodes are fitted to",
     )
+    parser.add_argument(
+        "--precision",
+        default="",
+        metavar="NAME",
+        help="of the predictions; bf16 errs alike, integers do not: for a robot that runs int8 or int8_bf16, name it"
+        " (default: the graphs' own)",
+    )
     parser.add_argument("--samples", type=int, default=4, help="futures of one plan (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -126,7 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         later = [Later.open(path, options) for path in options.later]
         for number, one in enumerate(later):
             require_own_name(one.dataset, [recordings.dataset, *(other.dataset for other in later[:number])])
-        spec, horizon = calibrate(options.bundle, recordings, later, TrustConfig(num_samples=options.samples))
+        spec, horizon = calibrate(
+            options.bundle, recordings, later, TrustConfig(num_samples=options.samples), options.precision
+        )
     except (OSError, ValueError, BackendError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1

@@ -136,7 +136,7 @@ class TrustSpec:
 
     file: npz. interval_low, interval_high: nine of ten real errors lie between so many times the expected one.
     fitted_on: held-out episodes that were used for it; others may test it. num_samples: futures per plan whose spread was
-    fitted.
+    fitted. precision: of the predictions that were fitted; rounding to integers makes other errors than floating point does.
     """
 
     file: str
@@ -144,6 +144,11 @@ class TrustSpec:
     interval_high: float
     fitted_on: tuple[str, ...]
     num_samples: int
+    precision: str = "fp32"
+
+    def is_for(self, precision: str) -> bool:
+        """Whether what runs in this precision errs as what was fitted."""
+        return precision.startswith("int8") == self.precision.startswith("int8")
 
     def __post_init__(self) -> None:
         if not 0 < self.interval_low <= self.interval_high:

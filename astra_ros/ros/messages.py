@@ -122,7 +122,7 @@ def model_info(backend: Backend, config: NodeConfig, stamp_ns: int) -> ModelInfo
     """What is loaded and what it expects. stamp_ns: when it was loaded."""
     manifest = backend.manifest
     camera, action = manifest.camera, manifest.action
-    trust = None if why_uncalibrated(config, manifest.trust) else manifest.trust
+    trust = None if why_uncalibrated(config, manifest.trust, backend.precision) else manifest.trust
     return ModelInfo(
         header=Header(stamp=to_time(stamp_ns)),
         model_id=manifest.model_id,

@@ -146,7 +146,8 @@ class ModelSession:
 
     def _warn_of_spreads(self) -> None:
         """Of uncertainties that are not what the bundle could say."""
-        if line := why_uncalibrated(self.config, self._model.manifest.trust):
+        trust, precision = self._model.manifest.trust, self._model.backend.precision
+        if line := why_uncalibrated(self.config, trust, precision):
             self._node.get_logger().warning(line)
 
     def close(self) -> None:

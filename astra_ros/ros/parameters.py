@@ -149,10 +149,18 @@ def require_live(before: NodeConfig, after: NodeConfig) -> None:
             )
 
 
-def why_uncalibrated(config: NodeConfig, trust: TrustSpec | None) -> str:
-    """One line where a calibrated bundle's expected errors and interval are not for so many samples; empty: they are."""
+def why_uncalibrated(config: NodeConfig, trust: TrustSpec | None, precision: str) -> str:
+    """One line where a calibrated bundle's expected errors and interval are not for so many samples, or what runs; empty: they are."""
     found = config.uncertainty_samples
-    if trust is None or found in (1, trust.num_samples):
+    if trust is None or found == 1:
+        return ""
+    if not trust.is_for(precision):
+        return (
+            f"precision: expected one that errs as {trust.precision}, in which the model's expected errors were fitted, found {precision};"
+            f" uncertainties are bare spreads, without an interval: set precision:={trust.precision}, or fit the bundle anew"
+            f" (python -m export.calibrate --precision {precision})"
+        )
+    if found == trust.num_samples:
         return ""
     return (
         f"uncertainty_samples: expected {trust.num_samples}, which the model's expected errors were fitted to, found {found}; uncertainties"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 
+from astra_ros.backends.manifest import TrustSpec
 from astra_ros.msg import PredictedFuture
 from astra_ros.rollout.trust import Familiarity, Trust, describe
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.client import WorldModelError
+from astra_ros.ros.parameters import NodeConfig, why_uncalibrated
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions
 from tests.ros.rig import Rig
@@ -35,6 +38,18 @@ def calibrated(bundle_copy: Path) -> Path:
     line = (np.full(HORIZON, value, np.float32) for value in (INTERCEPT, SLOPE))
     directions, scales = np.zeros((len(known), 1), np.float32), np.ones(2, np.float32)
     return with_trust(bundle_copy, Trust(Familiarity(known, directions, scales), 0.01, *line))
+
+
+def test_integers_err_otherwise_than_what_was_fitted() -> None:
+    config, fitted = NodeConfig(uncertainty_samples=4), TrustSpec("trust.npz", 0.5, 2.0, ("one",), 4)
+    assert not why_uncalibrated(config, fitted, "bf16")
+    assert not why_uncalibrated(replace(config, uncertainty_samples=1), fitted, "int8")
+    assert why_uncalibrated(config, fitted, "int8_bf16").startswith(
+        "precision: expected one that errs as fp32, "
+    )
+    in_int8 = replace(fitted, precision="int8_bf16")
+    assert not why_uncalibrated(config, in_int8, "int8")
+    assert "set precision:=int8_bf16, or fit" in why_uncalibrated(config, in_int8, "fp32")
 
 
 def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig], calibrated: Path) -> None:
