@@ -121,14 +121,17 @@ class Evaluation:
 
     def run(self) -> Iterator[None]:
         """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
-        deadline_s, longest_s = self._question.deadline_s, 0.0
-        for _ in self._candidates.prepare():  # which takes longer than any chunk, but once
-            if deadline_s is not None and time.monotonic() >= deadline_s:
-                return
-            yield
-        since_s = time.monotonic()
+        deadline_s, since_s = self._question.deadline_s, time.monotonic()
+        longest_s = 0.0
         if deadline_s is not None and since_s >= deadline_s:
             return
+        for _ in self._candidates.prepare():  # which takes longer than any chunk, but once
+            longest_s = max(longest_s, time.monotonic() - since_s)
+            yield
+            since_s = time.monotonic()
+            if deadline_s is not None and since_s + longest_s > deadline_s:
+                return
+        longest_s, since_s = 0.0, time.monotonic()
         for longer in self._pieces():
             # Of the chunk alone: whoever has control meanwhile may do something else.
             longest_s = longer * max(longest_s, time.monotonic() - since_s)

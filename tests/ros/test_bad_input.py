@@ -66,6 +66,11 @@ def bad_joints(
     return Case(name, publish, cause, ["/joint_states: ", *line], {"sync_slop_s": 0.2}, "no_joint_state")
 
 
+def joint_missing(rig: Rig, stamp_ns: int) -> None:
+    rig.joints.publish(joint_state(stamp_ns, (*JOINTS[:6], JOINTS[7]), SHOULDERS[:7]))
+    rig.image.publish(image(stamp_ns))
+
+
 def bad_stamp(name: str, cause: str, line: list[str], stamp_ns: Callable[[int], int]) -> Case:
     def publish(rig: Rig, now_ns: int) -> None:
         rig.joints.publish(joint_state(stamp_ns(now_ns)))
@@ -117,7 +122,13 @@ CASES = [
         ["header.stamp", "future_tolerance_s", "synchronise"],
         offset_s=100.0,
     ),
-    bad_joints("a joint missing", ["name", "missing panda_joint7"], (*JOINTS[:6], JOINTS[7]), SHOULDERS[:7]),
+    Case(
+        "a joint missing",
+        joint_missing,
+        "no_joint_state",
+        ["joint states of every joint", "found none of panda_joint7"],
+        {"sync_slop_s": 0.2},
+    ),
     bad_joints(
         "other joints",
         ["name", "found wheel_left, wheel_right"],
@@ -277,8 +288,8 @@ def test_a_refused_plan_is_not_held_against_the_node_for_ever(make_rig: MakeRig)
 def test_a_refused_joint_state_does_not_hide_that_they_have_stopped(make_rig: MakeRig) -> None:
     rig = make_rig(sync_slop_s=0.05)
     rig.activate()
-    rig.joints.publish(joint_state(rig.now_ns(), JOINTS[:7], SHOULDERS[:7]))
-    rig.status(WARN, "/joint_states: name")
+    rig.joints.publish(joint_state(rig.now_ns(), JOINTS, [*SHOULDERS[:7], float("nan")]))
+    rig.status(WARN, "/joint_states: position")
 
     def is_told() -> bool:
         rig.image.publish(image(rig.now_ns()))
