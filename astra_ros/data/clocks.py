@@ -14,10 +14,9 @@ import numpy as np
 from astra_ros.data.bag import BagError
 from astra_ros.types import NANOSECONDS
 
-# A picture is exposed, read out, encoded and sent: it arrives later than joint states of its moment, as late as the node takes it.
-MOST_LATE_S = 0.5
-# And joint states, or commands, than pictures.
-_MOST_EARLY_S = 0.15
+# What arrives with a picture may be stamped so much after it, for a picture is exposed, read out, encoded and sent: as late as the
+# node takes it. And so much before it, for joint states and commands are sent at once.
+_MOST_AFTER_S, _MOST_BEFORE_S = 0.5, 0.15
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ def require_one_clock(path: Path, topic: str, pictures: Stamps, others: Stamps) 
     if not during.size:
         return
     behind_s = float(np.median(others.lateness_s(during) - pictures.lateness_s(during)))
-    if not -MOST_LATE_S <= behind_s <= _MOST_EARLY_S:
+    if not -_MOST_AFTER_S <= behind_s <= _MOST_BEFORE_S:
         way = "before" if behind_s > 0 else "after"
         raise BagError(
-            f"{path}: {topic}: header.stamp: expected the stamps of pictures that arrive at the same time, or up to {MOST_LATE_S:g} s"
+            f"{path}: {topic}: header.stamp: expected the stamps of pictures that arrive at the same time, or up to {_MOST_AFTER_S:g} s"
             f" after them, found {abs(behind_s):.3f} s {way} them; the clocks differ: synchronise them (chrony), and record again"
         )

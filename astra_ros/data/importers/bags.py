@@ -198,14 +198,11 @@ def _note(bag: Path, contents: Contents) -> str:
     lost = _gaps(contents)
     if not lost:
         return ""
-    stamps, parts = contents.stamps_ns, _parts(contents)
-    kept_s = sum(int(stamps[part[-1]] - stamps[part[0]]) for part in parts.values()) / NANOSECONDS
-    longest_s = (
-        max((int(stamps[part[-1]] - stamps[part[0]]) for part in parts.values()), default=0) / NANOSECONDS
-    )
+    stamps = contents.stamps_ns
+    kept_s = [float(stamps[part[-1]] - stamps[part[0]]) / NANOSECONDS for part in _parts(contents).values()]
     return (
-        f"{bag}: pictures are missing at {len(lost)} places: kept {kept_s:.1f} of"
-        f" {(stamps[-1] - stamps[0]) / NANOSECONDS:.1f} s, the longest piece is {longest_s:.1f} s"
+        f"{bag}: pictures are missing at {len(lost)} places: kept {sum(kept_s):.1f} of"
+        f" {(stamps[-1] - stamps[0]) / NANOSECONDS:.1f} s, the longest piece is {max(kept_s, default=0):.1f} s"
     )
 
 
