@@ -17,7 +17,7 @@ from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
 # What episodes were made with before they said so.
-_OLDER = {"ranking_steps": 0, "cem_initial_std": 0.05}
+_OLDER = {"ranking_steps": 0, "cem_initial_std": 0.05, "refinement": None}
 TOPS = (1, 2)  # predicted best among which the true best is looked for
 
 
@@ -25,7 +25,7 @@ def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compare
     """Raises ValueError for an episode, among those that are there, that is not what is asked for.
 
     files: by seed. compared: seeds whose policies are compared too; that others' are as well does no harm. An older
-    episode, which does not say how many steps ranked or how far CEM searched, is what _OLDER says.
+    episode, which does not say how many steps ranked, how far CEM searched, or what mixed plans, is what _OLDER says.
     """
     for seed, file in files.items():
         if not file.is_file():
@@ -48,7 +48,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
     made_with = {tuple({**_OLDER, **one}[key] for key in settings) for one in episodes}
     if len(made_with) > 1:
         raise ValueError(
-            "episodes: expected all of one bundle, one prior, as many ranking steps and one CEM, found"
+            "episodes: expected all of one bundle, one prior, as many ranking steps and one search, found"
             f" {len(made_with)} mixed; take another --out"
         )
     possible = [one for one in episodes if one["is_possible"]]
@@ -64,7 +64,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "model_id": model_id,
         "noise_m": possible[0]["noise_m"],
         "ranking_steps": None if None in steps else steps.pop(),
-        "cem_initial_std": {**_OLDER, **possible[0]}["cem_initial_std"],
+        **{key: {**_OLDER, **possible[0]}[key] for key in ("cem_initial_std", "refinement")},
         "backends": sorted({one.get("backend", "not recorded") for one in possible}),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
@@ -183,13 +183,14 @@ def report(found: dict[str, Any]) -> str:
         return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
 
     ranking, steps = found["ranking"], found["ranking_steps"]
+    mixed = f" Refinement: {found['refinement']}." if found["refinement"] else ""
     drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
     lines = [
         f"# Closed loop, task {found['task']}",
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
         f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
-        f" Ranked by {'; '.join(found['backends'])}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range."
+        f" Ranked by {'; '.join(found['backends'])}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range.{mixed}"
         " Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",

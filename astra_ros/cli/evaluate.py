@@ -25,7 +25,7 @@ _READ: dict[str, dict[str, tuple[str, ...]]] = {
     "checkpoint": {
         "": ("space", "windows"),
         "held_out": (*_SERVED, "seeds"),
-        "actions": (*_SERVED, "seeds", "judge_steps"),
+        "actions": (*_SERVED, "seeds", "judge_steps", "judge_frames", "judge_data"),
         "inertia": _SERVED,
         "drift": (*_SERVED, "free_run_minutes"),
         "steps": ("guidance", "history_sigma", "teacher", "teacher_guidance"),
@@ -41,6 +41,7 @@ _LEAST = {
     "windows": 1,
     "steps": 1,
     "judge_steps": 1,
+    "judge_frames": 1,
     "free_run_minutes": 0,
     "horizon": 1,
     "every": 1,
@@ -177,6 +178,21 @@ def _add_tests(parser: argparse.ArgumentParser) -> None:
         default=3000,
         metavar="N",
         help="actions: training of the judge, 3 to 6 minutes per dataset (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--judge-frames",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="actions: real pictures that the judge learns from, about (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--judge-data",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="DIR",
+        help="actions: further datasets that the judge learns from",
     )
     parser.add_argument(
         "--free-run-minutes",

@@ -14,7 +14,7 @@ import torch
 from astra_ros.cli.evaluate import read
 from astra_ros.cli.options import write_json
 from astra_ros.cli.progress import ProgressLine
-from astra_ros.data.held_out import held_out
+from astra_ros.data.held_out import HeldOut, held_out
 from astra_ros.denoiser.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation import tables
@@ -52,7 +52,9 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
     weights_sha256 = sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest()
     sources = open_sources(arguments.data, held_out(arguments.held_out), checkpoint, arguments.space)
     teacher = load_teacher(arguments.teacher, checkpoint, sources) if arguments.teacher else None
-    suite = Suite(checkpoint, sources, suite_config(path, checkpoint, arguments), progress.update, teacher)
+    lessons = load_lessons(arguments.judge_data, held_out(arguments.held_out), checkpoint, sources)
+    config = suite_config(path, checkpoint, arguments)
+    suite = Suite(checkpoint, sources, config, progress.update, teacher, lessons)
     outcome = OUTCOMES[arguments.test](suite)
     progress.done(f"done: {arguments.test}")
     skipped = "".join(f"\n\nNot used: {name}: {why}" for name, why in suite.skipped.items())
@@ -64,6 +66,26 @@ def run_checkpoint(path: Path, arguments: argparse.Namespace) -> int:
         if outcome.draw is not None:
             outcome.draw(arguments.json.with_suffix(".png"))
     return 0
+
+
+def load_lessons(
+    folders: Sequence[Path], split: HeldOut, checkpoint: Checkpoint, sources: Sequence[Source]
+) -> list[Source]:
+    """Further datasets for the judge. Raises ValueError, one line, for one that no dataset of --data is like."""
+    if not folders:
+        return []
+    try:
+        lessons = open_sources(folders, split, checkpoint)
+    except ValueError as error:
+        raise ValueError(f"--judge-data: {error}") from error
+    spaces = {source.space for source in sources}
+    for lesson in lessons:
+        if lesson.space not in spaces or lesson.dataset.name in {source.dataset.name for source in sources}:
+            raise ValueError(
+                f"--judge-data: {lesson.dataset.path}: expected further data of {', '.join(sorted(spaces))}, found"
+                f" {lesson.dataset.name} of {lesson.space}; leave it out"
+            )
+    return lessons
 
 
 def load_teacher(path: Path, checkpoint: Checkpoint, sources: Sequence[Source]) -> Checkpoint:
@@ -114,6 +136,7 @@ def suite_config(path: Path, checkpoint: Checkpoint, arguments: argparse.Namespa
         judge=InverseDynamicsConfig(
             size=min(128, checkpoint.config.image_height // 32 * 32), steps=arguments.judge_steps
         ),
+        judge_frames=arguments.judge_frames,
         teacher_guidance=arguments.teacher_guidance,
         free_run_s=60 * arguments.free_run_minutes,
     )

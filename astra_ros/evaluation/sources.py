@@ -82,32 +82,42 @@ def load_held_out(
 
 
 def training_episodes(
-    source: Source, checkpoint: Checkpoint, max_frames: int, report: Callable[[str], None]
+    sources: Sequence[Source], checkpoint: Checkpoint, max_frames: int, report: Callable[[str], None]
 ) -> list[Episode]:
     """Episodes that are trained on, at the model's rate, their pictures after the codec; about `max_frames` frames.
 
-    Raises UnsuitableDataError for none.
+    Every source gives an equal share of its own. Raises UnsuitableDataError for none.
     """
-    names = source.split.training
-    lengths = [source.dataset.num_frames(name) for name in names]
-    spec = checkpoint.actions[source.space]
-    frames = sum(lengths) / max(1.0, source.dataset.fps * spec.step_dt)
-    count = max(1, round(len(names) * min(1.0, max_frames / max(frames, 1.0))))
-    episodes, bad = _read(source, names, checkpoint, count, report)
-    if not episodes:
-        found = bad[0] if bad else "all of it is held out"
+    frames = sum(_training_frames(source, checkpoint) for source in sources)
+    share = min(1.0, max_frames / max(frames, 1.0))
+    passed, found = [], "all of it is held out"
+    for source in sources:
+        names = source.split.training
+        episodes, bad = _read(source, names, checkpoint, max(1, round(len(names) * share)), report)
+        found = bad[0] if bad else found
+        for number, episode in enumerate(episodes, 1):
+            report(f"through the codec: {source.dataset.name}, episode {number} of {len(episodes)}")
+            passed.append(
+                _through_the_codec(at_model_rate(episode, checkpoint.actions[source.space]), checkpoint)
+            )
+    if not passed:
         raise UnsuitableDataError(
-            f"{source.dataset.path}: expected training episodes for the judge to learn from, found none: {found}; "
+            f"{sources[0].dataset.path}: expected training episodes for the judge to learn from, found none: {found}; "
             "hold out fewer, or leave this dataset out"
         )
-    stepped = [at_model_rate(episode, spec) for episode in episodes]
-    passed = []
-    for number, episode in enumerate(stepped, 1):
-        report(f"through the codec: {source.dataset.name}, episode {number} of {len(stepped)}")
-        latents = torch.from_numpy(encode_episode(checkpoint.codec, episode.pixels)).float()
-        parts = [decode_latents(checkpoint.codec, part) for part in latents.split(64)]
-        passed.append(replace(episode, pixels=np.concatenate(parts)))
     return passed
+
+
+def _training_frames(source: Source, checkpoint: Checkpoint) -> float:
+    """At the model's rate."""
+    frames = sum(source.dataset.num_frames(name) for name in source.split.training)
+    return frames / max(1.0, source.dataset.fps * checkpoint.actions[source.space].step_dt)
+
+
+def _through_the_codec(episode: Episode, checkpoint: Checkpoint) -> Episode:
+    latents = torch.from_numpy(encode_episode(checkpoint.codec, episode.pixels)).float()
+    parts = [decode_latents(checkpoint.codec, part) for part in latents.split(64)]
+    return replace(episode, pixels=np.concatenate(parts))
 
 
 def _read(

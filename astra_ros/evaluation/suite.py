@@ -69,7 +69,10 @@ class SuiteConfig:
 
 
 class Suite:
-    """skipped: datasets that a test could not use, and why. pictures: frames of the free runs, by dataset."""
+    """lessons: further datasets whose training episodes the judge learns from, where the action space is the same.
+
+    skipped: datasets that a test could not use, and why. pictures: frames of the free runs, by dataset.
+    """
 
     def __init__(
         self,
@@ -78,9 +81,10 @@ class Suite:
         config: SuiteConfig,
         report: Callable[[str], None],
         teacher: Checkpoint | None = None,
+        lessons: Sequence[Source] = (),
     ) -> None:
         self._checkpoint, self._sources, self._config, self._report = checkpoint, sources, config, report
-        self._teacher = teacher or checkpoint
+        self._teacher, self._lessons = teacher or checkpoint, lessons
         self.skipped: dict[str, str] = {}
         self.pictures: dict[str, ByteArray] = {}
 
@@ -210,16 +214,17 @@ class Suite:
     def _judge_network(self, source: Source) -> InverseDynamics:
         """Trained once per codec, dataset and choice of training episodes."""
         config, spec, name = self._config.judge, self._checkpoint.actions[source.space], source.dataset.name
+        taught = [source, *(lesson for lesson in self._lessons if lesson.space == source.space)]
         key = {
             "codec": fingerprint(self._checkpoint.codec),
             "dataset": name,
-            "episodes": _digest(source),
+            "episodes": _digest(taught),
             "frames": str(self._config.judge_frames),
             "names": " ".join(spec.names),
         }
 
         def train() -> InverseDynamics:
-            episodes = training_episodes(source, self._checkpoint, self._config.judge_frames, self._report)
+            episodes = training_episodes(taught, self._checkpoint, self._config.judge_frames, self._report)
             return train_inverse_dynamics(transitions(spec, episodes, config.max_gap), config, self._report)
 
         return cached_inverse_dynamics(
@@ -227,9 +232,11 @@ class Suite:
         )
 
 
-def _digest(source: Source) -> str:
+def _digest(sources: Sequence[Source]) -> str:
     """16 hexadecimal digits of what is trained on: names and fingerprints of the episodes."""
-    episodes = {name: _fingerprint(source.dataset, name) for name in source.split.training}
+    episodes = [
+        {name: _fingerprint(source.dataset, name) for name in source.split.training} for source in sources
+    ]
     return sha256(json.dumps(episodes).encode()).hexdigest()[:16]
 
 

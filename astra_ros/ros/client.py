@@ -23,7 +23,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.planning.sampling import Costs
 from astra_ros.ros import qos
-from astra_ros.ros.moveit import rank_plans
+from astra_ros.ros.moveit import rank_plans, to_request
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
 from astra_ros.ros.stamps import to_ns
@@ -82,14 +82,10 @@ class WorldModelClient:
     def ask(self, plans: FloatArray, goal: Goal | None = None, **fields: Any) -> Reply:
         """The reply about plans (n, horizon, a). goal: None = the standing one. fields: others of the request.
 
-        Raises WorldModelError when there is none, or one that is neither OK nor PARTIAL.
+        Raises WorldModelError when there is none, or one that is neither OK nor PARTIAL, and TypeError for an unknown field.
         """
         _require_few(plans)
-        return self._answer(
-            EvaluateActions.Request(
-                candidates=to_candidates(plans, self.info()), goal=goal or Goal(), **fields
-            )
-        )
+        return self._answer(to_request(to_candidates(plans, self.info()), goal, **fields))
 
     def rank(
         self,

@@ -18,11 +18,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.ros.stamps import to_ns
 from astra_ros.ros.trajectories import JointTrajectory, TrajectoryError, to_action_sequence
 from astra_ros.srv import EvaluateActions
-from astra_ros.types import NANOSECONDS
+from astra_ros.types import NANOSECONDS, FloatArray
 
 
 def rank_plans(
@@ -38,8 +40,46 @@ def rank_plans(
 
     info: from ~/model_info. goal: None = no scores. measured: where joints are, as for to_action_sequence. until_s: what
     comes later is cut off, where a plan is longer than the model foresees (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
-    Raises TrajectoryError, which names the plan.
+    Raises TrajectoryError, which names the plan, and TypeError for a field that requests have not.
     """
+    candidates = _candidates(plans, info, measured, until_s)
+    return to_request(candidates, goal, **fields)
+
+
+def to_request(
+    candidates: Sequence[ActionSequence], goal: Goal | None = None, **fields: Any
+) -> EvaluateActions.Request:
+    """Raises TypeError for a field that requests have not, which ROS's own constructor takes and drops."""
+    known = EvaluateActions.Request.get_fields_and_field_types()
+    if unknown := sorted(set(fields) - set(known)):
+        raise TypeError(
+            f"{unknown[0]}: expected a field of EvaluateActions.Request, {', '.join(known)}, found none of that name; what"
+            " it has not is a parameter of the node (docs/ros_interface.md)"
+        )
+    return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)
+
+
+def plan_rows(
+    plans: Sequence[Any],
+    info: ModelInfo,
+    *,
+    measured: Mapping[str, float] | None = None,
+    until_s: float | None = None,
+) -> FloatArray:
+    """Plans as optimisers have them, (n, horizon, a) in the model's order: `planning.refine`, `WorldModelClient.ask`.
+
+    The horizon is that of the longest; the others stay where they end. Arguments and errors as of `rank_plans`.
+    """
+    candidates = _candidates(plans, info, measured, until_s)
+    rows = [np.array(candidate.data, np.float32).reshape(candidate.horizon, -1) for candidate in candidates]
+    longest = max(map(len, rows), default=0)
+    held = [np.pad(plan, ((0, longest - len(plan)), (0, 0)), mode="edge") for plan in rows]
+    return np.stack(held) if held else np.empty((0, 0, len(info.action_names)), np.float32)
+
+
+def _candidates(
+    plans: Sequence[Any], info: ModelInfo, measured: Mapping[str, float] | None, until_s: float | None
+) -> list[ActionSequence]:
     candidates = []
     for index, plan in enumerate(plans):
         plan_id = (*index.to_bytes(4, "little"), *(0,) * 12)
@@ -50,7 +90,7 @@ def rank_plans(
             candidates.append(candidate if until_s is None else _cut(candidate, until_s))
         except TrajectoryError as error:
             raise TrajectoryError(f"plans[{index}].{error}") from error
-    return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)
+    return candidates
 
 
 def _cut(candidate: ActionSequence, until_s: float) -> ActionSequence:

@@ -34,6 +34,7 @@ from astra_ros.msg import ActionSequence, Goal, PredictedFuture
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.planning.goals import Goal as LatentGoal
 from astra_ros.planning.goals import codec_distance
+from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.chunks import roll_out
 from astra_ros.rollout.world_model import WorldModel
@@ -43,8 +44,9 @@ from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Match
-from astra_ros.ros.moveit import rank_plans
+from astra_ros.ros.moveit import plan_rows, rank_plans
 from astra_ros.ros.parameters import MAX_CANDIDATES
+from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import Query, QueryRefusal, Status, horizon_of, read_query
 from astra_ros.ros.services import _NOT_ACTIVE
@@ -416,6 +418,17 @@ def test_plans_of_an_arm_without_its_gripper_are_ranked(asker: Asker) -> None:
     assert list(reply.ranking) == np.argsort(-scores, kind="stable").tolist()
     alone = asker.ask(rank_plans(plans[1:2], client.info(), goal, measured=measured, seed=0))
     np.testing.assert_allclose(alone.scores, scores[1:2], rtol=1e-5)
+
+    rows = plan_rows(plans, client.info(), measured=measured)
+    few = RefineConfig(num_samples=4, iterations=1, num_elites=2)
+    with ThreadPoolExecutor(1) as threads:
+        refining = threads.submit(refine, client.costs(goal), rows, client.spec(), few)
+        asker.rig.spin_until(refining.done)
+    found = refining.result()
+    assert found.cost <= -scores.max() * (1 + 1e-5)
+    better = to_trajectory(found.plan, client.spec())
+    assert list(better.joint_names) == [*arm, gripper]
+    assert all(point.positions[-1] == pytest.approx(POSITIONS[-1]) for point in better.points)
 
 
 def test_no_futures_is_a_sound_wish(asker: Asker) -> None:

@@ -9,6 +9,7 @@ import pytest
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
+from astra_ros.ros import moveit
 from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.trajectories import TrajectoryError, read_trajectory, to_action_sequence
@@ -152,6 +153,27 @@ def test_long_plans_are_ranked_by_where_they_are_by_then() -> None:
     np.testing.assert_allclose(np.array(long.data).reshape(3, 2), [[1, 1], [2, 2], [3, 3]], atol=1e-6)
     with pytest.raises(TrajectoryError, match=r"until_s: expected a step of 0.2 s or more, found 0.1 s"):
         rank_plans(plans, INFO, until_s=0.1)
+
+
+def test_a_field_that_requests_have_not_is_refused() -> None:
+    """ROS' own constructor takes it and drops it."""
+    with pytest.raises(
+        TypeError, match=r"num_samples: expected a field of EvaluateActions.Request, candidates, goal"
+    ):
+        rank_plans([trajectory([(0.2, [1.0, 1.0])], JOINTS)], INFO, num_samples=4)
+
+
+def test_plans_of_different_lengths_are_one_array_for_optimisers() -> None:
+    plans = [
+        trajectory([(0.6, [3.0, 6.0])], JOINTS),
+        trajectory([(0.2, [1.0])], ("elbow",)),
+    ]
+    rows = moveit.plan_rows(plans, INFO, measured={"shoulder": 5.0})
+    assert rows.dtype == np.float32
+    assert rows.shape == (2, 3, 2)
+    np.testing.assert_allclose(rows[0, -1], [3, 6])
+    np.testing.assert_allclose(rows[1], [[5, 1], [5, 1], [5, 1]])
+    assert moveit.plan_rows([], INFO).shape == (0, 0, 2)
 
 
 def test_a_broken_plan_is_named() -> None:

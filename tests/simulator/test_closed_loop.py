@@ -30,6 +30,7 @@ def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path:
         "best_of_16",
         "best_of_64",
         "cem_from_best_of_16",
+        "refined_from_16",
         "oracle",
     ]
     assert len(episode["ranking"]["predicted"]) == len(episode["ranking"]["true"]) == 16

@@ -89,7 +89,7 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
     episodes[2]["bundle_sha256"] = "1" * 64
     with pytest.raises(
         ValueError,
-        match="expected all of one bundle, one prior, as many ranking steps and one CEM, found 2 mixed",
+        match="expected all of one bundle, one prior, as many ranking steps and one search, found 2 mixed",
     ):
         summary(episodes, "model")
 
@@ -103,6 +103,7 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
         ),
         ({"noise_m": 0.03}, "noise_m: expected 0.03, found 0.06; take another --out"),
         ({"ranking_steps": 1}, "ranking_steps: expected 1, found 0; take another --out"),
+        ({"refinement": "16 plans"}, "refinement: expected 16 plans, found None; take another --out"),
     ],
 )
 def test_episodes_of_other_settings_are_refused(tmp_path: Path, changed: dict[str, Any], line: str) -> None:

@@ -30,7 +30,7 @@ from astra_ros.denoiser.rollout import RolloutSettings
 from astra_ros.evaluation.inverse_dynamics import InverseDynamicsConfig
 from astra_ros.evaluation.predictor import CheckpointPredictor
 from astra_ros.evaluation.scenes import Sampling, Scenes, UnsuitableDataError, held_out_data
-from astra_ros.evaluation.sources import Source
+from astra_ros.evaluation.sources import Source, training_episodes
 from astra_ros.evaluation.suite import Suite, SuiteConfig
 from astra_ros.types import FloatArray
 from tests.unit.evaluation import toy_world
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 writer.append(replace(episode, measured=rows, commanded=rows))
         specs.append(fit_action_spec(episodes, schema, MODEL.step_dt))
     save_checkpoint(root / "checkpoint", new_checkpoint(MODEL, specs))
-    (root / "held_out.yaml").write_text("slider: [slider_3, slider_4]\ncar: [slider_3, slider_4]\n")
+    (root / "held_out.yaml").write_text("slider: [slider_3, slider_4]\ncar: [slider_3, slider_4]\nmore: []\n")
     return root
 
 
@@ -148,6 +148,63 @@ def test_the_judge_learns_anew_from_a_dataset_that_was_imported_again(folder: Pa
         return sum("inverse dynamics: step" in line for line in lines)
 
     assert [trained(0), trained(0), trained(7)] == [1, 0, 1]
+
+
+@pytest.fixture
+def lessons(tmp_path: Path) -> Path:
+    """A further dataset of the slider."""
+    with DatasetWriter(tmp_path / "more", "more", SLIDER, 10.0, 32) as writer:
+        for seed in range(5, 8):
+            writer.append(toy_world.episode(seed, 100))
+    return tmp_path / "more"
+
+
+def _all_of(path: Path) -> Source:
+    """Nothing of it is held out."""
+    dataset = Dataset.open(path)
+    return Source(dataset, HeldOut(path, {dataset.name: ()}).split(dataset.name, dataset.episode_names))
+
+
+def test_a_judge_learns_from_further_datasets(folder: Path, lessons: Path) -> None:
+    checkpoint, judge = load_checkpoint(folder / "checkpoint"), InverseDynamicsConfig(size=32, steps=1)
+    config = SuiteConfig(RolloutSettings(1), lessons / "judge", windows=2, seeds=(0,), judge=judge)
+
+    def learned(*taught: Source) -> list[str]:
+        lines = list[str]()
+        Suite(checkpoint, [_source(folder, "slider")], config, lines.append, lessons=taught).actions()
+        return [line for line in lines if line.startswith("through the codec: ")]
+
+    assert [line.split(": ")[1].split(",")[0] for line in learned(_all_of(lessons))] == 4 * ["slider"] + 3 * [
+        "more"
+    ]
+    assert learned(_all_of(lessons)) == []  # the same judge
+    assert len(learned()) == 4  # another one
+
+
+def test_a_share_of_every_dataset_is_learned_from(folder: Path, lessons: Path) -> None:
+    """Seven training episodes of 50 frames at the model's rate in both, two of them wanted."""
+    found = _evaluate(
+        folder, "actions", f"--judge-data {lessons} --judge-frames 100 --judge-steps 1 --seeds 1"
+    )
+    assert "slider" in found["result"]
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    taught = training_episodes(
+        [_source(folder, "slider"), _all_of(lessons)], checkpoint, 100, lambda line: None
+    )
+    assert [len(episode.pixels) for episode in taught] == [50, 50]
+
+
+def test_lessons_of_another_robot_are_refused(
+    folder: Path, lessons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        f"evaluate {folder}/checkpoint --test actions --data {folder}/car --held-out {folder}/held_out.yaml"
+    )
+    assert main([*words.split(), "--judge-data", str(lessons)]) == 1
+    assert (
+        f"--judge-data: {lessons}: expected further data of car, found more of slider"
+        in capsys.readouterr().err
+    )
 
 
 def test_inertia(folder: Path) -> None:
@@ -380,6 +437,8 @@ def test_a_bundle_can_only_do_held_out(capsys: pytest.CaptureFixture[str]) -> No
         ("checkpoint", "--every 2", "--every"),
         ("checkpoint", "--joint-states /x", "--joint-states"),
         ("checkpoint", "--test held_out --judge-steps 3", "--judge-steps"),
+        ("checkpoint", "--test drift --judge-frames 9", "--judge-frames"),
+        ("checkpoint", "--test held_out --judge-data x", "--judge-data"),
         ("checkpoint", "--test actions --teacher x", "--teacher"),
         ("checkpoint", "--test inertia --seeds 1", "--seeds"),
         ("checkpoint", "--test drift --seeds 1", "--seeds"),
@@ -409,6 +468,7 @@ def test_an_option_without_effect_is_refused(
         ("checkpoint", "--windows 0", "--windows: expected 1 or more, found 0"),
         ("checkpoint", "--steps 0", "--steps: expected 1 or more, found 0"),
         ("checkpoint", "--test actions --judge-steps 0", "--judge-steps: expected 1 or more, found 0"),
+        ("checkpoint", "--test actions --judge-frames 0", "--judge-frames: expected 1 or more, found 0"),
         (
             "checkpoint",
             "--test drift --free-run-minutes -1",

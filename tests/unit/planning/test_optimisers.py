@@ -14,6 +14,7 @@ import pytest
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.mppi import MppiConfig, mppi
+from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Planned, Sampler, shifted
 from astra_ros.types import FloatArray
 
@@ -221,3 +222,68 @@ def test_the_first_row_is_within_reach_of_where_the_robot_is(optimise: Optimise)
 def test_rates_may_change_at_once() -> None:
     keys = replace(SPEC, representation="rate", delta_std=(1e-3, 1e-3))
     assert abs(cem(to_target, REST, keys).plan[-1, 0]) > 0.3
+
+
+def proposals(count: int = 16, seed: int = 0) -> FloatArray:
+    """Straight plans to places around TARGET's end, both joints moving together."""
+    ends = TARGET[-1] + np.random.default_rng(seed).normal(0, 0.3, (count, 2))
+    return (np.linspace(0, 1, HORIZON)[:, None] * ends[:, None]).astype(np.float32)
+
+
+def test_proposals_are_refined_to_between_the_best_of_them() -> None:
+    found = refine(to_target, proposals(), SPEC)
+    assert found.cost < 0.1 * to_target(proposals()).min()
+    assert found.cost == found.history[-1] == to_target(found.plan[None])[0]
+    assert (np.diff(found.history) <= 0).all()
+    again, other = refine(to_target, proposals(), SPEC), refine(to_target, proposals(), SPEC, seed=1)
+    np.testing.assert_array_equal(found.plan, again.plan)
+    assert not np.array_equal(found.plan, other.plan)
+
+
+def test_refined_plans_move_as_the_proposals_do() -> None:
+    """A cost that would have the joints do something else at every step, as a model's errors do."""
+    wish = TARGET * np.array([1.0, -1.0], np.float32)[np.arange(HORIZON) % 2][:, None]
+    seen: list[FloatArray] = []
+
+    def tempting(plans: FloatArray) -> FloatArray:
+        seen.append(plans)
+        return np.square(plans - wish).mean(axis=(1, 2))
+
+    refine(tempting, proposals(), SPEC)
+    free = cem(tempting, proposals()[0], SPEC, CemConfig(max_step=10))
+    tried = np.concatenate(seen[1:6])
+    straight = np.linspace(0, 1, HORIZON)[:, None] * tried[:, -1:]
+    np.testing.assert_allclose(tried, straight, atol=1e-5)
+    assert np.abs(free.plan - np.linspace(0, 1, HORIZON)[:, None] * free.plan[-1]).max() > 0.2
+    lowest, highest = SPEC.clip(proposals()).min(axis=0), SPEC.clip(proposals()).max(axis=0)
+    assert (tried >= lowest).all()
+    assert (tried <= highest).all()
+
+
+def test_what_nobody_evaluated_is_not_mixed() -> None:
+    asked: list[FloatArray] = []
+
+    def only_the_first_two(plans: FloatArray) -> FloatArray:
+        asked.append(plans)
+        return np.where(np.arange(len(plans)) < 2, to_target(plans), np.nan)
+
+    refine(only_the_first_two, proposals(), SPEC, RefineConfig(iterations=1))
+    np.testing.assert_allclose(asked[1][1], proposals()[:2].mean(axis=0), atol=1e-6)
+    nothing = refine(lambda plans: np.full(len(plans), np.nan), proposals(), SPEC)
+    assert nothing.cost == np.inf
+    np.testing.assert_array_equal(nothing.plan, proposals()[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: refine(to_target, REST, SPEC), r"guesses: expected \(n, horizon, 2\) .* found \(6, 2\)"),
+        (lambda: refine(to_target, proposals(1), SPEC), r"of two plans or more, found \(1, 6, 2\)"),
+        (lambda: refine(lambda plans: plans, proposals(), SPEC), r"costs: expected one per plan, \(16,\)"),
+        (lambda: RefineConfig(iterations=0), "expected iterations >= 1"),
+        (lambda: RefineConfig(num_elites=1), "2 <= num_elites <= num_samples = 32, found 5, 1"),
+    ],
+)
+def test_what_cannot_be_refined_is_refused(call: Callable[[], Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        call()
