@@ -11,7 +11,7 @@ import numpy as np
 
 from astra_ros.evaluation.intervals import Interval
 from astra_ros.evaluation.machine import describe_machine
-from astra_ros.evaluation.tables import table
+from astra_ros.evaluation.markdown import table
 
 FULL = "full"
 SCORES = {

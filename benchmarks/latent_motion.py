@@ -27,7 +27,7 @@ from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_unseen
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.evaluation.machine import describe_machine
-from astra_ros.evaluation.tables import table
+from astra_ros.evaluation.markdown import table
 
 DISTANCES = (1, 2, 3, 4, 6, 8)  # pixels
 EPISODES, PICTURES = 6, 4  # of a dataset, and of each

@@ -20,8 +20,9 @@ positions: dict[str, float] = {}  # of every joint; an arm and its gripper may p
 def rank(model: WorldModelClient, picture: Path) -> None:
     """Print plans, best first: the first joint goes back, stays, goes on."""
     names = model.spec().names
-    while not positions.keys() >= set(names):
-        time.sleep(0.05)
+    while missing := set(names) - positions.keys():
+        print(f"waiting for joint_states of {', '.join(sorted(missing))}", file=sys.stderr)
+        time.sleep(1.0)
     here = np.array([positions[name] for name in names])
     steps = np.arange(1, 9)[:, None]  # eight rows, spec().step_dt seconds apart
     first = np.eye(len(here))[0]
@@ -36,6 +37,8 @@ def on_joints(joints: JointState) -> None:
     positions.update(zip(joints.name, joints.position, strict=False))
 
 
+if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+    sys.exit("expected one argument, a JPEG or PNG file: python examples/ask_the_world_model.py goal.jpg")
 rclpy.init()
 node = rclpy.create_node("my_planner")
 node.create_subscription(JointState, "joint_states", on_joints, qos_profile_sensor_data)

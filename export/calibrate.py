@@ -46,7 +46,7 @@ def calibrate(
 ) -> tuple[TrustSpec, int]:
     """Write trust.npz and the manifest that names it. Returns what that says, and the number of frames that were fitted.
 
-    precision: of the predictions; empty: the graphs' own. Raises BundleError, BackendError or ValueError.
+    precision: of the predictions, as for open_backend; empty: the graphs' own. Raises BundleError, BackendError or ValueError.
     """
     independent = by_episode(recordings.held_out)
     halved = tuple(recordings.held_out[row] for rows in independent[::2] for row in rows)
@@ -57,7 +57,7 @@ def calibrate(
         )
     precision = precision or load_bundle(bundle).manifest.precision
     with WorldModel.load(bundle, precision=precision) as world_model:
-        manifest = world_model.manifest
+        manifest, ran_in = world_model.manifest, world_model.backend.precision
         familiarity = fit_familiarity(_usual(world_model, recordings))
         distances, doubts = [], []
         fitted = {recordings.dataset: halved, **{one.dataset: one.names for one in later}}
@@ -74,7 +74,7 @@ def calibrate(
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
     fitted_on = (*halved, *(name for one in later for name in one.names))
-    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples, precision)
+    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples, ran_in)
     loaded = load_bundle(bundle)
     with restored_on_error(loaded, TRUST_FILE):
         Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))

@@ -353,12 +353,19 @@ def report(parity: Parity) -> str:
     return "\n".join([*lines, *(f"skipped {name}: {why}" for name, why in parity.skipped.items())])
 
 
+def _idle(parity: Parity, names: Sequence[str]) -> list[str]:
+    """Backends that were asked for by name and compared in no precision."""
+    ran = {row.backend.rpartition(" ")[0] for row in parity.rows}
+    return [name for name in names if name not in ran]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 0 when every stage is within its limit, else 1."""
+    """Print the table; 0 when every stage is within its limit and every backend that was named ran, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m export.check_parity",
         description="Compare a bundle as every backend runs it with torch.",
-        epilog="example: python -m export.check_parity astra_ros/bundles/tiny runs/tiny; exit code 1: differs",
+        epilog="example: python -m export.check_parity astra_ros/bundles/tiny runs/tiny; exit code 1: differs, or a backend that was"
+        " named does not run",
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("checkpoint", type=Path, nargs="?", help="what it was exported from")
@@ -379,6 +386,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     print(report(parity))
+    if options.backends is not DEFAULT_NAMES and (idle := _idle(parity, options.backends)):
+        print(
+            f"error: --backends: expected every one to run here, found that {', '.join(idle)} did not",
+            file=sys.stderr,
+        )
+        return 1
     if options.json:
         options.json.write_text(json.dumps(asdict(parity), indent=1) + "\n")
     return 0 if parity.is_within else 1

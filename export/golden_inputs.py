@@ -9,8 +9,8 @@ import numpy as np
 from astra_ros.backends.golden import NUM_CHUNKS, NUM_PICTURES, RolloutInputs
 from astra_ros.backends.manifest import Manifest
 from astra_ros.data.episode import Episode
-from astra_ros.data.segments import slot_frames
 from astra_ros.evaluation.reliving import bounds
+from astra_ros.history.layout import slot_frames
 from astra_ros.types import ByteArray
 
 

@@ -21,15 +21,15 @@ try:
     from onnxscript import optimizer
     from torch import nn
 
+    from astra_ros.backends.ort import OrtBackend
     from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 except ImportError as error:
     raise SystemExit(f"error: {error}; in a clone: pip install -e '.[train]'") from error
 
 from astra_ros.backends import golden
-from astra_ros.backends.bundle import MANIFEST_FILE, Bundle, describe_file, load_bundle, write_manifest
+from astra_ros.backends.bundle import Bundle, describe_file, is_bundle, load_bundle, write_manifest
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import BundleError, Manifest
-from astra_ros.backends.ort import OrtBackend
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_same
 from astra_ros.denoiser.io import GraphSpec
@@ -51,7 +51,8 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
 
     When ONNX Runtime does not agree with torch nothing is left behind and BundleError is raised.
     """
-    if out.exists() and not (out / MANIFEST_FILE).is_file():
+    out = out.expanduser().resolve()  # what --out=~/x is to a shell, and where a link points to
+    if out.exists() and not is_bundle(out):
         raise FileExistsError(
             f"{out}: expected a bundle to replace or nothing, found something else; choose another --out"
         )
@@ -70,6 +71,10 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
         _write_golden(reference, root / GOLDEN_FILE, inputs)
         _verify(write_manifest(root, _with_files(draft, root)))
         if out.exists():
+            for name in sorted(
+                {path.name for path in out.iterdir()} - {path.name for path in root.iterdir()}
+            ):
+                print(f"{name}: of the bundle that is replaced, removed", flush=True)
             shutil.rmtree(out)
         root.rename(out)
     return _report(load_bundle(out))

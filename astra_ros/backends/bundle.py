@@ -6,6 +6,7 @@ Loading verifies that every file is exactly the one that was exported. Nothing i
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ __all__ = [
     "BundleError",
     "Manifest",
     "describe_file",
+    "is_bundle",
     "load_bundle",
     "replace_file",
     "restored_on_error",
@@ -71,7 +73,7 @@ def load_bundle(path: Path | str) -> Bundle:
     folder = Path(path).expanduser()  # a launch argument's ~ is expanded by no shell
     try:
         raw, root = _read_manifest(folder)
-        manifest = Manifest.from_json(raw.decode())
+        manifest = _parsed(raw)
         for name, spec in manifest.files.items():
             _verify(root / name, spec)
         for name in manifest.graphs.values():
@@ -83,6 +85,15 @@ def load_bundle(path: Path | str) -> Bundle:
     except ValueError as error:
         raise BundleError(f"{folder}: {error}; {_FIX} {folder}") from error
     return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether it holds a manifest of some version, whatever else is wrong with it; others' folders have a manifest.json, too."""
+    try:
+        document = json.loads(_read_manifest(folder)[0])
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and {"schema_version", "graphs"} <= document.keys()
 
 
 def weight_files(graph: Path) -> set[str]:
@@ -134,6 +145,13 @@ def _read_manifest(folder: Path) -> tuple[bytes, Path]:
     if size > _MAX_MANIFEST_BYTES:
         raise BundleError(f"{MANIFEST_FILE}: expected at most {_MAX_MANIFEST_BYTES} bytes, found {size}")
     return path.read_bytes(), path.resolve().parent
+
+
+def _parsed(raw: bytes) -> Manifest:
+    try:
+        return Manifest.from_json(raw.decode())
+    except ValueError as error:
+        raise BundleError(f"{MANIFEST_FILE}: {error}") from error
 
 
 def _what_is(folder: Path) -> str:

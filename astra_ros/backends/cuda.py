@@ -195,7 +195,7 @@ def _import_cuda() -> Any:
         return import_module("cuda.bindings.runtime")
     except ImportError as error:
         raise BackendError(
-            f"CUDA: expected the package cuda-bindings, found none that loads ({error}); pip install 'cuda-bindings<13'"
+            f"CUDA: expected the package cuda-bindings, found none that loads ({error}); pip install 'cuda-bindings>=12.9,<13'"
         ) from error
 
 

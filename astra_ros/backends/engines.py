@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from astra_ros.backends import schema
 from astra_ros.backends.base import BackendError
-from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.bundle import Bundle, weight_files
 from astra_ros.backends.manifest import BundleError, FileSpec
 
 ENGINES_FOLDER = "engines"
@@ -178,13 +179,13 @@ def build_command(bundle: Path, runtime: str, precision: str = "", targets: Sequ
         f"--precision {precision}" if precision else "",
         *(f"--sm {target}" for target in targets),
     ]
-    return " ".join(["python -m export.build_trt", str(bundle), *filter(None, options)])
+    return " ".join(["python -m export.build_trt", shlex.quote(str(bundle)), *filter(None, options)])
 
 
 def rebuild_command(folder: Path, engines: EngineSet) -> str:
     """The line that makes the engines of BUNDLE/engines/FOLDER once more."""
     command = build_command(folder.parents[1], engines.runtime, engines.precision, engines.targets)
-    return f"{command} --weights-as-inputs" if engines.weights else command
+    return f"{command} --candidates {engines.batches[-1]}{' --weights-as-inputs' * bool(engines.weights)}"
 
 
 def find_engines(bundle: Bundle, runtime: Runtime, version: str, sm: int, precision: str = "") -> list[Found]:
@@ -318,7 +319,8 @@ def _require_machine(engines: EngineSet, runtime: Runtime, version: str, sm: int
 
 def _require_sources(graph: str, engine: EngineSpec, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    for name in sorted({manifest.graphs[graph], *engine.sources}):
+    own = manifest.graphs[graph]
+    for name in sorted({own, *weight_files(bundle.file(own)), *engine.sources}):
         expected = manifest.files[name].sha256 if name in manifest.files else None
         found = engine.sources.get(name)
         if expected is None or found != expected:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,12 +12,10 @@ from typing import Any
 
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import Bundle
-from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.manifest import PRECISIONS, BundleError
 from astra_ros.backends.probe import load_fastest
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "int8_bf16")
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ NAMES = tuple(_KINDS)
 def precisions(bundle: Bundle, name: str) -> tuple[str, ...]:
     """What a backend can run a bundle in on this machine. Raises BackendError when it cannot."""
     backend_class, _ = _find(name)
-    found: tuple[str, ...] = backend_class.precisions(bundle)
-    return found
+    return _possible(backend_class, name, bundle)
 
 
 def open_backend(
@@ -68,8 +67,12 @@ def open_backend(
     whose answers are right; any other is that one or an error.
     Raises BackendError, and BundleError when the bundle does not load.
     """
-    if precision not in PRECISIONS:
-        raise BackendError(f"precision {precision[:80]!r}: expected one of {list(PRECISIONS)}; choose 'auto'")
+    if num_threads < 1:
+        raise BackendError(f"num_threads: expected 1 or more, found {num_threads}")
+    if precision not in ("auto", *PRECISIONS):
+        raise BackendError(
+            f"precision {precision[:80]!r}: expected one of {['auto', *PRECISIONS]}; choose 'auto'"
+        )
     if name == "auto":
         return _first_that_runs(bundle, num_threads, precision)
     return _open(name, bundle, num_threads, precision, "asked for by name")
@@ -93,7 +96,7 @@ def _first_that_runs(bundle: Bundle, num_threads: int, precision: str) -> Backen
 
 def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: str) -> Backend:
     backend_class, options = _find(name)
-    possible = backend_class.precisions(bundle)
+    possible = _possible(backend_class, name, bundle)
     if precision not in ("auto", *possible):
         raise _PrecisionError(
             f"precision: expected one of {['auto', *possible]} (what backend {name!r} has here), found {precision!r};"
@@ -101,13 +104,36 @@ def _open(name: str, bundle: Bundle, num_threads: int, precision: str, reason: s
         )
     wanted = possible if precision == "auto" else (precision,)
     choices = [{"precision": one} for one in wanted] if len(possible) > 1 else [{}]
-    backend = load_fastest([backend_class(bundle, num_threads, **options, **choice) for choice in choices])
-    backend.warmup()
+    with _in_one_line(name):
+        backend = load_fastest(
+            [backend_class(bundle, num_threads, **options, **choice) for choice in choices]
+        )
+        backend.warmup()
     logger.info(
         "backend %s (%s, %s, %s on %s, %d threads)", name, reason, backend.version, backend.precision, backend.device,
         num_threads,
     )  # fmt: skip
     return backend
+
+
+def _possible(backend_class: Any, name: str, bundle: Bundle) -> tuple[str, ...]:
+    with _in_one_line(name):
+        found: tuple[str, ...] = backend_class.precisions(bundle)
+        return found
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """What a runtime or a driver raises, which share no base class, is a reason not to take this backend, and no end of the others."""
+    try:
+        yield
+    except (BackendError, BundleError):
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"backend {name!r}: expected a runtime that works here, found {type(error).__name__}:"
+            f" {' '.join(str(error).split())[:300]}; choose another backend, or install it and its driver again"
+        ) from error
 
 
 def _find(name: str) -> tuple[Any, dict[str, str]]:

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends import schema
@@ -17,6 +17,8 @@ from astra_ros.denoiser.io import GraphSpec, ModelDims, comparison_specs, graph_
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
 SCHEMA_VERSION = 4
+# That a runtime may compute in.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8_bf16")
 
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -158,6 +160,10 @@ class TrustSpec:
             )
         if self.num_samples < 2:
             raise ValueError(f"num_samples: expected 2 or more, found {self.num_samples}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision[:80]!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ class Manifest:
     max_horizon: int
     sigmas: tuple[float, ...]
     batches: tuple[int, ...]
-    precision: str
+    precision: Literal["fp32"]
     weights_dtype: str
     opset: int
     graphs: dict[str, str]

@@ -15,8 +15,8 @@ from astra_ros.backends.manifest import BundleError
 
 logger = logging.getLogger(__name__)
 
-# What a lower precision may take of the time of the graphs' own: less gain is not worth its error, nor that noise in
-# the measurement decides from one start to the next which bytes a robot gets.
+# What a lower precision may take of the time of the one above it: less gain is not worth its error, nor that noise in
+# the measurement decides from one start to the next which bytes a robot gets, and whether with a calibrated uncertainty.
 _WORTHWHILE = 0.9
 # As many steps of each as outlast the moment in which a robot's other programs start too. None begins after so many
 # seconds, since arithmetic that a processor lacks can take a hundred times as long.
@@ -66,7 +66,10 @@ def _quickest_step(backends: Sequence[Backend], refusals: Refusals) -> dict[Back
 
 
 def _allowance(backend: Backend) -> float:
-    return 1.0 if backend.precision == backend.manifest.precision else _WORTHWHILE
+    """Floating point rounds once, integers once more."""
+    if backend.precision == backend.manifest.precision:
+        return 1.0
+    return _WORTHWHILE**2 if backend.precision.startswith("int8") else _WORTHWHILE
 
 
 @contextmanager

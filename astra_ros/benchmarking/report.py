@@ -7,7 +7,7 @@ from typing import Any
 from astra_ros.benchmarking.candidates import DECODED
 from astra_ros.benchmarking.medians import Median
 from astra_ros.benchmarking.results import Goal, Speed, SpeedResult
-from astra_ros.evaluation.tables import table
+from astra_ros.evaluation.markdown import table
 
 _FORM = ".4g"
 _CHUNK = ("", "runs on", "ms", "times as fast as naive")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.backends.base import Backend
+from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.manifest import FlopsSpec
 from astra_ros.benchmarking.interleaving import Subject
 from astra_ros.denoiser.io import CACHE_AXES, Shape
@@ -17,7 +17,12 @@ UNITS = 8
 
 
 def stage_subject(name: str, backend: Backend, graph: str) -> Subject:
-    """The graph on seeded numbers of its inputs' shapes, or what `remember` makes of some."""
+    """The graph on seeded numbers of its inputs' shapes, or what `remember` makes of some.
+
+    Raises BackendError for a graph that the backend has not, such as one of a batch that no engine was built of.
+    """
+    if graph not in backend.manifest.graph_specs:
+        raise BackendError(f"{graph}: expected one of the graphs that {backend.name} has here, found another")
     spec, inputs = backend.specs[graph], {**_seeded(backend, graph), **_remembered(backend, graph)}
     smallest = min(spec.outputs, key=lambda output: prod(spec.outputs[output]))
 

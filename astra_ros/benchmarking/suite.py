@@ -78,7 +78,13 @@ class Suite:
         with ExitStack() as stack:
             workers = self._start_workers(stack)
             described = workers[PEAKS_RUNTIME].description if PEAKS_RUNTIME in workers else {}
-            ready = [entry for entry in self._entries if entry.runtime in workers]
+            for runtime in {entry.runtime for entry in self._entries} & workers.keys():
+                self._skipped |= workers[runtime].description["refused"]
+            ready = [
+                entry
+                for entry in self._entries
+                if entry.runtime in workers and entry.name not in self._skipped
+            ]
             turns = {name: partial(workers[PEAKS_RUNTIME].ask, name) for name in described}
             turns |= {entry.name: partial(workers[entry.runtime].ask, entry.name) for entry in ready}
             with busy_processes(self._config.busy):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.benchmarking.candidates import Ranking
 from astra_ros.benchmarking.catalogue import entries
@@ -61,7 +62,7 @@ def main(text: str) -> None:
 
 @contextmanager
 def _opened(job: Job) -> Iterator[tuple[dict[str, Any], Commands]]:
-    """What runs, and what can be asked for."""
+    """What runs, with what it refuses and why, and what can be asked for."""
     if job.runtime == PEAKS_RUNTIME:
         chosen = {probe.name: probe for probe in probes(job.num_threads) if probe.name in job.names}
         described = {name: {"how": p.how, "unit": p.unit, "work": p.work} for name, p in chosen.items()}
@@ -72,10 +73,16 @@ def _opened(job: Job) -> Iterator[tuple[dict[str, Any], Commands]]:
     with RUNTIMES[job.runtime](bundle, job.num_threads) as backend:
         known = entries(scene, job.candidates, None)
         own = [entry for entry in known if entry.runtime == job.runtime and entry.name in job.names]
-        commands: Commands = {entry.name: entry.build(entry.name, backend).seconds for entry in own}
+        commands: Commands = {}
+        refused = {}
+        for entry in own:
+            try:
+                commands[entry.name] = entry.build(entry.name, backend).seconds
+            except BackendError as error:
+                refused[entry.name] = str(error)
         commands[AGREEMENT] = lambda: asdict(Ranking(backend, scene, job.candidates).agreement())
         peak = gemm_peak(backend.device, backend.precision)
-        what = {"runs": backend.description, "device": backend.device, "peak": peak}
+        what = {"runs": backend.description, "device": backend.device, "peak": peak, "refused": refused}
         yield {**what, "plans_once": backend.plans_once}, commands
 
 

@@ -45,6 +45,11 @@ def topics_from(arguments: argparse.Namespace) -> EpisodeTopics:
 def require_json_folder(arguments: argparse.Namespace) -> None:
     """Raise ValueError when what `--json` asks for could not be written: hours of work must not be lost in the end."""
     file: Path | None = getattr(arguments, "json", None)
+    if file is not None and file.suffix in (".md", ".png"):
+        raise ValueError(
+            f"--json: expected a file beside which one of that name with .md or .png may be written, found {file}; name it"
+            f" {file.with_suffix('.json')}"
+        )
     if file is not None and not file.parent.is_dir():
         raise ValueError(
             f"--json: expected a file in an existing folder, found {file}; mkdir -p {file.parent}"

@@ -11,7 +11,7 @@ import torch
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.data.episode import Episode, IntArray, frame_stride
 from astra_ros.denoiser.features import chunk_features, history_features
-from astra_ros.history.layout import slot_ages
+from astra_ros.history.layout import slot_frames
 from astra_ros.types import FloatArray
 
 # Of `varied`: how far a camera is moved, in latents of 8 pixels, and the spread of the light. Latents have unit variance.
@@ -102,13 +102,6 @@ class SegmentConfig:
                 f"just_started, short_history: expected shares that come to 1 at most, found {self.just_started} and"
                 f" {self.short_history}; lower one of them"
             )
-
-
-def slot_frames(now: int, stride: int, started: int = 0) -> tuple[IntArray, FloatArray]:
-    """Frame of every slot at frame `now` of a recording that began at frame `started`, and the mask. Both (s,)."""
-    frames = np.array([started, *(now - stride * age for age in slot_ages())])
-    mask = (frames >= started).astype(np.float32)
-    return np.maximum(frames, started), mask
 
 
 def cut_window(

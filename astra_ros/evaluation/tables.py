@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from astra_ros.evaluation.markdown import table
 from astra_ros.evaluation.quality import PSNR, Quality
 from astra_ros.evaluation.results import Judged
 from astra_ros.evaluation.routing import Load, RoutingReport
 from astra_ros.evaluation.similarity import PerceptualDistance
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def held_out(judged: Sequence[Judged]) -> str:

@@ -7,6 +7,7 @@ read as mono8, bgr8 and bgra8, as rviz does.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,9 @@ import numpy.typing as npt
 import PIL.Image
 
 from astra_ros.types import ByteArray
+
+# What PIL calls the bytes that it was given.
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
 class RawPicture(Protocol):
@@ -73,7 +77,8 @@ def _decompress(message: CompressedPicture) -> ByteArray:
     except Exception as error:
         raise PictureError(
             f"data: expected a JPEG or PNG file, found {len(message.data)} bytes with format {message.format!r} that do"
-            f" not decode ({error}); republish with image_transport's 'compressed', or set image_transport:=raw",
+            f" not decode ({_ADDRESS.sub('', str(error))}); of a camera: republish with image_transport's 'compressed', or set"
+            " image_transport:=raw",
         ) from error
     # The file of a publisher that did not bring its picture to OpenCV's order has red and blue exchanged.
     return rgb[..., ::-1] if "compressed rgb" in rest else rgb

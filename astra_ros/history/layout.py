@@ -1,4 +1,4 @@
-"""Which remembered frame fills which slot, and what the network makes of the slots. Plain integers.
+"""Which remembered frame fills which slot, and what the network makes of the slots. Integers, and no torch.
 
 Slots, oldest first: [anchor | 16 frames at 4x | 2 frames at 2x | last]. The anchor is the first frame of the episode, for
 ever; 1x frames keep every token, a 2x or 4x block is pooled 2 or 4 times along each axis of the picture and along time
@@ -8,6 +8,11 @@ ever; 1x frames keep every token, a 2x or 4x block is pooled 2 or 4 times along 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from astra_ros.types import FloatArray
 
 MAX_PATCH_SIDE = 8  # latents a side of what a projection of the history reads
 ANCHOR_AGE = 24  # frames; the anchor stands at this fixed distance, whatever its true age
@@ -54,6 +59,13 @@ KEPT_BLOCKS = tuple(index for index, block in enumerate(BLOCKS) if block.pooling
 def slot_ages() -> tuple[int, ...]:
     """Frames before the observation of every slot after the anchor, oldest first: 18 … 0."""
     return tuple(reversed(range(NUM_SLOTS - 1)))
+
+
+def slot_frames(now: int, stride: int, started: int = 0) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Frame of every slot at frame `now` of a recording that began at frame `started`, and the mask. Both (s,)."""
+    frames = np.array([started, *(now - stride * age for age in slot_ages())])
+    mask = (frames >= started).astype(np.float32)
+    return np.maximum(frames, started), mask
 
 
 def blocks_after(chunk_len: int) -> tuple[HistoryBlock, ...]:

@@ -104,8 +104,13 @@ def _open(encoder: str, size: tuple[int, int] | None, num_threads: int) -> Calla
 
 
 def measured(distance: GoalDistance, futures: FloatArray) -> FloatArray:
-    """(n, t) distances, whoever wrote the function. Raises ValueError for another shape."""
-    found = np.asarray(distance(futures), np.float32)
+    """(n, t) distances, whoever wrote the function. Raises ValueError for another shape, and where it fails."""
+    try:
+        found = np.asarray(distance(futures), np.float32)
+    except Exception as error:
+        raise ValueError(
+            f"goal distance: expected numbers, found {type(error).__name__}: {' '.join(str(error).split())[:300]}; mend the plug-in"
+        ) from error
     if found.shape != futures.shape[:2]:
         raise ValueError(
             f"goal distance: expected (futures, frames) = {futures.shape[:2]} numbers, found {found.shape};"

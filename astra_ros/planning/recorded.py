@@ -13,7 +13,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.base import Backend, Past
 from astra_ros.data.episode import Episode, IntArray
 from astra_ros.planning.evaluation import Evaluation, Future, Question, costs_of
-from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, codec_distance
+from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, codec_distance, measured
 from astra_ros.planning.sampling import Costs, Planned
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import SLOT_TOLERANCE, WorldModel
@@ -107,7 +107,9 @@ def plan_recorded(
     distance = task.distance_to(backend, Goal(backend.encode(task.goal), task.goal))
     costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
     still = manifest.action.clip(np.tile(episode.measured[task.now], (task.horizon, 1)))
-    costs(still[None])  # opens the graphs for candidates, whose time is no part of planning
+    _require_distance(
+        costs(still[None])
+    )  # and opens the graphs for candidates, whose time is no part of planning
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
     planned = optimise(log, still, manifest.action)
     seconds = time.perf_counter() - started
@@ -185,8 +187,16 @@ def _futures(candidates: Candidates, past: Past, question: Question) -> dict[int
     return {future.plan: future for future in evaluation.answer().futures}
 
 
+def _require_distance(found: FloatArray) -> None:
+    """Before the search, whose result could not be told. Raises ValueError."""
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"goal distance: expected a finite number for a robot at rest, found {found[0]:g}; mend the plug-in"
+        )
+
+
 def _distance_of(frame: ByteArray, backend: Backend, distance: GoalDistance) -> float:
-    return float(distance(backend.encode(frame)[None, None])[0, 0])
+    return float(measured(distance, backend.encode(frame)[None, None])[0, 0])
 
 
 class _CostLog:

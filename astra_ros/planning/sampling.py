@@ -28,17 +28,17 @@ class Planned:
 
 def require_sampling(noise_beta: float, max_step: float) -> None:
     """Raises ValueError."""
-    if not noise_beta >= 0:
-        raise ValueError(f"noise_beta: expected 0 or more, found {noise_beta:g}")
-    if not max_step > 0:
-        raise ValueError(f"max_step: expected more than 0, found {max_step:g}")
+    if not 0 <= noise_beta <= 10:
+        raise ValueError(f"noise_beta: expected 0 to 10, found {noise_beta:g}")
+    if not 0 < max_step < np.inf:
+        raise ValueError(f"max_step: expected more than 0 and finite, found {max_step:g}")
 
 
 class Sampler:
     """Plans around a mean, inside the range that the model was trained on.
 
-    noise_beta: exponent of the noise's power spectrum over the horizon. 0 = white; 2 = a random walk, which moves joints
-    smoothly (Pinneri et al. 2020, arXiv 2008.06389). max_step: largest change of a joint position from row to row, in
+    noise_beta: exponent of the noise's power spectrum over the horizon, 0 to 10. 0 = white; 2 = that of a random walk, which moves
+    joints smoothly; its last row is as near to the first as neighbours are (Pinneri et al. 2020, arXiv 2008.06389). max_step: largest change of a joint position from row to row, in
     delta_std of the action space; the first row changes by as much from `anchor` (a,), where the robot is.
     """
 
@@ -64,10 +64,7 @@ class Sampler:
     def _limited(self, plans: FloatArray) -> FloatArray:
         """A robot that is told to jump follows as it can, and nothing like it was trained. Rates need no such limit."""
         if self._spec.representation == "joint_position":
-            before = np.broadcast_to(self._anchor, plans[:, 0].shape)
-            for row in plans.swapaxes(0, 1):
-                row[:] = np.clip(row, before - self._max_step, before + self._max_step)
-                before = row
+            return limited(plans, self._anchor, self._max_step)
         return plans
 
     def _noise(self, shape: tuple[int, int, int]) -> FloatArray:
@@ -80,6 +77,15 @@ class Sampler:
         spectrum = np.fft.rfft(white, axis=1) * (frequencies ** (-self._beta / 2))[:, None]
         coloured = np.fft.irfft(spectrum, n=shape[1], axis=1)
         return (coloured / np.sqrt(np.square(coloured).mean())).astype(np.float32)
+
+
+def limited(plans: FloatArray, anchor: FloatArray, max_step: FloatArray) -> FloatArray:
+    """Plans (n, horizon, a) that begin within max_step (a,) of anchor (a,) and go on so from row to row: as these, or behind them."""
+    rows, before = plans.copy(), np.broadcast_to(anchor, plans[:, 0].shape)
+    for row in rows.swapaxes(0, 1):
+        row[:] = np.clip(row, before - max_step, before + max_step)
+        before = row
+    return rows
 
 
 def evaluated(costs: Costs, plans: FloatArray) -> FloatArray:

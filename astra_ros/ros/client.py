@@ -99,12 +99,15 @@ class WorldModelClient:
         """As `ask`, of plans as MoveIt or ros2_control have them: `ranking` are their indices, best first.
 
         measured: where joints are, for those that the plans leave out, such as a gripper. until_s: what comes later is cut off.
-        Raises as `ask`, and TrajectoryError, which names the plan.
+        There is a best: raises as `ask`, and WorldModelError where no plan got a score, because the deadline came first or there is
+        no goal. Raises TrajectoryError, which names the plan.
         """
         _require_few(plans)
-        return self._answer(
+        reply = self._answer(
             rank_plans(plans, self.info(), goal, measured=measured, until_s=until_s, **fields)
         )
+        self.costs_in(reply)
+        return reply
 
     def _answer(self, request: EvaluateActions.Request) -> Reply:
         reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)
@@ -113,7 +116,7 @@ class WorldModelClient:
         return reply
 
     def costs(self, goal: Goal | None = None, seed: int = 0) -> Costs:
-        """For optimisers: plans (n, horizon, a) → final goal distances less uncertainty's share (n,), NaN = not evaluated.
+        """For optimisers: plans (n, horizon, a) → final goal distances plus uncertainty's share (n,), NaN = not evaluated.
 
         Raises WorldModelError, also when no goal is set.
         """
@@ -123,11 +126,15 @@ class WorldModelClient:
         """(n,) as `costs`, of one reply. Raises WorldModelError."""
         if not any(reply.evaluated):
             raise WorldModelError(
-                f"{self._name}: expected scores, found nothing evaluated: {reply.message}", reply.status
+                f"{self._name}: expected scores, found nothing evaluated: {reply.message or 'the deadline came first'}",
+                reply.status,
             )
         scores = np.asarray(reply.scores, np.float32)
         if np.isnan(scores).all():
-            raise WorldModelError(f"{self._name}: expected scores, found none; set a goal (~/set_goal)")
+            raise WorldModelError(
+                f"{self._name}: expected scores, found none; set a goal (~/set_goal), or, where one is set, mend the goal_distance that"
+                " finds no number"
+            )
         return -scores
 
     def _call(self, request: EvaluateActions.Request, deadline_s: float) -> Reply:

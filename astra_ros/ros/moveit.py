@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
-from astra_ros.ros.stamps import to_ns
+from astra_ros.ros.stamps import to_duration, to_ns
 from astra_ros.ros.trajectories import JointTrajectory, TrajectoryError, to_action_sequence
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import NANOSECONDS, FloatArray
@@ -38,8 +38,8 @@ def rank_plans(
 ) -> EvaluateActions.Request:
     """One request for all plans, in their order; candidate k has k in the first four bytes of its id, little-endian.
 
-    info: from ~/model_info. goal: None = no scores. measured: where joints are, as for to_action_sequence. until_s: what
-    comes later is cut off, where a plan is longer than the model foresees (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
+    info: from ~/model_info. goal: None = the standing one. measured: where joints are, as for to_action_sequence. until_s: what
+    comes later, counted from a plan's own start, is cut off, where a plan is longer than the model foresees (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
     Raises TrajectoryError, which names the plan, and TypeError for a field that requests have not.
     """
     candidates = _candidates(plans, info, measured, until_s)
@@ -49,13 +49,18 @@ def rank_plans(
 def to_request(
     candidates: Sequence[ActionSequence], goal: Goal | None = None, **fields: Any
 ) -> EvaluateActions.Request:
-    """Raises TypeError for a field that requests have not, which ROS's own constructor takes and drops."""
+    """fields: of the request; the deadline may be seconds.
+
+    Raises TypeError for a field that requests have not, which ROS's own constructor takes and drops.
+    """
     known = EvaluateActions.Request.get_fields_and_field_types()
     if unknown := sorted(set(fields) - set(known)):
         raise TypeError(
             f"{unknown[0]}: expected a field of EvaluateActions.Request, {', '.join(known)}, found none of that name; what"
             " it has not is a parameter of the node (docs/ros_interface.md)"
         )
+    if isinstance(deadline := fields.get("deadline"), int | float):
+        fields["deadline"] = to_duration(deadline)
     return EvaluateActions.Request(candidates=candidates, goal=goal or Goal(), **fields)
 
 
@@ -96,6 +101,10 @@ def _candidates(
 def _cut(candidate: ActionSequence, until_s: float) -> ActionSequence:
     """Its rows of that time. Raises TrajectoryError for less than one."""
     step_s = to_ns(candidate.step_dt) / NANOSECONDS
+    if not math.isfinite(until_s):
+        raise TrajectoryError(
+            f"until_s: expected a finite number of seconds, found {until_s:g}; leave it out"
+        )
     rows = math.floor(until_s / step_s + 1e-6)
     if rows < 1:
         raise TrajectoryError(f"until_s: expected a step of {step_s:g} s or more, found {until_s:g} s")

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, fields
 
-from astra_ros.backends.factory import PRECISIONS
-from astra_ros.backends.manifest import Manifest, TrustSpec
+from astra_ros.backends.manifest import PRECISIONS, Manifest, TrustSpec
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
 MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
@@ -29,7 +28,7 @@ class NodeConfig:
     precision: str = parameter(
         "auto",
         "Arithmetic of the network: auto (the fastest that answers right, timed at configure) or its name.",
-        Limits(choices=PRECISIONS),
+        Limits(choices=("auto", *PRECISIONS)),
         is_live=False,
     )
     num_threads: int = parameter(2, "CPU threads of the network.", Limits(1, 256), is_live=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,14 +13,15 @@ from astra_ros.msg import PredictedFuture
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.motion import Departure, Motion
 from astra_ros.planning.mppi import MppiConfig, mppi
-from astra_ros.planning.sampling import Costs, Planned
+from astra_ros.planning.sampling import Costs, Planned, limited
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 from astra_ros.ros.parameters import MAX_CANDIDATES
+from astra_ros.ros.trajectories import LEAST_STEP
 from astra_ros.types import NANOSECONDS, FloatArray
 
-# Of the most mobile joint's usual change: what a joint may be off that stood still in training, as a parked gripper does.
-_LEAST_STEP = 0.02
+# Parameters that have a prefix here and none in CemConfig, whose errors name them.
+_OF_CEM = re.compile(r"\b(?:num_)?(elites|initial_std|min_std)\b")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ class PlannerConfig:
         "", "Joints of the published trajectory, separated by commas: a controller's; empty: the model's."
     )
     method: str = parameter("cem", "How plans are searched for.", Limits(choices=("cem", "mppi")))
-    num_samples: int = parameter(32, "Plans that are tried per iteration.", Limits(2, MAX_CANDIDATES))
+    num_samples: int = parameter(
+        32,
+        "Plans that are tried per iteration, up to max_candidates of the world model.",
+        Limits(4, MAX_CANDIDATES),
+    )
     iterations: int = parameter(
         5, "Iterations of the search, at most: fewer where a moving robot leaves less time.", Limits(1, 1000)
     )
@@ -47,7 +53,7 @@ class PlannerConfig:
     )
     cem_elites: int = parameter(
         0,
-        "Plans that an iteration of cem is fitted to; 0: an eighth of num_samples.",
+        "Plans that an iteration of cem is fitted to; 0: an eighth of num_samples, at least 2.",
         Limits(0, MAX_CANDIDATES),
     )
     cem_momentum: float = parameter(0.1, "Share of the old mean and deviation in cem.", Limits(0.0, 0.99))
@@ -78,14 +84,14 @@ class PlannerConfig:
         try:
             self.cem(), self.mppi()
         except ValueError as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(_OF_CEM.sub(r"cem_\1", str(error))) from error
 
     def cem(self) -> CemConfig:
         """Raises ValueError."""
         return CemConfig(
             self.num_samples,
             self.iterations,
-            self.cem_elites or max(1, self.num_samples // 8),
+            self.cem_elites or max(2, self.num_samples // 8),
             self.cem_momentum,
             self.cem_initial_std,
             self.cem_min_std,
@@ -120,7 +126,7 @@ class PlannerConfig:
     def limit(self, spec: ActionSpec) -> FloatArray:
         """(a,) largest change of a joint from row to row; of one that stood still in training what a sensor's noise takes."""
         usual = np.array(spec.delta_std, np.float32)
-        return self.max_step * np.maximum(usual, _LEAST_STEP * usual.max())
+        return self.max_step * np.maximum(usual, LEAST_STEP * usual.max())
 
 
 class Search:
@@ -150,12 +156,17 @@ class Search:
         costs = self._costs(departure, config)
         found = _optimise(costs, departure, spec, config, self._num_searches)
         self._num_searches += 1
-        planned = replace(found, plan=departure.whole(found.plan[None])[0])
         self._require_in_time(departure, config)
         ended_ns = self._steady_ns()
         positions = self._positions()
         course = departure.motion.holding(departure.held, positions)
         _require_on_course(course, positions, spec, config, ended_ns)
+        plan = departure.whole(found.plan[None])
+        if not departure.committed:
+            # A standing robot may have been moved meanwhile, by less than a step, and the plan begins where it is now.
+            departure = _standing(positions, spec, config, ended_ns)
+            plan = departure.whole(limited(plan, positions, config.limit(spec)))
+        planned = replace(found, plan=plan[0])
         self._last = departure.followed_by(planned.plan, ended_ns)
         self._measure(ended_ns, config)
         return planned, self._last.begins_ns
@@ -172,8 +183,7 @@ class Search:
             or not 0 <= last.elapsed(now_ns) < config.horizon
             or last.astray(positions, config.limit(spec), now_ns) is not None
         ):
-            standing = Motion.standing(positions, config.horizon, now_ns, step_ns)
-            return Departure(standing, held=held), config.iterations
+            return _standing(positions, spec, config, now_ns), config.iterations
         motion = last.since(int(last.elapsed(now_ns)))
         iterations, committed = self._time_for(motion, config)
         if committed >= config.horizon:
@@ -241,6 +251,11 @@ class Search:
                 f" {(before_ns - self._clock_ns) / NANOSECONDS:.2f} s or more; plan again"
             )
         return self._clock_ns
+
+
+def _standing(positions: FloatArray, spec: ActionSpec, config: PlannerConfig, now_ns: int) -> Departure:
+    step_ns = round(spec.step_dt * NANOSECONDS)
+    return Departure(Motion.standing(positions, config.horizon, now_ns, step_ns), held=config.held(spec))
 
 
 def _require_in_range(positions: FloatArray, spec: ActionSpec, config: PlannerConfig) -> None:

@@ -21,6 +21,10 @@ from astra_ros.types import NANOSECONDS, FloatArray
 
 # Far longer than any model looks ahead; more would be rows without end, and a start later than that is of another clock.
 MAX_DURATION_S = 600.0
+# How far a plan may begin from where the robot is, in usual changes of each joint (ModelInfo.action_step_std).
+START_STEPS = 1.5
+# Of the most mobile joint's usual change: what a joint may be off that stood still in training, as a parked gripper does.
+LEAST_STEP = 0.02
 
 
 class TrajectoryError(ValueError):
@@ -55,12 +59,14 @@ def to_action_sequence(
     example, stay there, and the others start there when the first point is later than 0; without it, the robot is taken to
     be at the first point before; joints that are not the model's are ignored there. plan_id: 16 bytes, echoed in the prediction. header.stamp carries over: 0 = from the
     observation on, as in ROS "start at once".
-    Raises TrajectoryError for joints that the model does not know, joints that are missing, and broken points.
+    Raises TrajectoryError for joints that the model does not know, joints that are missing, a start where the robot is not, and
+    broken points.
     """
     measured = {name: at for name, at in (measured or {}).items() if name in info.action_names}
     times_ns, positions = _points(trajectory)
     start = [measured.get(name) for name in trajectory.joint_names]
     known = [at for at in start if at is not None]
+    _require_start(trajectory, info, measured)
     if len(known) == len(start):
         times_ns, positions = _begun(times_ns, positions, known, at_ns=0)
     columns = _resampled(times_ns, positions, to_ns(info.step_dt))
@@ -136,6 +142,22 @@ def _points(trajectory: JointTrajectory) -> tuple[Any, Any]:
             f" {trajectory.joint_names[joint]!r}"
         )
     return times_ns, positions
+
+
+def _require_start(trajectory: JointTrajectory, info: ModelInfo, measured: Mapping[str, float]) -> None:
+    """A plan that is elsewhere at once would be judged as if the robot had jumped there, and a controller would make it jump."""
+    first, steps = trajectory.points[0], np.array(info.action_step_std)
+    if to_ns(first.time_from_start) or to_ns(trajectory.header.stamp) or not len(steps):
+        return
+    limits = dict(
+        zip(info.action_names, START_STEPS * np.maximum(steps, LEAST_STEP * steps.max()), strict=True)
+    )
+    for joint, at in zip(trajectory.joint_names, first.positions, strict=True):
+        if joint in measured and abs(at - measured[joint]) > limits[joint]:
+            raise TrajectoryError(
+                f"points[0].positions: expected {joint} within {limits[joint]:.3g} of where it is, {measured[joint]:.4g}, found"
+                f" {at:.4g} at time 0; plan from the present state, or give the first point a later time"
+            )
 
 
 def _begun(times_ns: Any, positions: Any, start: Any, at_ns: int) -> tuple[Any, Any]:

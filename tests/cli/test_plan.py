@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,21 +188,62 @@ def test_the_help_says_the_defaults_that_the_planners_have() -> None:
                 assert f"{getattr(config, name):g}" in text, name
 
 
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs a goal distance `seven` that is this expression of `futures`."""
+
+    def install(expression: str) -> None:
+        info = tmp_path / "brightness-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[astra_ros.goal_distance]\nseven = brightness:make\n")
+        (tmp_path / "brightness.py").write_text(
+            f"def make(backend, goal):\n    return lambda futures: {expression}\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield install
+    sys.modules.pop("brightness", None)
+
+
+@pytest.mark.parametrize(
+    "expression", ["futures[:, :, 0, 0, 0] * 0 + 7", "[[7.0] * len(one) for one in futures]"]
+)
 def test_goals_are_compared_by_what_is_asked_for(
-    untrained_bundle: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    untrained_bundle: Path, dataset: Path, tmp_path: Path, plug_in: Callable[[str], None], expression: str
 ) -> None:
-    """A plug-in that is installed."""
-    info = tmp_path / "brightness-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[astra_ros.goal_distance]\nseven = brightness:make\n")
-    (tmp_path / "brightness.py").write_text(
-        "def make(backend, goal):\n    return lambda futures: futures[:, :, 0, 0, 0] * 0 + 7\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    """A plug-in that is installed, and answers with an array or a list."""
+    plug_in(expression)
     result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", **{"goal-distance": "seven"})
     assert result["planner"]["goal_distance"] == "seven"
     assert set(result["final_goal_distance"].values()) == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        (
+            "1 / 0",
+            "goal distance: expected numbers, found ZeroDivisionError: division by zero; mend the plug-in",
+        ),
+        ("futures[:, :, 0, 0, 0] * float('nan')", "expected a finite number for a robot at rest, found nan"),
+        ("futures[0]", "goal distance: expected (futures, frames) = (1, "),
+    ],
+)
+def test_a_plug_in_that_fails_is_told_before_the_search(
+    untrained_bundle: Path,
+    dataset: Path,
+    tmp_path: Path,
+    plug_in: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    expression: str,
+    problem: str,
+) -> None:
+    plug_in(expression)
+    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", **{"goal-distance": "seven"})
+    assert main(words) == 1
+    assert problem in refusal(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -223,8 +266,10 @@ def test_goals_are_compared_by_what_is_asked_for(
         ({"temperature": "1"}, "temperature: expected with the other --planner only, found with cem"),
         ({"planner": "mppi", "num-elites": "2"}, "num_elites: expected with the other --planner only"),
         ({"num-elites": "10"}, "1 <= num_elites <= num_samples = 9, found 2, 10"),
-        ({"noise-beta": "nan"}, "noise_beta: expected 0 or more, found nan"),
-        ({"planner": "mppi", "max-step": "0"}, "max_step: expected more than 0, found 0"),
+        ({"noise-beta": "5000"}, "noise_beta: expected 0 to 10, found 5000"),
+        ({"max-step": "inf"}, "max_step: expected more than 0 and finite, found inf"),
+        ({"noise-beta": "nan"}, "noise_beta: expected 0 to 10, found nan"),
+        ({"planner": "mppi", "max-step": "0"}, "max_step: expected more than 0 and finite, found 0"),
         ({"goal-distance": "lpips"}, "goal_distance: expected one of codec, perceptual, found 'lpips'"),
         ({"goal-distance": "perceptual"}, "goal_encoder: expected the file of a perceptual encoder"),
     ],

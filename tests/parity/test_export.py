@@ -214,6 +214,18 @@ def test_the_parity_program_passes_its_own_bundle(
     assert "skipped tensorrt: " in text
 
 
+def test_a_backend_that_is_named_must_run(untrained_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who names a GPU's in a test must not be told that all is well because nothing ran."""
+    named = ["onnxruntime", "openvnio", "onnxruntime:CUDAExecutionProvider"]
+    assert check_parity.main([str(untrained_bundle), "--backends", *named]) == 1
+    printed = capsys.readouterr()
+    assert "onnxruntime fp32" in printed.out
+    assert printed.err == (
+        "error: --backends: expected every one to run here, found that openvnio, onnxruntime:CUDAExecutionProvider did not\n"
+    )
+    assert check_parity.main([str(untrained_bundle), "--backends", "onnxruntime"]) == 0
+
+
 def test_without_the_checkpoint_torch_runs_the_graphs(untrained_bundle: Path) -> None:
     parity = check_parity.compare(load_bundle(untrained_bundle), None, 3, ["onnxruntime"])
     assert len(parity.rows) == 10
@@ -412,6 +424,37 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(
     assert to_onnx.main([str(untrained_checkpoint), "--space", "panda", "--out", str(tmp_path)]) == 1
     assert "expected a bundle to replace or nothing" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "web shop", "icons": []}', "[1]", "no JSON"])
+def test_a_manifest_of_something_else_is_no_bundle(
+    untrained_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], manifest: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    (tmp_path / "app.js").write_text("precious")
+    assert to_onnx.main([str(untrained_checkpoint), "--space", "panda", "--out", str(tmp_path)]) == 1
+    assert "expected a bundle to replace or nothing" in capsys.readouterr().err
+    assert (tmp_path / "app.js").read_text() == "precious"
+
+
+def test_a_bundle_behind_a_link_is_replaced_and_what_goes_is_told(
+    untrained_checkpoint: Path,
+    bundle_copy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Under a home whose ~ no shell expands, as in --out=~/bundle."""
+    (bundle_copy / "engines").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "linked").symlink_to(bundle_copy)
+    before = load_bundle(bundle_copy).sha256
+    arguments = [str(untrained_checkpoint), "--space", "panda", "--seed", "9", "--out", "~/linked"]
+    assert to_onnx.main(arguments) == 0
+    assert "engines: of the bundle that is replaced, removed" in capsys.readouterr().out
+    assert (tmp_path / "linked").is_symlink()
+    assert load_bundle(bundle_copy).sha256 != before
+    assert not (bundle_copy / "engines").exists()
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ WITHOUT = "import runpy, sys; sys.modules[sys.argv.pop(1)] = None; runpy.run_mod
         ("export.to_onnx", "torch", "train"),
         ("export.to_onnx", "onnxscript", "train"),
         ("export.to_onnx", "safetensors", "train"),
+        ("export.to_onnx", "onnxruntime", "train"),
         ("export.to_checkpoint", "torch", "train"),
         ("export.check_parity", "torch", "train"),
         ("export.check_parity", "onnx", "train"),
@@ -40,3 +41,18 @@ def test_a_missing_package_is_one_line_with_the_extra_that_has_it(
     assert missing in line
     assert line.endswith(f"; in a clone: pip install -e '.[{extra}]'")
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["export.quantize", "export.calibrate", "astra_ros.benchmarking.suite", "astra_ros.benchmarking.report"],
+)
+def test_what_a_robot_runs_needs_no_torch(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['torch'] = None; import {program}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -149,7 +149,7 @@ SLOW = POSITIONS + 0.01 * np.arange(11)[:, None]
 
 
 def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Callable[..., PlannerRig]) -> None:
-    planner = make_planner(horizon=10, num_samples=2, iterations=1)
+    planner = make_planner(horizon=10, num_samples=4, iterations=1)
     set_goal(planner.rig, PICTURE)
     search = planner.planner._search
     search._iteration_ns = 4 * STEP_NS
@@ -170,7 +170,7 @@ def test_a_later_search_goes_on_from_a_plan_that_is_followed(make_planner: Calla
 def test_a_moving_robot_gets_as_many_iterations_as_fit_into_half_of_its_plan(
     make_planner: Callable[..., PlannerRig],
 ) -> None:
-    planner = make_planner(horizon=10, num_samples=2, iterations=5)
+    planner = make_planner(horizon=10, num_samples=4, iterations=5)
     set_goal(planner.rig, PICTURE)
     planner.planner._search._iteration_ns = STEP_NS
     planner.carry_out(SLOW, rows_ago=0.1)
@@ -207,6 +207,29 @@ def test_continuous_planning_goes_on_from_a_moving_plan_however_long_a_whole_sea
         ends_ns = begins_ns + config.horizon * STEP_NS
 
 
+@pytest.mark.parametrize("method", ["cem", "mppi"])
+def test_a_plan_begins_where_a_robot_stands_when_the_search_has_ended(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It was moved meanwhile, by less than a step, away from where the plan goes."""
+    planner = make_planner(method=method, cem_initial_std=1.0, mppi_std=1.0)
+    set_goal(planner.rig, PICTURE)
+    search = planner.planner._search
+    where = POSITIONS.astype(np.float32)
+    there, _ = planner.plan(where)
+    moved = where - np.float32(0.9 * MAX_STEP) * np.sign(there.plan[0] - where)
+    sensed = iter([where, moved])
+    monkeypatch.setattr(search, "_positions", lambda: next(sensed))
+    monkeypatch.setattr(search, "_num_searches", 0)
+    search.forget()
+    found, _ = planner.plan()
+    steps = np.abs(np.diff(found.plan, axis=0, prepend=moved[None]))
+    assert steps.max() <= MAX_STEP + 1e-5
+    assert (np.abs(there.plan[0] - moved) > MAX_STEP).any()  # what would have been published
+    assert search._last is not None
+    np.testing.assert_array_equal(search._last.points[0], moved)
+
+
 def ago(points: np.ndarray, rows: float) -> dict[str, Any]:
     return {"points": points, "rows_ago": rows}
 
@@ -219,7 +242,7 @@ def ago(points: np.ndarray, rows: float) -> dict[str, Any]:
 def test_a_plan_that_is_not_followed_any_more_is_forgotten(
     make_planner: Callable[..., PlannerRig], last: dict[str, Any]
 ) -> None:
-    planner = make_planner(horizon=10, num_samples=2, iterations=1)
+    planner = make_planner(horizon=10, num_samples=4, iterations=1)
     set_goal(planner.rig, PICTURE)
     planner.carry_out(**last)
     before_ns = planner.planner.get_clock().now().nanoseconds
@@ -310,7 +333,7 @@ def test_it_plans_when_asked_and_says_what_came_of_it(make_planner: Callable[...
 
 
 def test_it_goes_on_planning_with_a_period(make_planner: Callable[..., PlannerRig]) -> None:
-    planner = make_planner(num_samples=2, iterations=1)
+    planner = make_planner(num_samples=4, iterations=1)
     set_goal(planner.rig, PICTURE)
     planner.sense()
     planner.planner.set_parameters([Parameter("period_s", value=0.05)])
@@ -325,7 +348,7 @@ def test_it_goes_on_planning_with_a_period(make_planner: Callable[..., PlannerRi
 def test_the_period_begins_anew_with_a_plan_that_was_asked_for(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planner = make_planner(num_samples=2, iterations=1)
+    planner = make_planner(num_samples=4, iterations=1)
     set_goal(planner.rig, PICTURE)
     planner.sense()
     monkeypatch.setattr(planner.planner, "_ended_s", 0.0)
@@ -359,7 +382,7 @@ def test_a_controllers_joints_alone_are_moved_and_published(
 
 
 def test_joints_that_others_move_do_not_lead_astray(make_planner: Callable[..., PlannerRig]) -> None:
-    planner = make_planner(horizon=10, num_samples=2, iterations=1, joints=", ".join(JOINTS[:2]))
+    planner = make_planner(horizon=10, num_samples=4, iterations=1, joints=", ".join(JOINTS[:2]))
     set_goal(planner.rig, PICTURE)
     planner.planner._search._iteration_ns = 4 * STEP_NS
     motion = planner.carry_out(SLOW, rows_ago=2.3)
@@ -396,8 +419,8 @@ def test_wrong_parameters_are_refused_and_the_node_lives(make_planner: Callable[
     for name, value, line in (
         ("method", "foo", "expected one of cem, mppi"),
         ("world_model", "other", "start it again"),
-        ("cem_elites", 9, "1 <= num_elites <= num_samples = 8, found 2, 9"),
-        ("cem_min_std", 0.5, "expected 0 < min_std <= initial_std"),
+        ("cem_elites", 9, "1 <= cem_elites <= num_samples = 8, found 2, 9"),
+        ("cem_min_std", 0.5, "expected 0 < cem_min_std <= cem_initial_std"),
     ):
         (result,) = planner.planner.set_parameters([Parameter(name, value=value)])
         assert not result.successful
@@ -489,7 +512,7 @@ def test_a_clock_that_jumps_back_by_less_than_the_search_takes_is_noticed(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look at the clock is ten seconds after the one before, but for one, which is five seconds earlier."""
-    planner = make_planner(horizon=10, num_samples=2, iterations=3)
+    planner = make_planner(horizon=10, num_samples=4, iterations=3)
     set_goal(planner.rig, PICTURE)
     search, looks = planner.planner._search, count()
     began_ns, seconds = search._now_ns(), [0, 10, 20, 15, 25, 35]
@@ -503,7 +526,7 @@ def test_a_clock_that_jumps_back_by_less_than_the_search_takes_is_noticed(
 def test_a_clock_that_jumps_back_during_the_search_leaves_no_plan_and_the_next_one_is_sound(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch, is_moving: bool
 ) -> None:
-    planner = make_planner(horizon=10, num_samples=2, iterations=1)
+    planner = make_planner(horizon=10, num_samples=4, iterations=1)
     set_goal(planner.rig, PICTURE)
     if is_moving:
         planner.carry_out(SLOW, rows_ago=0.5)

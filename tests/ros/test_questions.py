@@ -431,6 +431,26 @@ def test_plans_of_an_arm_without_its_gripper_are_ranked(asker: Asker) -> None:
     assert all(point.positions[-1] == pytest.approx(POSITIONS[-1]) for point in better.points)
 
 
+def test_the_best_of_plans_without_scores_is_none(asker: Asker) -> None:
+    """Whoever carries out the first of `ranking` must not be given the first of the request."""
+    client = WorldModelClient(asker.rig.robot)
+    asker.rig.spin_until(client._informed.is_set)
+    duration = Duration(nanosec=STEP_NS)
+    plan = JointTrajectory(
+        joint_names=client.info().action_names,
+        points=[JointTrajectoryPoint(positions=POSITIONS.tolist(), time_from_start=duration)],
+    )
+    with ThreadPoolExecutor(1) as threads:
+        for fields, line in (
+            ({}, "expected scores, found none; set a goal"),
+            ({"deadline": 1e-9}, "nothing evaluated"),
+        ):
+            asked = threads.submit(client.rank, [plan, plan], **fields)
+            asker.rig.spin_until(asked.done)
+            with pytest.raises(WorldModelError, match=line):
+                asked.result()
+
+
 def test_no_futures_is_a_sound_wish(asker: Asker) -> None:
     reply = asker.ask(request(top_k=0))
     assert (reply.status, len(reply.ranking), len(reply.futures)) == (Reply.STATUS_OK, 3, 0)

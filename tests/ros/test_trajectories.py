@@ -155,6 +155,30 @@ def test_long_plans_are_ranked_by_where_they_are_by_then() -> None:
         rank_plans(plans, INFO, until_s=0.1)
 
 
+def test_a_plan_that_is_elsewhere_at_once_is_refused() -> None:
+    """Of joints that change by 0.1 and 0.2 from step to step."""
+    info = ModelInfo(action_names=list(JOINTS), step_dt=to_duration(0.2), action_step_std=[0.1, 0.2])
+    there = trajectory([(0.0, [1.0, 0.5]), (0.4, [1.0, 0.6])], JOINTS)
+    rank_plans([there], info, measured={"shoulder": 0.9, "elbow": 0.3})
+    rank_plans([there], info, measured={})
+    line = r"^plans\[1\].points\[0\].positions: expected elbow within 0.3 of where it is, 0, found 0.5 at time 0; plan from"
+    with pytest.raises(TrajectoryError, match=line):
+        rank_plans(
+            [trajectory([(0.4, [1.0, 0.6])], JOINTS), there], info, measured={"shoulder": 1.0, "elbow": 0.0}
+        )
+
+
+def test_a_deadline_may_be_seconds() -> None:
+    request = rank_plans([trajectory([(0.2, [1.0, 1.0])], JOINTS)], INFO, deadline=1.5)
+    assert (request.deadline.sec, request.deadline.nanosec) == (1, 500_000_000)
+
+
+@pytest.mark.parametrize("until_s", [float("nan"), float("inf")])
+def test_a_time_without_end_is_no_time(until_s: float) -> None:
+    with pytest.raises(TrajectoryError, match="until_s: expected a finite number of seconds"):
+        rank_plans([trajectory([(0.2, [1.0, 1.0])], JOINTS)], INFO, until_s=until_s)
+
+
 def test_a_field_that_requests_have_not_is_refused() -> None:
     """ROS' own constructor takes it and drops it."""
     with pytest.raises(

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from astra_ros.backends.engines import (
     find_engines,
     read_engine_file,
     read_sidecar,
+    rebuild_command,
     require_fit,
 )
 from astra_ros.backends.manifest import BundleError, FileSpec
@@ -298,8 +300,25 @@ def test_an_altered_engine_is_refused(bundle: Bundle, damage: Callable[[Path], N
     with pytest.raises(BundleError, match=message) as refusal:
         read_engine_file(folder, engines, "step_1.engine")
     assert "step_1.engine" in str(refusal.value)
-    again = f"python -m export.build_trt {bundle.root} --runtime tensorrt_rtx --precision fp16 --sm 86"
+    again = f"python -m export.build_trt {bundle.root} --runtime tensorrt_rtx --precision fp16 --sm 86 --candidates 8"
     assert str(refusal.value).endswith(f"build the engines again: {again}")
+
+
+def test_the_advice_is_a_line_for_a_shell(bundle: Bundle) -> None:
+    engines = read_sidecar(write(bundle))
+    root = Path("my bundle").resolve()
+    command = rebuild_command(root / "engines" / "x", engines)
+    assert shlex.split(command)[:4] == ["python", "-m", "export.build_trt", str(root)]
+
+
+def test_an_engine_that_does_not_say_which_weights_it_holds_is_refused(bundle: Bundle) -> None:
+    folder = write(bundle)
+    sources = read_sidecar(folder).engines["append"].sources
+    alter(
+        folder, "engines", "append", "sources", value={k: v for k, v in sources.items() if k != "weights.bin"}
+    )
+    with pytest.raises(ValueError, match=r"append sources: expected \w+ for weights.bin .* found 'none'"):
+        require_fit(read_sidecar(folder), bundle)
 
 
 def test_engines_of_another_version_under_a_true_hash_are_refused(bundle: Bundle) -> None:

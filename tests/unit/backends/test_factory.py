@@ -115,6 +115,36 @@ def test_auto_passes_over_what_cannot_run_here(
     )
 
 
+@pytest.mark.parametrize("moment", ["precisions", "__init__"])
+def test_auto_passes_over_what_fails_in_the_words_of_its_driver(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    hide: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    def fail(*_: object, **__: object) -> tuple[str, ...]:
+        raise RuntimeError("libcuda.so.1: cannot open\nshared object file")
+
+    hide("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(OpenVinoBackend, moment, fail)
+    with open_backend(bundle, num_threads=1, precision="fp32") as backend:
+        assert backend.name == "onnxruntime"
+    reason = (
+        "backend 'openvino': expected a runtime that works here, found RuntimeError: libcuda.so.1: cannot open shared object"
+        " file; choose another backend, or install it and its driver again"
+    )
+    assert messages(caplog)[2] == f"backend openvino not taken: {reason}"
+    with pytest.raises(BackendError, match="expected a runtime that works here, found RuntimeError"):
+        open_backend(bundle, "openvino", precision="fp32")
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_threads_are_counted_from_one(bundle: Bundle, num_threads: int) -> None:
+    with pytest.raises(BackendError, match=rf"^num_threads: expected 1 or more, found {num_threads}$"):
+        open_backend(bundle, num_threads=num_threads)
+
+
 def test_auto_passes_over_what_fails_when_it_warms_up(
     bundle: Bundle,
     caplog: pytest.LogCaptureFixture,
@@ -386,6 +416,17 @@ def test_a_precision_that_gains_nothing_is_not_taken(bundle: Bundle, monkeypatch
         monkeypatch.setattr(Timed, "times", {"fp32": 0.01, "bf16": bf16_s})
         with load_fastest(both(Timed, bundle)) as backend:
             assert backend.precision == expected
+
+
+@pytest.mark.parametrize(("int8_s", "expected"), [(0.0075, "bf16"), (0.0065, "int8")])
+def test_integers_are_taken_where_they_gain_on_floating_point_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, int8_s: float, expected: str
+) -> None:
+    """They cost more than it: 0.9 of its time is no gain, and noise would decide."""
+    monkeypatch.setattr(Timed, "times", {"fp32": 0.01, "bf16": 0.008, "int8": int8_s})
+    monkeypatch.setattr(Timed, "errors", dict.fromkeys(Timed.times, 0.0))
+    with load_fastest([*both(Timed, bundle), Timed(bundle, "int8")]) as backend:
+        assert backend.precision == expected
 
 
 def test_a_busy_moment_befalls_every_precision(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

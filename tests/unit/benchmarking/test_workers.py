@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.ort import OrtBackend
+from astra_ros.benchmarking import worker
 from astra_ros.benchmarking.busy import busy_processes
+from astra_ros.benchmarking.runtimes import RUNTIMES
 from astra_ros.benchmarking.worker import AGREEMENT, PEAKS_RUNTIME, Job
 from astra_ros.benchmarking.workers import Worker, WorkerError
 
@@ -49,6 +54,23 @@ def test_the_products_of_numpy_take_as_many_threads_as_the_others(
 def test_a_runtime_that_cannot_run_says_why(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"^[^\n]*expected a bundle folder with manifest.json[^\n]*$"):
         Worker(job(tmp_path, "onnxruntime", APPEND))
+
+
+def test_a_graph_that_a_backend_has_not_costs_the_others_nothing(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines are built of some batches."""
+    bundle = load_bundle(untrained_bundle)
+    with OrtBackend(bundle) as backend:
+        backend.manifest = bundle.manifest.with_batches((1,))
+        monkeypatch.setitem(RUNTIMES, "served", lambda *_: nullcontext(backend))
+        names = ("stages/served/step_0", "stages/served/step_0_x8")
+        with worker._opened(job(untrained_bundle, "served", *names)) as (description, commands):
+            assert commands[names[0]]() > 0
+            assert names[1] not in commands
+    assert description["refused"] == {
+        names[1]: "step_0_x8: expected one of the graphs that onnxruntime has here, found another"
+    }
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

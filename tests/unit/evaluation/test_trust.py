@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
+from astra_ros.backends.factory import open_backend
 from astra_ros.cli.main import main
 from astra_ros.data.lerobot import DatasetWriter
 from astra_ros.evaluation.reliving import common_horizon
@@ -115,6 +116,18 @@ def test_what_was_fitted_on_is_left_out_of_every_folder(
     assert main(["evaluate", *words, str(twin), "--test", "trust", "--json", str(result)]) == 0
     judged = [f"{folder}/{name}" for folder in (own, twin) for name in ("held_1", "held_3")]
     assert json.loads(result.read_text())["episodes"] == judged
+
+
+def test_what_ran_is_recorded_and_not_what_was_asked_for(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path
+) -> None:
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", *(f"held_{i}" for i in range(4))])
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert calibrate.main([*words, "--precision", "auto"]) == 0
+    trust = load_bundle(bundle_copy).manifest.trust
+    assert trust is not None
+    with open_backend(load_bundle(bundle_copy)) as backend:
+        assert trust.precision in type(backend).precisions(load_bundle(bundle_copy))
 
 
 def test_all_of_later_recordings_is_fitted_to(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from astra_ros.data.segments import slot_frames
-from astra_ros.history.layout import NUM_SLOTS
+from astra_ros.history.layout import NUM_SLOTS, slot_frames
 from astra_ros.history.memory import HistoryMemory, HistorySlots
 from astra_ros.types import ByteArray, FloatArray, Observation
 
