@@ -6,6 +6,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from threading import Event
@@ -441,11 +442,8 @@ def test_the_best_of_plans_without_scores_is_none(asker: Asker) -> None:
         points=[JointTrajectoryPoint(positions=POSITIONS.tolist(), time_from_start=duration)],
     )
     with ThreadPoolExecutor(1) as threads:
-        for fields, line in (
-            ({}, "expected scores, found none; set a goal"),
-            ({"deadline": 1e-9}, "nothing evaluated"),
-        ):
-            asked = threads.submit(client.rank, [plan, plan], **fields)
+        for deadline, line in ((0.0, "expected scores, found none; set a goal"), (1e-9, "nothing evaluated")):
+            asked = threads.submit(partial(client.rank, [plan, plan], deadline=deadline))
             asker.rig.spin_until(asked.done)
             with pytest.raises(WorldModelError, match=line):
                 asked.result()

@@ -19,10 +19,9 @@ from astra_ros.data.segments import (
     SegmentSampler,
     SegmentSource,
     cut_window,
-    slot_frames,
     step_actions,
 )
-from astra_ros.history.layout import NUM_SLOTS
+from astra_ros.history.layout import NUM_SLOTS, slot_frames
 from astra_ros.types import NANOSECONDS
 
 ARM = ActionSchema("two joints", "arm", "joint_position", ("a", "b"), ("rad", "rad"))
