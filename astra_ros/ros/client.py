@@ -21,9 +21,10 @@ from unique_identifier_msgs.msg import UUID
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
-from astra_ros.planning.sampling import Costs
+from astra_ros.planning.refine import RefineConfig, refine
+from astra_ros.planning.sampling import Costs, Planned
 from astra_ros.ros import qos
-from astra_ros.ros.moveit import rank_plans, to_request
+from astra_ros.ros.moveit import plan_rows, rank_plans, to_request
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
 from astra_ros.ros.stamps import to_ns
@@ -108,6 +109,24 @@ class WorldModelClient:
         )
         self.costs_in(reply)
         return reply
+
+    def refine(
+        self,
+        plans: Sequence[Any],
+        goal: Goal | None = None,
+        *,
+        measured: Mapping[str, float] | None = None,
+        until_s: float | None = None,
+        config: RefineConfig | None = None,
+        seed: int = 0,
+    ) -> Planned:
+        """A better plan than any of these, as the model sees it: mixtures of the best of them (`planning.refine`).
+
+        plans, measured, until_s: as for `rank`. Raises as `rank`, and ValueError for fewer than two plans.
+        """
+        rows = plan_rows(plans, self.info(), measured=measured, until_s=until_s)
+        _require_few(rows)
+        return refine(self.costs(goal, seed), rows, self.spec(), config or RefineConfig(), seed)
 
     def _answer(self, request: EvaluateActions.Request) -> Reply:
         reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)

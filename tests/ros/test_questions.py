@@ -35,7 +35,7 @@ from astra_ros.msg import ActionSequence, Goal, PredictedFuture
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.planning.goals import Goal as LatentGoal
 from astra_ros.planning.goals import codec_distance
-from astra_ros.planning.refine import RefineConfig, refine
+from astra_ros.planning.refine import RefineConfig
 from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.chunks import roll_out
 from astra_ros.rollout.world_model import WorldModel
@@ -45,7 +45,7 @@ from astra_ros.ros.conversions import to_jpeg
 from astra_ros.ros.evaluator import Evaluator
 from astra_ros.ros.inbox import Frame
 from astra_ros.ros.live import Match
-from astra_ros.ros.moveit import plan_rows, rank_plans
+from astra_ros.ros.moveit import rank_plans
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.plans import read_plan
@@ -420,10 +420,9 @@ def test_plans_of_an_arm_without_its_gripper_are_ranked(asker: Asker) -> None:
     alone = asker.ask(rank_plans(plans[1:2], client.info(), goal, measured=measured, seed=0))
     np.testing.assert_allclose(alone.scores, scores[1:2], rtol=1e-5)
 
-    rows = plan_rows(plans, client.info(), measured=measured)
     few = RefineConfig(num_samples=4, iterations=1, num_elites=2)
     with ThreadPoolExecutor(1) as threads:
-        refining = threads.submit(refine, client.costs(goal), rows, client.spec(), few)
+        refining = threads.submit(client.refine, plans, goal, measured=measured, config=few)
         asker.rig.spin_until(refining.done)
     found = refining.result()
     assert found.cost <= -scores.max() * (1 + 1e-5)
