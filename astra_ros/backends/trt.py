@@ -119,8 +119,8 @@ class TensorRtBackend(Backend):
     def _engine(self, graph: str) -> Engine:
         if graph not in self._engines:
             raise BackendError(
-                f"{graph}: expected an engine, found none; {build_command(self._bundle.root, self.name)} --candidates N builds those of"
-                " N candidates side by side"
+                f"{graph}: expected an engine, found none; build those of N candidates side by side:"
+                f" {build_command(self._bundle.root, self.name)} --candidates N"
             )
         return self._engines[graph]
 
