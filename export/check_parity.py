@@ -386,14 +386,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     print(report(parity))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(parity), indent=1) + "\n")
     if options.backends is not DEFAULT_NAMES and (idle := _idle(parity, options.backends)):
         print(
             f"error: --backends: expected every one to run here, found that {', '.join(idle)} did not",
             file=sys.stderr,
         )
         return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(parity), indent=1) + "\n")
     return 0 if parity.is_within else 1
 
 

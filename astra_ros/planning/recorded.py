@@ -107,9 +107,8 @@ def plan_recorded(
     distance = task.distance_to(backend, Goal(backend.encode(task.goal), task.goal))
     costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
     still = manifest.action.clip(np.tile(episode.measured[task.now], (task.horizon, 1)))
-    _require_distance(
-        costs(still[None])
-    )  # and opens the graphs for candidates, whose time is no part of planning
+    # Which also opens the graphs for candidates, whose time is no part of planning.
+    _require_distance(costs(still[None]))
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
     planned = optimise(log, still, manifest.action)
     seconds = time.perf_counter() - started

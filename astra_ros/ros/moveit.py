@@ -73,7 +73,8 @@ def plan_rows(
 ) -> FloatArray:
     """Plans as optimisers have them, (n, horizon, a) in the model's order: `planning.refine`, `WorldModelClient.ask`.
 
-    The horizon is that of the longest; the others stay where they end. Arguments and errors as of `rank_plans`.
+    The horizon is that of the longest; the others stay where they end. Stamps are not kept: all begin at once. Arguments and
+    errors as of `rank_plans`.
     """
     candidates = _candidates(plans, info, measured, until_s)
     rows = [np.array(candidate.data, np.float32).reshape(candidate.horizon, -1) for candidate in candidates]
