@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         require_json_folder(options)
         checkpoint, aside = load_checkpoint(options.checkpoint), held_out(options.held_out)
         found: list[Motion] = []
-        for dataset in map(Dataset.open, options.data):
+        for dataset in (Dataset.open(folder, checkpoint.config.cameras) for folder in options.data):
             found += measured(checkpoint, dataset, aside.split(dataset.name, dataset.episode_names).held_out)
     except (OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)

@@ -75,7 +75,7 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
         schema_version=SCHEMA_VERSION,
         model_id=model_id(checkpoint),
         preset=preset,
-        camera=CameraSpec(dims.image_height, dims.image_width),
+        camera=CameraSpec(dims.image_height, dims.image_width, names=served.config.cameras),
         action=action,
         latents=LatentSpec(dims.latent_channels, dims.latent_height, dims.latent_width),
         history=HistorySpec(NUM_SLOTS, ANCHOR_AGE, dims.history_tokens),

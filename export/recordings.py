@@ -67,15 +67,16 @@ class Later:
 
 def read_episodes(dataset: Dataset, names: Sequence[str], manifest: Manifest, done: str) -> Iterator[Episode]:
     """In the model's picture size; a bad one is named and passed over. done: what progress calls it."""
-    camera, progress = manifest.camera, ProgressLine()
-    episodes = dataset.stream(names, (camera.height, camera.width), name_skipped)
+    progress = ProgressLine()
+    episodes = dataset.stream(names, manifest.camera.size, name_skipped)
     for number, episode in enumerate(episodes, 1):
         yield episode
         progress.update(f"{done} {number}/{len(names)}: {episode.name}")
 
 
 def _open(path: Path, options: argparse.Namespace) -> tuple[Dataset, Split]:
-    dataset, manifest = Dataset.open(path), load_bundle(options.bundle).manifest
+    manifest = load_bundle(options.bundle).manifest
+    dataset = Dataset.open(path, manifest.camera.names)
     require_same(path, dataset.schema, manifest.action)
     split = held_out(options.held_out).split(dataset.name, dataset.episode_names)
     require_unseen(dataset.name, split.held_out, manifest.provenance.get("training", {}))

@@ -189,9 +189,9 @@ def _strip(model: onnx.ModelProto) -> None:
 def _golden_inputs(manifest: Manifest, config: ExportConfig) -> RolloutInputs:
     if config.data is None:
         return patterned(manifest, config.seed)
-    dataset, camera = Dataset.open(config.data), manifest.camera
+    dataset = Dataset.open(config.data, manifest.camera.names)
     require_same(config.data, dataset.schema, manifest.action)
-    episodes = dataset.stream(sorted(dataset.episode_names), (camera.height, camera.width), name_skipped)
+    episodes = dataset.stream(sorted(dataset.episode_names), manifest.camera.size, name_skipped)
     first = next(long_enough(episodes, manifest, golden.NUM_CHUNKS * manifest.chunk_len, name_skipped))
     return recorded(manifest, first, config.seed)
 

@@ -41,6 +41,8 @@ def shared(*parts: str) -> PathJoinSubstitution:
 ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes: the robot's name."),
     ("image", "image", "Topic of the camera, without /compressed."),
+    ("image_2", "image_2", "Topic of a second camera, for a model that sees two."),
+    ("image_3", "image_3", "And of a third."),
     ("joint_states", "joint_states", "Topic of the joint states."),
     ("action_sequence", "action_sequence", "Topic of the planned actions."),
     (
@@ -100,7 +102,7 @@ CHOICES = {
     **{switch: ["true", "false"] for switch in ("autostart", "demo", "rviz")},
 }
 # Of the node, by the names of their arguments.
-TOPICS = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
+TOPICS = ("image", "image_2", "image_3", "joint_states", "action_sequence", "joint_trajectory", "goal")
 # These override the parameter of the same name when they are given.
 OVERRIDES = (
     *("bundle", "backend", "image_transport", "precision", "num_threads", "horizon"),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends import schema
 from astra_ros.denoiser.io import GraphSpec, ModelDims, comparison_specs, graph_specs
+from astra_ros.frames.preprocess import share_of
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
 
 SCHEMA_VERSION = 4
@@ -37,18 +38,42 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """Pictures the model was trained on: height and width in pixels, encoding, and how others are made to fit."""
+    """Pictures the model was trained on: height and width in pixels, encoding, and how others are made to fit.
+
+    names: of several cameras, whose pictures are one below the other, each of its share of the height; empty for one.
+    """
 
     height: int
     width: int
     encoding: str = "rgb8"
     fit: str = "center_crop"
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_counts(self, "height", "width")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names: expected every camera once, found {', '.join(self.names)[:80]}")
+        share_of(self.height, self.count)
         if (self.encoding, self.fit) != ("rgb8", "center_crop"):
             found = f"{self.encoding[:80]!r} with {self.fit[:80]!r}"
             raise ValueError(f"encoding, fit: expected 'rgb8' with 'center_crop', found {found}")
+
+    @property
+    def count(self) -> int:
+        return max(1, len(self.names))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def require_count(self, found: int, what: str) -> None:
+        """Raise ValueError unless there are as many topics or pictures as cameras. what: who gives them."""
+        if found != self.count:
+            named = f" ({', '.join(self.names)})" if self.names else ""
+            raise ValueError(
+                f"{what}: expected {self.count}, one per camera of the model{named}, found {found}"
+            )
 
 
 @dataclass(frozen=True)
@@ -295,7 +320,10 @@ class Manifest:
         return replace(self, batches=batches, graphs=graphs)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        fields = asdict(self)
+        if not self.camera.names:  # whoever knows of one camera only can read it
+            del fields["camera"]["names"]
+        return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

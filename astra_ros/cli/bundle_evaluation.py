@@ -16,7 +16,7 @@ from astra_ros.data.episode import Episode, EpisodeTopics
 from astra_ros.data.importers.bags import BagsConfig, open_source
 from astra_ros.evaluation.held_out_bundle import EvaluationConfig, HeldOutQuality, evaluate
 from astra_ros.evaluation.trust import TrustConfig, TrustQuality, evaluate_trust
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit_stacked
 from astra_ros.rollout.world_model import WorldModel
 
 # Episodes of each other camera.
@@ -76,9 +76,9 @@ def _first_episodes(folder: Path, manifest: Manifest) -> list[Episode]:
     """Of another camera's dataset; what its robot did does not matter."""
     from astra_ros.data.lerobot import Dataset
 
-    dataset, size = Dataset.open(folder), (manifest.camera.height, manifest.camera.width)
+    dataset = Dataset.open(folder)
     names = dataset.episode_names[:_OTHERS]
-    return list(dataset.stream(names, size, _tell_skipped))
+    return list(dataset.stream(names, manifest.camera.size, _tell_skipped))
 
 
 def _all_episodes(
@@ -96,7 +96,6 @@ def _all_episodes(
 
 def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -> Iterator[Episode]:
     """Held-out episodes of a dataset, or all bags of a folder."""
-    size = (manifest.camera.height, manifest.camera.width)
     if _holds_bags(folder):
         yield from _recorded(folder, manifest, topics_from(arguments))
         return
@@ -104,11 +103,11 @@ def _episodes(folder: Path, manifest: Manifest, arguments: argparse.Namespace) -
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.suitability import require_same, require_unseen
 
-    dataset = Dataset.open(folder)
+    dataset = Dataset.open(folder, manifest.camera.names)
     require_same(folder, dataset.schema, manifest.action)
     names = held_out(arguments.held_out).split(dataset.name, dataset.episode_names).held_out
     require_unseen(dataset.name, names, manifest.provenance.get("training", {}))
-    episodes = list(dataset.stream(names, size, _tell_skipped))
+    episodes = list(dataset.stream(names, manifest.camera.size, _tell_skipped))
     yield from episodes
     if not episodes:
         raise ValueError(f"{folder}: expected bags or a dataset with held-out episodes, found none")
@@ -120,12 +119,14 @@ def _holds_bags(folder: Path) -> bool:
 
 def _recorded(folder: Path, manifest: Manifest, topics: EpisodeTopics) -> Iterator[Episode]:
     """All bags of a folder, cut as an import cuts them; one that is bad is told and skipped."""
-    action, size = manifest.action, (manifest.camera.height, manifest.camera.width)
-    source = open_source([folder], BagsConfig(action.space, action.names, action.units, size, topics))
+    action, camera = manifest.action, manifest.camera
+    camera.require_count(len(topics.images), "--image")
+    source = open_source([folder], BagsConfig(action.space, action.names, action.units, camera.size, topics))
     for load in source.episodes.values():
         try:
             episode = load()
         except (ValueError, OSError) as error:
             _tell_skipped(error)
         else:
-            yield replace(episode, pixels=np.stack([fit(picture, *size) for picture in episode.pixels]))
+            fitted = [fit_stacked(picture, camera.count, *camera.size) for picture in episode.pixels]
+            yield replace(episode, pixels=np.stack(fitted))

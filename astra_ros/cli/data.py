@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     for progress in import_source(source, arguments.out, _size(arguments), report):
         line.update(f"importing {progress.done} of {progress.total} episodes   {progress.bad} bad")
     line.done(f"{arguments.out}: {progress.done} of {progress.total} episodes, {progress.bad} bad")
+    if isinstance(source.picture_size, Mapping):
+        print(f"its cameras; train with 'data.cameras=[{', '.join(source.picture_size)}]'")
     write_json(
         arguments.json,
         {"dataset": str(arguments.out), "episodes": progress.done, "bad": bad, "notes": list(source.notes)},
@@ -208,7 +211,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     line, rows, bad = ProgressLine(), [], []
     for path in _paths(arguments.folders):
         try:
-            dataset = Dataset.open(path)
+            dataset = Dataset.open(path, Dataset.open(path).cameras)
         except EpisodeError as error:
             bad.append(str(error))
             continue
@@ -228,8 +231,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 def _bad_episodes(dataset: Dataset, line: ProgressLine) -> list[str]:
     """What is wrong with each episode that is bad."""
     bad: list[str] = []
-    names = dataset.episode_names
-    for read, _ in enumerate(dataset.stream(names, _CHECK_SIZE_PX, lambda error: bad.append(str(error))), 1):
+    names, size = dataset.episode_names, (_CHECK_SIZE_PX * len(dataset.cameras), _CHECK_SIZE_PX)
+    for read, _ in enumerate(dataset.stream(names, size, lambda error: bad.append(str(error))), 1):
         line.update(f"{dataset.name} {read + len(bad)} of {len(names)} episodes checked   {len(bad)} bad")
     return bad
 
@@ -255,6 +258,7 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
         "representation": schema.representation,
         "actions": schema.dim,
         "fps": dataset.fps,
+        "cameras": len(dataset.cameras),
         "episodes": len(dataset.episode_names),
         "frames": frames,
         "minutes": round(frames / dataset.fps / 60, 2),

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--duration", type=float, default=0.0, metavar="S", help="seconds to play; 0 plays all of it"
     )
     parser.add_argument(
-        "--image-topic", metavar="TOPIC", help="camera (default: the recording's only CompressedImage)"
+        "--image-topic",
+        nargs="+",
+        metavar="TOPIC",
+        help="camera, or those of the model in its order (default: the recording's only CompressedImage)",
     )
     parser.add_argument(
         "--joint-topic", metavar="TOPIC", default="/joint_states", help="default: %(default)s"
@@ -91,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> DemoConfig:
+    from astra_ros.backends.bundle import load_bundle, shipped_bundle
+    from astra_ros.backends.manifest import BundleError
     from astra_ros.data.bag import BagReader
     from astra_ros.ros.demonstration import DemoConfig
 
@@ -98,9 +104,12 @@ def _config(arguments: argparse.Namespace) -> DemoConfig:
     with BagReader(bag) as reader:
         types = {topic.name: topic.type for topic in reader.topics.values()}
     plans = [name for name, type_name in types.items() if type_name == PLAN_TYPE]
-    image_topic = arguments.image_topic or _only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])
+    images = arguments.image_topic or [_only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])]
+    with suppress(BundleError):  # of which the node will tell
+        camera = load_bundle(arguments.bundle or shipped_bundle()).manifest.camera
+        camera.require_count(len(images), "--image-topic")
     for option, topic, expected in (
-        ("--image-topic", image_topic, IMAGE_TYPE),
+        *(("--image-topic", image, IMAGE_TYPE) for image in images),
         ("--joint-topic", arguments.joint_topic, JOINT_TYPE),
     ):
         if types.get(topic) != expected:
@@ -110,7 +119,7 @@ def _config(arguments: argparse.Namespace) -> DemoConfig:
     return DemoConfig(
         bag=bag,
         out=arguments.out,
-        image_topic=image_topic,
+        image_topics=tuple(images),
         joint_topic=arguments.joint_topic,
         plan_topic=plans[0] if plans else None,
         bundle=arguments.bundle,
@@ -154,7 +163,7 @@ def _judge(config: DemoConfig, played: DemoRun) -> Report:
     from astra_ros.evaluation.video import VideoConfig, write_video
     from astra_ros.ros.demonstration import FUTURE_TOPIC
 
-    recording = read_recording(played.recording, config.image_topic, FUTURE_TOPIC)
+    recording = read_recording(played.recording, config.image_topics, FUTURE_TOPIC)
     scored = score(recording)
     report = Report(
         model_id=recording.futures[0].model_id,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
-from astra_ros.cli.options import add_held_out, add_json, add_topics
-from astra_ros.data.episode import EpisodeTopics
+from astra_ros.cli.options import TOPIC_OPTIONS, add_held_out, add_json, add_topics
 
 TESTS = {
     "held_out": "PSNR, SSIM and perceptual distance after one second and over ten times the training horizon",
@@ -31,7 +29,7 @@ _READ: dict[str, dict[str, tuple[str, ...]]] = {
         "steps": ("guidance", "history_sigma", "teacher", "teacher_guidance"),
     },
     "bundle": {
-        "": ("every", "precision", *(field.name for field in fields(EpisodeTopics))),
+        "": ("every", "precision", *TOPIC_OPTIONS),
         "held_out": ("horizon",),
         "trust": ("others",),
     },

@@ -20,19 +20,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("picture", type=Path, help="JPEG or PNG file")
+    parser.add_argument(
+        "pictures",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help="JPEG or PNG file; of a model of several cameras one of each, in its order",
+    )
     parser.add_argument("--node", default="/world_model", help="full name of the node (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send it, and wait for the answer."""
-    if not arguments.picture.is_file():
-        raise ValueError(f"picture: expected a JPEG or PNG file, found none at {arguments.picture}")
+    for picture in arguments.pictures:
+        if not picture.is_file():
+            raise ValueError(f"picture: expected a JPEG or PNG file, found none at {picture}")
 
-    from astra_ros.ros.goal_picture import picture_goal, set_goal
+    from astra_ros.ros.goal_picture import set_goal
 
     node = "/" + arguments.node.strip("/")
-    set_goal(node, picture_goal(arguments.picture))
-    print(f"{node}: the goal is {arguments.picture}")
+    set_goal(node, arguments.pictures)
+    print(f"{node}: the goal is {', '.join(map(str, arguments.pictures))}")
     return 0

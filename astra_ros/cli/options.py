@@ -10,6 +10,7 @@ from typing import Any
 
 from astra_ros.data.episode import EpisodeTopics
 
+TOPIC_OPTIONS = ("image", "joint_states", "joint_commands")
 _UNITS = ("_s", "_hz")
 
 
@@ -31,15 +32,26 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
 
 def add_topics(parser: argparse.ArgumentParser) -> None:
     """Where the recordings keep camera, joint states and commands."""
-    for field in fields(EpisodeTopics):
-        option = "--" + field.name.replace("_", "-")
+    default = EpisodeTopics()
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        default=default.images,
+        metavar="TOPIC",
+        help=f"of the camera in the recordings, or of several, whose pictures are one below the other (default: {default.image})",
+    )
+    for name in TOPIC_OPTIONS[1:]:
         help_text = "topic in the recordings (default: %(default)s)"
-        parser.add_argument(option, default=field.default, metavar="TOPIC", help=help_text)
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, default=getattr(default, name), metavar="TOPIC", help=help_text)
 
 
 def topics_from(arguments: argparse.Namespace) -> EpisodeTopics:
-    """What `add_topics` parsed."""
-    return EpisodeTopics(**{field.name: getattr(arguments, field.name) for field in fields(EpisodeTopics)})
+    """What `add_topics` parsed. Raises ValueError for a camera that comes twice."""
+    image, *others = arguments.image
+    if len({image, *others}) != len(arguments.image):
+        raise ValueError(f"--image: expected every topic once, found {' '.join(arguments.image)}")
+    return EpisodeTopics(image, arguments.joint_states, arguments.joint_commands, tuple(others))
 
 
 def require_json_folder(arguments: argparse.Namespace) -> None:

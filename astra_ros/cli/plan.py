@@ -193,36 +193,37 @@ def _planner(arguments: argparse.Namespace) -> tuple[Optimise, dict[str, Any]]:
 def _distance_to(arguments: argparse.Namespace, manifest: Manifest) -> MakeGoalDistance:
     from astra_ros.planning.goals import find_goal_distance
 
-    size = (manifest.camera.height, manifest.camera.width)
-    return find_goal_distance(arguments.goal_distance, arguments.goal_encoder, size)
+    return find_goal_distance(arguments.goal_distance, arguments.goal_encoder, manifest.camera.size)
 
 
 def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:
     """A bag, or DATASET/EPISODE, in the model's terms."""
     from astra_ros.data.episode import read_episode
 
-    path, size, spec = arguments.recording, (manifest.camera.height, manifest.camera.width), manifest.action
+    path, camera, spec = arguments.recording, manifest.camera, manifest.action
     if (path / "meta/info.json").is_file():
         raise ValueError(f"recording: expected a bag or DATASET/EPISODE, found a dataset; see {path}/meta/")
     if not (path.parent / "meta/info.json").is_file():
-        return read_episode(path, spec.names, size, topics_from(arguments), units=spec.units)
+        topics = topics_from(arguments)
+        camera.require_count(len(topics.images), "--image")
+        return read_episode(path, spec.names, camera.size, topics, units=spec.units)
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.suitability import require_same
 
-    dataset = Dataset.open(path.parent)
+    dataset = Dataset.open(path.parent, camera.names)
     require_same(path.parent, dataset.schema, spec)
-    return dataset.read(path.name, size)
+    return dataset.read(path.name, camera.size)
 
 
 def _goal(text: str, episode: Episode, now: int, manifest: Manifest) -> ByteArray:
     """(h, w, 3) of the model's size."""
     from astra_ros.data.video import decode_picture
-    from astra_ros.frames.preprocess import fit
+    from astra_ros.frames.preprocess import fit_stacked
     from astra_ros.planning.recorded import frame_after
 
     if Path(text).is_file():
         picture = decode_picture(Path(text).read_bytes(), text)
-        return fit(picture, manifest.camera.height, manifest.camera.width)
+        return fit_stacked(picture, manifest.camera.count, *manifest.camera.size)
     try:
         seconds = float(text) if text.startswith("+") else None
     except ValueError:

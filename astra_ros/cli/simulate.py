@@ -45,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--duration", type=float, default=15.0, help="seconds per episode of panda (default: %(default)s)"
     )
+    parser.add_argument("--wrist", action="store_true", help="panda: also record the camera on its hand")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -83,7 +84,8 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     with ProcessPoolExecutor(arguments.workers) as pool:
         style = arguments.style or "abrupt"
         jobs = [
-            pool.submit(_record, folder, seed, style, arguments.duration) for folder, seed in missing.items()
+            pool.submit(_record, folder, seed, style, arguments.duration, wrist=arguments.wrist)
+            for folder, seed in missing.items()
         ]
         try:
             for done, job in enumerate(as_completed(jobs), 1):
@@ -99,7 +101,7 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
     return 0
 
 
-def _record(folder: Path, seed: int, style: str, duration_s: float) -> Path:
+def _record(folder: Path, seed: int, style: str, duration_s: float, *, wrist: bool) -> Path:
     from astra_ros.data.recording import record_episode
     from astra_ros.data.worlds.base import STYLES, style_of
 
@@ -110,6 +112,6 @@ def _record(folder: Path, seed: int, style: str, duration_s: float) -> Path:
         partial.rmdir()
     partial.parent.mkdir(parents=True, exist_ok=True)
     (kind,) = [name for name in STYLES if name == style] or [style_of(seed)]
-    record_episode(partial, seed, kind, duration_s)
+    record_episode(partial, seed, kind, duration_s, wrist=wrist)
     partial.rename(folder)
     return folder

@@ -13,15 +13,15 @@ import numpy as np
 from astra_ros.data.bag import BagError, BagReader
 from astra_ros.data.clocks import Stamps, require_one_clock
 from astra_ros.frames.encodings import PictureError, to_rgb
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit, share_of, stacked
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 # Of a joint: stamps (m,), sorted, and positions (m,).
 Series = tuple[IntArray, FloatArray]
 
-# Farther from a picture a joint state says nothing of it: an arm moves by centimetres in a tenth of a second.
-JOINTS_WITHIN_S = 0.1
+# Farther from a picture a joint state, or what another camera saw, says nothing of it: an arm moves by centimetres in a tenth of a second.
+WITHIN_S = 0.1
 # Real cameras are late now and then; what stops for longer than both is cut into two recordings.
 PAUSE_S, _PAUSE_PERIODS = 0.5, 1.75
 # A recorder's subscriptions do not begin at the same moment.
@@ -38,13 +38,18 @@ _PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 class EpisodeTopics:
     """Where a recording keeps what the model needs.
 
-    image may be Image or CompressedImage; joint_commands JointState, or the state of a joint_trajectory_controller. The latter may be absent from it:
+    image may be Image or CompressedImage; other_images of further cameras, which come below the first in the order given. joint_commands JointState, or the state of a joint_trajectory_controller. The latter may be absent from it:
     then what the joints did next stands for what they were told.
     """
 
     image: str = "/camera/image_raw/compressed"
     joint_states: str = "/joint_states"
     joint_commands: str = "/joint_commands"
+    other_images: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return self.image, *self.other_images
 
 
 @dataclass(frozen=True)
@@ -64,47 +69,50 @@ class Episode:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a recording. stamps_ns, received_ns (t,) of its pictures; picture_size: height and width of the first.
+    """What is in a recording.
 
+    stamps_ns, received_ns (t,) of the first camera's pictures; picture_sizes: height and width of each camera's first.
     joints: the names of its JointStates as they first came, one tuple per set of joints. commanded: those of its commands.
     stamps: of every topic's messages.
     """
 
     stamps_ns: IntArray
     received_ns: IntArray
-    picture_size: tuple[int, int]
+    picture_sizes: tuple[tuple[int, int], ...]
     joints: tuple[tuple[str, ...], ...]
     commanded: tuple[str, ...]
     stamps: Mapping[str, Stamps]
 
 
 def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
-    """Look through a rosbag2 recording; of its pictures only the first is decoded.
+    """Look through a rosbag2 recording; of a camera's pictures only the first is decoded.
 
     Raises BagError when a topic is missing or of another type, or the pictures' stamps do not grow.
     """
     topics = topics or EpisodeTopics()
     joints, commanded = dict[frozenset[str], tuple[str, ...]](), dict[frozenset[str], tuple[str, ...]]()
+    sizes = dict[str, tuple[int, int]]()
     with BagReader(path) as bag:
         _require_topics(bag, topics)
         commands = {topics.joint_commands} & {*bag.topics}  # which may be missing
-        stamps = {topic: Stamps() for topic in (topics.image, topics.joint_states, *commands)}
+        stamps = {topic: Stamps() for topic in (*topics.images, topics.joint_states, *commands)}
         for recorded in bag.messages([*stamps]):
             message = bag.deserialize(recorded)
-            if recorded.topic != topics.image:
+            if recorded.topic not in topics.images:
                 names = tuple(_positions_of(message))
                 found = joints if recorded.topic == topics.joint_states else commanded
                 found.setdefault(frozenset(names), names)
-            elif not stamps[topics.image].received:
+            elif recorded.topic not in sizes:
                 height, width = _rgb(path, message).shape[:2]
+                sizes[recorded.topic] = height, width
             stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message))
     if not joints:
         raise BagError(f"{path}: {topics.joint_states}: expected messages, found none")
-    pictures = stamps[topics.image]
+    grown = [_growing(path, topic, stamps[topic].stamped) for topic in topics.images]
     return Contents(
-        _growing(path, topics.image, pictures.stamped),
-        np.array(pictures.received, np.int64),
-        (height, width),
+        grown[0],
+        np.array(stamps[topics.image].received, np.int64),
+        tuple(sizes[topic] for topic in topics.images),
         tuple(joints.values()),
         tuple(dict.fromkeys(name for message in commanded.values() for name in message)),
         stamps,
@@ -133,8 +141,10 @@ def read_episode(
 ) -> Episode:
     """Read a rosbag2 recording. names: joints in the model's order; size: of the pictures, a square's side or (height, width).
 
-    units: of the joints, where they are known; one in "rad" must not wrap. frames: which of its pictures; all by default. Those
-    without joint states near them, up to a second at either end, are left out. contents: where it was looked through already.
+    Several cameras share the size, one below the other; of each but the first it is the picture that is nearest in time. units: of the
+    joints, where they are known; one in "rad" must not wrap. frames: which of the first camera's pictures; all by default. Those without
+    joint states, or another camera's picture, near them, up to a second at either end, are left out. contents: where it was looked
+    through already.
     Raises BagError when a topic or a joint is missing, or stamps do not fit each other.
     """
     topics = topics or EpisodeTopics()
@@ -147,20 +157,25 @@ def read_episode(
         recorded = _positions(bag, topics.joint_states, start_ns, end_ns)
         commands = _positions(bag, topics.joint_commands, None, end_ns)  # an old one may be in force
         states = _states(path, topics.joint_states, recorded, names)
-        kept = _covered(path, topics.joint_states, used, states)
-        require_one_clock(
-            path, topics.joint_states, contents.stamps[topics.image], contents.stamps[topics.joint_states]
-        )
-        used = used[kept]
+        beside = [(topics.joint_states, "joint state", stamps) for stamps, _ in states]
+        beside += [
+            (topic, "picture", np.array(contents.stamps[topic].stamped, np.int64))
+            for topic in topics.other_images
+        ]
+        used = used[_covered(path, used, beside)]
+        for topic in (topics.joint_states, *topics.other_images):
+            require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
         angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad"]
         _require_unwrapped(path, topics.joint_states, used, {name: recorded[name] for name in angles})
-        pixels = _pixels(bag, topics.image, used, received[kept], size)
+        share = _share(topics, size)
+        pixels = stacked(
+            [_pixels(bag, topic, contents.stamps[topic], used, share) for topic in topics.images]
+        )
     measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
     if commands:
         _require_commands(path, topics, contents, commands, names)
-    return Episode(
-        recording_name(path), used, pixels, measured, _last_before(used, commands, names, measured)
-    )
+    commanded = _last_before(used, commands, names, measured)
+    return Episode(recording_name(path), used, pixels, measured, commanded)
 
 
 def recording_name(path: Path) -> str:
@@ -197,13 +212,15 @@ def frame_stride(episode: Episode, step_dt: float) -> int:
 
 def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
     """All but the commands are there, and of the types that are read."""
-    for topic, option in ((topics.image, "--image"), (topics.joint_states, "--joint-states")):
+    options = {**dict.fromkeys(topics.images, "--image"), topics.joint_states: "--joint-states"}
+    for topic, option in options.items():
         if topic not in bag.topics:
             known = ", ".join(sorted(bag.topics))
             raise BagError(
                 f"{bag.path}: expected topic {topic}, found {known}; say which it is: {option} TOPIC"
             )
-    _require_type(bag, topics.image, *_PICTURES)
+    for topic in topics.images:
+        _require_type(bag, topic, *_PICTURES)
     _require_type(bag, topics.joint_states, _JOINT_STATE)
     if topics.joint_commands in bag.topics:
         hint = "; import without them: --joint-commands NONE"
@@ -244,14 +261,22 @@ def _sorted(stamps: IntArray, positions: FloatArray) -> Series:
     return stamps[order], positions[order]
 
 
-def _pixels(
-    bag: BagReader, topic: str, at: IntArray, received_ns: IntArray, size: int | tuple[int, int]
-) -> ByteArray:
-    """(t, h, w, 3) the pictures of those stamps."""
+def _share(topics: EpisodeTopics, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of each camera's part of a picture."""
     height, width = (size, size) if isinstance(size, int) else size
-    messages = map(bag.deserialize, bag.messages((topic,), int(received_ns[0]), int(received_ns[-1]) + 1))
-    shown = (message for message in messages if at[0] <= _stamp_ns(message) <= at[-1])
-    return np.stack([fit(_rgb(bag.path, message), height, width) for message in shown])
+    return share_of(height, len(topics.images)), width
+
+
+def _pixels(bag: BagReader, topic: str, stamps: Stamps, at: IntArray, size: tuple[int, int]) -> ByteArray:
+    """(t, h, w, 3) a camera's pictures that are nearest to those times. stamps: of all its pictures."""
+    nearest = _nearest(at, np.array(stamps.stamped, np.int64))
+    received, wanted = (np.array(ns, np.int64)[nearest] for ns in (stamps.received, stamps.stamped))
+    messages = map(bag.deserialize, bag.messages((topic,), int(received.min()), int(received.max()) + 1))
+    used, seen = set(wanted.tolist()), dict[int, ByteArray]()
+    for message in messages:
+        if (stamp_ns := _stamp_ns(message)) in used:
+            seen[stamp_ns] = fit(_rgb(bag.path, message), *size)
+    return np.stack([seen[stamp_ns] for stamp_ns in wanted.tolist()])
 
 
 def _rgb(path: Path, message: Any) -> ByteArray:
@@ -301,26 +326,31 @@ def _require_unwrapped(path: Path, topic: str, at: IntArray, angles: Mapping[str
             )
 
 
-def _covered(path: Path, topic: str, at: IntArray, states: Sequence[Series]) -> slice:
-    """The frames that are not before the first or after the last joint state; of the others none may lack one nearby."""
-    away = np.max([_distance(at, stamps) for stamps, _ in states], axis=0)
-    near = np.flatnonzero(away <= JOINTS_WITHIN_S * NANOSECONDS)
+def _covered(path: Path, at: IntArray, beside: Sequence[tuple[str, str, IntArray]]) -> slice:
+    """The frames that are not before the first or after the last of what came beside them; of the others none may lack any nearby.
+
+    beside: topic, what came on it, and stamps, of every joint and every other camera.
+    """
+    distances = [np.abs(at - stamps[_nearest(at, stamps)]) for _, _, stamps in beside]
+    away = np.max(distances, axis=0)
+    near = np.flatnonzero(away <= WITHIN_S * NANOSECONDS)
     kept = slice(near[0], near[-1] + 1) if near.size else slice(0, len(at))
     left_out = max(at[kept][0] - at[0], at[-1] - at[kept][-1])
     if left_out > LATE_START_S * NANOSECONDS or len(near) < len(at[kept]):
+        topic, what, _ = beside[int(np.argmax([distance.max() for distance in distances]))]
         raise BagError(
-            f"{path}: {topic}: header.stamp: expected a joint state within {JOINTS_WITHIN_S} s of every picture, found the"
+            f"{path}: {topic}: header.stamp: expected a {what} within {WITHIN_S} s of every picture, found the"
             f" nearest {away.max() / NANOSECONDS:.3f} s from that at {at[away.argmax()]} ns; the clocks differ or the publisher"
             " paused: record with header stamps of one clock"
         )
     return kept
 
 
-def _distance(at: IntArray, stamps: IntArray) -> IntArray:
-    """(t,) from each time to the nearest of the sorted stamps, nanoseconds."""
+def _nearest(at: IntArray, stamps: IntArray) -> IntArray:
+    """(t,) index of the nearest of the sorted stamps to each time; of two the earlier."""
     after = np.searchsorted(stamps, at)
     before, after = np.maximum(after - 1, 0), np.minimum(after, len(stamps) - 1)
-    return np.minimum(np.abs(at - stamps[before]), np.abs(stamps[after] - at))
+    return np.where(np.abs(at - stamps[before]) <= np.abs(stamps[after] - at), before, after)
 
 
 def _require_commands(

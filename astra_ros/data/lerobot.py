@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astra_ros.data.episode import Episode, IntArray, longest_pause
-from astra_ros.data.lerobot_index import STAMP, DatasetIndex, EpisodeRecord, read_index
+from astra_ros.data.lerobot_index import STAMP, DatasetIndex, EpisodeRecord, VideoPart, read_index
 from astra_ros.data.lerobot_writer import DatasetWriter
 from astra_ros.data.schema import ActionSchema, EpisodeError
 from astra_ros.data.video import decode_picture, decode_video
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit, share_of, stacked
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 __all__ = ["ActionSchema", "Dataset", "DatasetWriter", "EpisodeError"]
@@ -37,9 +37,12 @@ class Dataset:
         self._records = {record.name: record for record in index.episodes}
 
     @classmethod
-    def open(cls, path: Path, camera: str | None = None) -> Dataset:
-        """camera: which of several; the first one by default. Raises EpisodeError, one line, when it cannot be read."""
-        return cls(path, read_index(path, camera))
+    def open(cls, path: Path, cameras: Sequence[str] = ()) -> Dataset:
+        """cameras: which of several; of more than one the pictures are one below the other. The first one by default.
+
+        Raises EpisodeError, one line, when it cannot be read.
+        """
+        return cls(path, read_index(path, cameras))
 
     @property
     def name(self) -> str:
@@ -54,14 +57,19 @@ class Dataset:
         return self._index.schema
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of all that it has."""
+        return self._index.available
+
+    @property
     def stored_size(self) -> tuple[int, int] | None:
-        """(height, width) that the pictures were cropped and resized to; None: they are the camera's own."""
+        """(height, width) that each camera's pictures were cropped and resized to; None: they are the camera's own."""
         return self._index.stored_size
 
     @property
-    def camera_size(self) -> tuple[int, int] | None:
-        """(height, width) of the camera's own pictures; None: not known."""
-        return self._index.camera_size
+    def camera_sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """(height, width) of the own pictures of each camera that is read; None: not known."""
+        return self._index.camera_sizes
 
     @property
     def episode_names(self) -> tuple[str, ...]:
@@ -76,7 +84,7 @@ class Dataset:
         return self._record(name).task
 
     def read(self, name: str, size: int | tuple[int, int]) -> Episode:
-        """One episode, its pictures fitted to `size` (a square's side, or height and width).
+        """One episode, its pictures fitted to `size` (a square's side, or height and width), which several cameras share.
 
         Raises EpisodeError when it is damaged: file, field, expected, found.
         """
@@ -84,14 +92,13 @@ class Dataset:
         table = self._table(record)
         measured = _matrix(record, table, self._index.measured, self.schema.dim)
         action = _matrix(record, table, self._index.commanded, self.schema.dim)
-        pictures = table[self._index.camera] if record.video is None else None
         commanded = self._led(record, measured, action)
         # One column is both: positions as they are, rates moved by one row, so that they lead to their frames.
         is_one = self._index.commanded == self._index.measured
         return Episode(
             name=name,
             stamps_ns=_stamps_ns(record, table),
-            pixels=_pixels(record, pictures, (size, size) if isinstance(size, int) else size),
+            pixels=self._pixels(record, table, (size, size) if isinstance(size, int) else size),
             measured=commanded if is_one else measured,
             commanded=commanded,
         )
@@ -120,12 +127,22 @@ class Dataset:
         taken of every episode at every start. Neither where the files are nor when they were written.
         """
         record, index = self._record(name), self._index
-        columns = [index.measured, index.commanded, index.camera]
-        sizes = [file.stat().st_size for file in (record.rows, record.video) if file is not None]
+        columns = [index.measured, index.commanded, *index.cameras]
+        files = (record.rows, *(video.file for video in record.videos))
+        sizes = [file.stat().st_size for file in files]
         seen = [index.schema.to_json(), columns, record.length, record.first_command, sizes]
-        has_own_rows = record.video is not None and record.start_s is None
+        has_own_rows = bool(record.videos) and record.videos[0].start_s is None
         rows = record.rows.read_bytes() if has_own_rows else b""
         return hashlib.sha256(json.dumps(seen).encode() + rows).hexdigest()[:16]
+
+    def _pixels(self, record: EpisodeRecord, table: pa.Table, size: tuple[int, int]) -> ByteArray:
+        """(t, h, w, 3) what the cameras saw, one below the other."""
+        share = share_of(size[0], len(self._index.cameras))
+        if record.videos:
+            seen = [_of_video(record, video, (share, size[1])) for video in record.videos]
+        else:
+            seen = [_of_files(record, table[key], (share, size[1])) for key in self._index.cameras]
+        return stacked(seen)
 
     def _led(self, record: EpisodeRecord, measured: FloatArray, action: FloatArray) -> FloatArray:
         """(t, a) what led to each frame."""
@@ -143,7 +160,7 @@ class Dataset:
     def _table(self, record: EpisodeRecord) -> pa.Table:
         """The episode's rows, of the columns that are needed."""
         columns = {self._index.measured, self._index.commanded, "timestamp", "episode_index"}
-        columns |= {self._index.camera} if record.video is None else set()
+        columns |= set() if record.videos else {*self._index.cameras}
         try:
             present = pq.read_schema(record.rows).names
             if lacking := columns.difference(present):
@@ -199,19 +216,25 @@ def _stamps_ns(record: EpisodeRecord, table: pa.Table) -> IntArray:
     return found
 
 
-def _pixels(record: EpisodeRecord, pictures: pa.ChunkedArray | None, size: tuple[int, int]) -> ByteArray:
-    """The frames of the video, or of the column of files."""
-    frames: Iterable[ByteArray]
-    if pictures is not None:
-        frames = (decode_picture(cell["bytes"] or b"", record.rows) for cell in pictures.to_pylist())
-    else:
-        assert record.video is not None
-        alone = record.start_s is None  # then a frame too many shows that rows are missing
-        frames = islice(decode_video(record.video, record.start_s or 0.0), record.length + alone)
+def _of_video(record: EpisodeRecord, video: VideoPart, size: tuple[int, int]) -> ByteArray:
+    alone = video.start_s is None  # then a frame too many shows that rows are missing
+    frames = islice(decode_video(video.file, video.start_s or 0.0), record.length + alone)
+    return _fitted(record, video.file, frames, size)
+
+
+def _of_files(record: EpisodeRecord, pictures: pa.ChunkedArray, size: tuple[int, int]) -> ByteArray:
+    """Of a column of files."""
+    frames = (decode_picture(cell["bytes"] or b"", record.rows) for cell in pictures.to_pylist())
+    return _fitted(record, record.rows, frames, size)
+
+
+def _fitted(
+    record: EpisodeRecord, file: Path, frames: Iterable[ByteArray], size: tuple[int, int]
+) -> ByteArray:
+    """(t, h, w, 3) of one camera."""
     fitted = [fit(frame, *size) for frame in frames]
     if len(fitted) != record.length:
-        expected = f"{record.length} (one per row)"
         raise EpisodeError(
-            record.video or record.rows, f"frames of {record.name}", expected, str(len(fitted))
+            file, f"frames of {record.name}", f"{record.length} (one per row)", str(len(fitted))
         )
     return np.stack(fitted)

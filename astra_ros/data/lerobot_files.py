@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from astra_ros.data.schema import ActionSchema
 from astra_ros.data.video import CODEC, PIXEL_FORMAT
 from astra_ros.types import ByteArray
 
-VIDEO = IMAGES + "camera"
 CHUNK_SIZE = 1000
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -48,8 +48,10 @@ def episode_table(episode: Episode, fps: float, *, index: int, first_row: int, t
     return pa.table({STATE: _vectors(episode.measured), ACTION: _vectors(action), **columns})
 
 
-def features(schema: ActionSchema, fps: float, height: int, width: int) -> dict[str, Any]:
-    """The columns and the video, as info.json describes them."""
+def features(
+    schema: ActionSchema, fps: float, cameras: Iterable[str], height: int, width: int
+) -> dict[str, Any]:
+    """The columns and the cameras' videos, as info.json describes them."""
     vector = {"dtype": "float32", "shape": [schema.dim], "names": list(schema.names)}
     video = {
         "video.fps": fps,
@@ -62,22 +64,30 @@ def features(schema: ActionSchema, fps: float, height: int, width: int) -> dict[
         "has_audio": False,
     }
     names = ["height", "width", "channels"]
+    film = {"dtype": "video", "shape": [height, width, 3], "names": names, "info": video}
     return {
         STATE: vector,
         ACTION: vector,
-        VIDEO: {"dtype": "video", "shape": [height, width, 3], "names": names, "info": video},
+        **{IMAGES + camera: film for camera in cameras},
         **{key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in _SCALARS.items()},
     }
 
 
-def episode_stats(table: pa.Table, pixels: ByteArray) -> dict[str, Any]:
-    """Per feature min, max, mean, std and count, as LeRobot expects them; pictures per channel in [0, 1]."""
+def episode_stats(table: pa.Table, views: Mapping[str, ByteArray]) -> dict[str, Any]:
+    """Per feature min, max, mean, std and count, as LeRobot expects them; pictures per channel in [0, 1].
+
+    views: (t, h, w, 3) of each camera.
+    """
     columns = {key: np.array(table[key].to_pylist(), float) for key in table.column_names}
     stats = {key: _summary(values.reshape(len(values), -1)) for key, values in columns.items()}
+    return stats | {IMAGES + camera: _picture_stats(pixels) for camera, pixels in views.items()}
+
+
+def _picture_stats(pixels: ByteArray) -> dict[str, list[Any]]:
     some = pixels[:: 1 + len(pixels) // _PICTURES_IN_STATS]
     channels = _summary(some.reshape(-1, 3) / 255.0)
     pictures = {key: [[[value]] for value in values] for key, values in channels.items()}
-    return {**stats, VIDEO: {**pictures, "count": [len(some)]}}
+    return {**pictures, "count": [len(some)]}
 
 
 def _summary(values: np.ndarray) -> dict[str, list[Any]]:

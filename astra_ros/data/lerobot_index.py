@@ -7,7 +7,7 @@ meta/episodes/*/*.parquet (v3). `meta/astra.json` is this project's: the action 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,18 @@ _CHUNK_SIZE = 1000
 
 
 @dataclass(frozen=True)
+class VideoPart:
+    """What one camera saw of an episode. start_s: of its first frame in a video that several episodes share; None: it has its own."""
+
+    file: Path
+    start_s: float | None = None
+
+
+@dataclass(frozen=True)
 class EpisodeRecord:
     """Where one episode is. index: in the column episode_index; task: what was done, in words.
 
-    video: None when the pictures are in the rows; start_s: time of the first frame in a video that several episodes share,
-    None when it has its own.
+    videos: one per camera that is used; none when the pictures are in the rows.
     first_command: the command before the first frame, which LeRobot's columns have no row for; None: not recorded.
     """
 
@@ -40,32 +47,32 @@ class EpisodeRecord:
     length: int
     task: str
     rows: Path
-    video: Path | None
-    start_s: float | None = None
+    videos: tuple[VideoPart, ...]
     first_command: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What the meta folder says. camera: the column or video used; measured, commanded: the columns that hold them.
+    """What the meta folder says. cameras: the columns or videos used; measured, commanded: the columns that hold them.
 
-    stored_size: (height, width) that a writer of this project fitted the pictures to; None: they are as others wrote them.
-    camera_size: of the camera's own pictures, before that; None: not known.
+    available: names of all its cameras. stored_size: (height, width) that a writer of this project fitted every camera's pictures
+    to; None: they are as others wrote them. camera_sizes: of the used cameras' own pictures, before that; None: not known.
     """
 
     name: str
     fps: float
     schema: ActionSchema
-    camera: str
+    cameras: tuple[str, ...]
+    available: tuple[str, ...]
     measured: str
     commanded: str
     episodes: tuple[EpisodeRecord, ...]
     stored_size: tuple[int, int] | None
-    camera_size: tuple[int, int] | None
+    camera_sizes: tuple[tuple[int, int] | None, ...]
 
 
-def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
-    """Read the meta folder of a dataset. camera: which one of several; the first one by default.
+def read_index(path: Path, cameras: Sequence[str] = ()) -> DatasetIndex:
+    """Read the meta folder of a dataset. cameras: which of several, in the order wanted; the first one by default.
 
     Raises EpisodeError when a file is missing or says what cannot be used.
     """
@@ -80,12 +87,22 @@ def read_index(path: Path, camera: str | None = None) -> DatasetIndex:
     schema = _schema(path, own, name, commanded, features)
     for column in (measured, commanded):
         _require_dim(file, features, column, schema.dim)
-    key = _camera(file, features, camera)
-    in_video = features[key]["dtype"] == "video"
-    records = (_records_v3 if version == "v3.0" else _records_v2)(path, info, key if in_video else None)
-    fps = float(_field(file, info, "fps", int | float))
-    sizes = (_size(path / ASTRA, own, field) for field in ("size", "camera"))
-    return DatasetIndex(name, fps, schema, key, measured, commanded, tuple(records), *sizes)
+    available = _cameras(file, features)
+    keys = [_camera(file, available, wanted) for wanted in cameras] or [*available][:1]
+    in_video = _are_videos(file, features, keys)
+    records = (_records_v3 if version == "v3.0" else _records_v2)(path, info, keys if in_video else ())
+    return DatasetIndex(
+        name=name,
+        fps=float(_field(file, info, "fps", int | float)),
+        schema=schema,
+        cameras=tuple(keys),
+        available=tuple(available.values()),
+        measured=measured,
+        commanded=commanded,
+        episodes=tuple(records),
+        stored_size=_size(path / ASTRA, own, "size"),
+        camera_sizes=tuple(_camera_size(path / ASTRA, own, available[key]) for key in keys),
+    )
 
 
 def _require_dataset(path: Path) -> None:
@@ -123,14 +140,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return found
 
 
-def _records_v2(path: Path, info: dict[str, Any], video_key: str | None) -> Iterator[EpisodeRecord]:
+def _records_v2(path: Path, info: dict[str, Any], video_keys: Sequence[str]) -> Iterator[EpisodeRecord]:
     file = path / EPISODES
     if not file.exists():
         raise EpisodeError(file, "content", "one line per episode", "no such file")
     for line in read_lines(file):
         index = _field(file, line, "episode_index", int)
         chunk = index // info.get("chunks_size", _CHUNK_SIZE)
-        place = {"episode_index": index, "episode_chunk": chunk, "video_key": video_key}
+        place = {"episode_index": index, "episode_chunk": chunk}
+        files = (_place(path, info, "video_path", {**place, "video_key": key}) for key in video_keys)
         first = line.get("first_command")
         yield EpisodeRecord(
             name=line.get("name", f"episode_{index:06d}"),
@@ -138,17 +156,17 @@ def _records_v2(path: Path, info: dict[str, Any], video_key: str | None) -> Iter
             length=_field(file, line, "length", int),
             task="; ".join(line.get("tasks") or ()),
             rows=_place(path, info, "data_path", place),
-            video=_place(path, info, "video_path", place) if video_key else None,
+            videos=tuple(map(VideoPart, files)),
             first_command=None if first is None else tuple(first),
         )
 
 
-def _records_v3(path: Path, info: dict[str, Any], video_key: str | None) -> Iterator[EpisodeRecord]:
+def _records_v3(path: Path, info: dict[str, Any], video_keys: Sequence[str]) -> Iterator[EpisodeRecord]:
     files = sorted(path.glob(EPISODE_FILES))
     if not files:
         raise EpisodeError(path, "content", f"a file {EPISODE_FILES}", "none")
     for file in files:
-        for row in _rows(file, video_key):
+        for row in _rows(file, video_keys):
             index = _field(file, row, "episode_index", int)
             yield EpisodeRecord(
                 name=f"episode_{index:06d}",
@@ -156,19 +174,20 @@ def _records_v3(path: Path, info: dict[str, Any], video_key: str | None) -> Iter
                 length=_field(file, row, "length", int),
                 task="; ".join(row["tasks"] or ()),
                 rows=_place(path, info, "data_path", _file_place(file, row, "data")),
-                video=_place(path, info, "video_path", _file_place(file, row, "videos", video_key))
-                if video_key
-                else None,
-                start_s=_field(file, row, f"videos/{video_key}/from_timestamp", float) if video_key else None,
+                videos=tuple(_video_part(path, info, file, row, key) for key in video_keys),
             )
 
 
-def _rows(file: Path, video_key: str | None) -> list[dict[str, Any]]:
+def _video_part(path: Path, info: dict[str, Any], file: Path, row: dict[str, Any], key: str) -> VideoPart:
+    place = {**_file_place(file, row, f"videos/{key}"), "video_key": key}
+    start_s = _field(file, row, f"videos/{key}/from_timestamp", float)
+    return VideoPart(_place(path, info, "video_path", place), start_s)
+
+
+def _rows(file: Path, video_keys: Sequence[str]) -> list[dict[str, Any]]:
     columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
-    if video_key:
-        columns += [
-            f"videos/{video_key}/{field}" for field in ("chunk_index", "file_index", "from_timestamp")
-        ]
+    for key in video_keys:
+        columns += [f"videos/{key}/{field}" for field in ("chunk_index", "file_index", "from_timestamp")]
     try:
         table = pq.read_table(file, columns=columns)
     except (pa.ArrowException, OSError) as error:
@@ -176,10 +195,8 @@ def _rows(file: Path, video_key: str | None) -> list[dict[str, Any]]:
     return [dict.fromkeys(columns) | row for row in table.to_pylist()]
 
 
-def _file_place(file: Path, row: dict[str, Any], kind: str, video_key: str | None = None) -> dict[str, Any]:
-    prefix = f"{kind}/{video_key}" if video_key else kind
-    numbers = {field: _field(file, row, f"{prefix}/{field}", int) for field in ("chunk_index", "file_index")}
-    return {**numbers, "video_key": video_key}
+def _file_place(file: Path, row: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {field: _field(file, row, f"{prefix}/{field}", int) for field in ("chunk_index", "file_index")}
 
 
 def _place(path: Path, info: dict[str, Any], template: str, values: dict[str, Any]) -> Path:
@@ -190,14 +207,33 @@ def _place(path: Path, info: dict[str, Any], template: str, values: dict[str, An
         raise EpisodeError(path / INFO, template, f"fields {', '.join(values)}", pattern) from None
 
 
-def _camera(file: Path, features: dict[str, Any], camera: str | None) -> str:
+def _cameras(file: Path, features: dict[str, Any]) -> dict[str, str]:
+    """Names of all cameras by their columns or videos."""
     keys = [key for key, feature in features.items() if feature.get("dtype") in ("video", "image")]
-    wanted = [key for key in keys if camera in (None, key, key.removeprefix(IMAGES))]
-    if not wanted:
-        raise EpisodeError(
-            file, "features", f"camera {camera}" if camera else "a camera", ", ".join(keys) or "none"
-        )
-    return wanted[0]
+    if not keys:
+        raise EpisodeError(file, "features", "a camera", "none")
+    return {key: key.removeprefix(IMAGES) for key in keys}
+
+
+def _camera(file: Path, available: Mapping[str, str], wanted: str) -> str:
+    for key, name in available.items():
+        if wanted in (key, name):
+            return key
+    raise EpisodeError(file, "features", f"camera {wanted}", ", ".join(available))
+
+
+def _are_videos(file: Path, features: dict[str, Any], keys: Sequence[str]) -> bool:
+    """Or pictures in the rows."""
+    kinds = {features[key]["dtype"] for key in keys}
+    if len(kinds) > 1:
+        raise EpisodeError(file, "features", f"{', '.join(keys)} of one dtype", " and ".join(sorted(kinds)))
+    return kinds == {"video"}
+
+
+def _camera_size(file: Path, own: dict[str, Any], camera: str) -> tuple[int, int] | None:
+    """That of several, or of the only one."""
+    sizes = own.get("cameras") or {}
+    return _size(file, sizes if camera in sizes else own, camera if camera in sizes else "camera")
 
 
 def _names(path: Path, own: dict[str, Any]) -> tuple[str, str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,27 +19,29 @@ from astra_ros.data.episode import Episode, longest_pause
 from astra_ros.data.lerobot_files import (
     CHUNK_SIZE,
     DATA_PATH,
-    VIDEO,
     VIDEO_PATH,
     episode_stats,
     episode_table,
     features,
 )
-from astra_ros.data.lerobot_index import ASTRA, EPISODES, INFO, TASKS, read_json, read_lines
+from astra_ros.data.lerobot_index import ASTRA, EPISODES, IMAGES, INFO, TASKS, read_json, read_lines
 from astra_ros.data.schema import ActionSchema, EpisodeError
 from astra_ros.data.video import encode_video
-from astra_ros.frames.preprocess import fit
-from astra_ros.types import NANOSECONDS
+from astra_ros.frames.preprocess import fit, share_of
+from astra_ros.types import NANOSECONDS, ByteArray
 
 STATS = Path("meta/episodes_stats.jsonl")
+# What the camera of a dataset that has but one is called.
+ONLY_CAMERA = "camera"
 _RATE_TOLERANCE = 0.1
 
 
 class DatasetWriter:
     """Appends episodes to a dataset; reopened after an interruption, it continues where it stopped. A context manager.
 
-    fps: camera rate of the episodes; size: of the stored pictures, side of a square or (height, width); camera: height and
-    width of the camera's own, which are cropped to the shape of `size`; by default these are stored whole.
+    fps: camera rate of the episodes; size: of the stored pictures of a camera, side of a square or (height, width).
+    camera: height and width of the camera's own pictures, which are cropped to the shape of `size`; by default these are stored
+    whole. Of several cameras by name; the episodes' pictures are theirs one below the other, in this order.
     Raises ValueError when `path` holds a dataset of another declaration, or another process is writing it.
     """
 
@@ -49,11 +52,11 @@ class DatasetWriter:
         schema: ActionSchema,
         fps: float,
         size: int | tuple[int, int],
-        camera: tuple[int, int] | None = None,
+        camera: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self.path, self._name, self._schema, self._fps = path, name, schema, fps
         self._size = (size, size) if isinstance(size, int) else size
-        self._camera = camera or self._size
+        self._cameras = dict(camera) if isinstance(camera, Mapping) else {ONLY_CAMERA: camera or self._size}
         (path / "meta").mkdir(parents=True, exist_ok=True)
         self._declare()
         self._lock = _lock(path / ASTRA)
@@ -88,7 +91,7 @@ class DatasetWriter:
         """
         self._require_sound(episode)
         index, task = len(self._lines), task or self._name
-        pixels = np.stack([fit(frame, *self._size) for frame in episode.pixels])
+        views = self._views(episode)
         table = episode_table(
             episode,
             self._fps,
@@ -96,15 +99,16 @@ class DatasetWriter:
             first_row=self._num_frames,
             task_index=self._tasks.setdefault(task, len(self._tasks)),
         )
-        with _replacing(self._file(VIDEO_PATH, index)) as part:
-            encode_video(part, pixels, self._fps)
+        for camera, pixels in views.items():
+            with _replacing(self._file(VIDEO_PATH, index, camera)) as part:
+                encode_video(part, pixels, self._fps)
         with _replacing(self._file(DATA_PATH, index)) as part:
             pq.write_table(table, part)
-        _append_line(self.path / STATS, {"episode_index": index, "stats": episode_stats(table, pixels)})
+        _append_line(self.path / STATS, {"episode_index": index, "stats": episode_stats(table, views)})
         line = {
             "episode_index": index,
             "tasks": [task],
-            "length": len(pixels),
+            "length": len(episode.pixels),
             "name": episode.name,
             "first_command": [float(value) for value in episode.commanded[0]],
         }
@@ -117,17 +121,27 @@ class DatasetWriter:
     def _num_frames(self) -> int:
         return sum(line["length"] for line in self._lines)
 
-    def _file(self, template: str, index: int) -> Path:
-        chunk = index // CHUNK_SIZE
-        return self.path / template.format(episode_chunk=chunk, episode_index=index, video_key=VIDEO)
+    def _views(self, episode: Episode) -> dict[str, ByteArray]:
+        """(t, h, w, 3) that each camera saw, at the dataset's size."""
+        share = share_of(episode.pixels.shape[1], len(self._cameras))
+        return {
+            camera: np.stack([fit(frame[row : row + share], *self._size) for frame in episode.pixels])
+            for camera, row in zip(self._cameras, count(0, share), strict=False)
+        }
+
+    def _file(self, template: str, index: int, camera: str = "") -> Path:
+        place = {"episode_chunk": index // CHUNK_SIZE, "episode_index": index, "video_key": IMAGES + camera}
+        return self.path / template.format(**place)
 
     def _declare(self) -> None:
+        is_one = [*self._cameras] == [ONLY_CAMERA]
+        sizes = {"camera": self._cameras[ONLY_CAMERA]} if is_one else {"cameras": self._cameras}
         wanted = {
             "name": self._name,
             "schema": self._schema.to_json(),
             "fps": self._fps,
             "size": self._size,
-            "camera": self._camera,
+            **sizes,
         }
         file, declared = self.path / ASTRA, json.loads(json.dumps(wanted))
         if not file.exists():
@@ -168,23 +182,23 @@ class DatasetWriter:
             raise EpisodeError(episode.name, "stamps_ns", f"{self._fps:g} Hz, the dataset's rate", found)
 
     def _write_info(self) -> None:
-        count = len(self._lines)
+        num_episodes = len(self._lines)
         tasks = [{"task_index": index, "task": task} for task, index in self._tasks.items()]
         _write_lines(self.path / TASKS, tasks)
         info = {
             "codebase_version": "v2.1",
             "robot_type": self._schema.space,
-            "total_episodes": count,
+            "total_episodes": num_episodes,
             "total_frames": self._num_frames,
             "total_tasks": len(tasks),
-            "total_videos": count,
-            "total_chunks": -(-count // CHUNK_SIZE),
+            "total_videos": num_episodes * len(self._cameras),
+            "total_chunks": -(-num_episodes // CHUNK_SIZE),
             "chunks_size": CHUNK_SIZE,
             "fps": int(self._fps) if self._fps == int(self._fps) else self._fps,
-            "splits": {"train": f"0:{count}"},
+            "splits": {"train": f"0:{num_episodes}"},
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH,
-            "features": features(self._schema, self._fps, *self._size),
+            "features": features(self._schema, self._fps, self._cameras, *self._size),
         }
         _write_json(self.path / INFO, info)
 

@@ -30,6 +30,7 @@ JOINT_NAMES = (*ARM_JOINTS, FINGER_JOINT)
 JOINT_UNITS = ("rad",) * 7 + ("m",)
 FINGER_OPEN_M, FINGER_CLOSED_M = 0.04, 0.0
 CAMERA_FRAME = "camera_color_optical_frame"
+_WRIST_CAMERA = "robot0_eye_in_hand"  # robosuite's
 TABLE_HEIGHT_M = 0.80
 HOME = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.785])
 JOINT_LOWER = np.array([-1.3, -0.6, -1.3, -2.9, -1.5, 1.2, -0.9])
@@ -104,7 +105,14 @@ class PandaSim:
 
     def render(self) -> ByteArray:
         """(size, size, 3) uint8 RGB of the present state."""
-        self._renderer.update_scene(self._data, camera=self._camera, scene_option=self._geoms)
+        return self._render(self._camera)
+
+    def render_wrist(self) -> ByteArray:
+        """The same from the camera on the hand."""
+        return self._render(_WRIST_CAMERA)
+
+    def _render(self, camera: mujoco.MjvCamera | str) -> ByteArray:
+        self._renderer.update_scene(self._data, camera=camera, scene_option=self._geoms)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0
         return self._renderer.render().copy()

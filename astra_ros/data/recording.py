@@ -16,7 +16,7 @@ from astra_ros.data.sim_robot import CONTROL_HZ
 from astra_ros.data.worlds.base import Style
 from astra_ros.types import NANOSECONDS, ByteArray
 
-CAMERA_TOPIC = "/camera/image_raw/compressed"
+CAMERA_TOPIC, WRIST_TOPIC = "/camera/image_raw/compressed", "/wrist_camera/image_raw/compressed"
 JOINT_STATES_TOPIC = "/joint_states"
 JOINT_COMMANDS_TOPIC = "/joint_commands"
 PLAN_TOPIC = "/action_sequence"
@@ -26,15 +26,19 @@ JPEG_QUALITY = 92
 EPISODE_START_NS = 1_700_000_000 * NANOSECONDS
 
 
-def record_episode(folder: Path, seed: int, style: Style, duration_s: float) -> None:
-    """Simulate one episode and write it to `folder` (rosbag2, MCAP). The same seed and style write the same messages."""
+def record_episode(folder: Path, seed: int, style: Style, duration_s: float, *, wrist: bool = False) -> None:
+    """Simulate one episode and write it to `folder` (rosbag2, MCAP). The same seed and style write the same messages.
+
+    wrist: also what the camera on the hand sees.
+    """
     sim = PandaSim(seed)
     commands = ScriptedPilot(sim, seed, SCRIPTS[style]).commands()
-    images: dict[int, ByteArray] = {}
+    cameras = {CAMERA_TOPIC: sim.render, **({WRIST_TOPIC: sim.render_wrist} if wrist else {})}
+    images: dict[int, dict[str, ByteArray]] = {}
     measured, commanded = [], []
     for tick in range(round(duration_s * CONTROL_HZ)):
         if tick % (CONTROL_HZ // CAMERA_HZ) == 0:
-            images[tick] = sim.render()
+            images[tick] = {topic: render() for topic, render in cameras.items()}
         measured.append(sim.state.positions)
         commanded.append(next(commands))
         sim.step(commanded[-1])
@@ -43,15 +47,17 @@ def record_episode(folder: Path, seed: int, style: Style, duration_s: float) -> 
         _write(bag, images, np.array(measured), np.array(commanded))
 
 
-def _write(bag: BagWriter, images: dict[int, ByteArray], measured: np.ndarray, commanded: np.ndarray) -> None:
+def _write(
+    bag: BagWriter, images: dict[int, dict[str, ByteArray]], measured: np.ndarray, commanded: np.ndarray
+) -> None:
     for tick in range(len(measured)):
         stamp_ns = EPISODE_START_NS + tick * NANOSECONDS // CONTROL_HZ
         bag.write(JOINT_STATES_TOPIC, _joint_state(stamp_ns, measured[tick]), stamp_ns)
         bag.write(JOINT_COMMANDS_TOPIC, _joint_state(stamp_ns, commanded[tick]), stamp_ns)
         if tick % (CONTROL_HZ // PLAN_HZ) == 0:
             bag.write(PLAN_TOPIC, _plan(stamp_ns, commanded[tick:]), stamp_ns)
-        if tick in images:
-            bag.write(CAMERA_TOPIC, _jpeg(stamp_ns, images[tick]), stamp_ns)
+        for topic, pixels in images.get(tick, {}).items():
+            bag.write(topic, _jpeg(stamp_ns, pixels), stamp_ns)
 
 
 def _header(stamp_ns: int, frame_id: str = "") -> Any:

@@ -18,6 +18,7 @@ class ModelConfig:
     """Codec and denoiser and how they are sampled.
 
     image_height, image_width: pixels. step_dt: seconds between latent frames. num_steps, shift: the served noise levels.
+    cameras: names of several, whose pictures are one below the other in the model's; empty for one.
     """
 
     preset: str
@@ -28,6 +29,7 @@ class ModelConfig:
     shift: float = 3.0
     codec: CodecConfig = field(default_factory=CodecConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
@@ -40,6 +42,12 @@ class ModelConfig:
         if self.codec.latent_channels != self.denoiser.latent_channels:
             raise ValueError(
                 f"latent_channels: codec has {self.codec.latent_channels}, denoiser {self.denoiser.latent_channels}"
+            )
+        rows = self.codec.factor * self.denoiser.patch * max(1, len(self.cameras))
+        if self.image_height % rows:
+            raise ValueError(
+                f"image_height: expected a multiple of {rows}, codec.factor * denoiser.patch of each camera, so that no token"
+                f" sees two, found {self.image_height}"
             )
 
     @property
@@ -65,7 +73,8 @@ class ModelConfig:
             for key, value in fields["denoiser"]["actions"].items()
         }
         denoiser = DenoiserConfig(**{**fields["denoiser"], "actions": ActionEncoderConfig(**actions)})
-        return cls(**{**fields, "codec": CodecConfig(**codec), "denoiser": denoiser})
+        cameras = tuple(fields.get("cameras", ()))
+        return cls(**{**fields, "codec": CodecConfig(**codec), "denoiser": denoiser, "cameras": cameras})
 
 
 def tiny() -> ModelConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from astra_ros.data.bag import BagReader
 from astra_ros.frames.encodings import to_rgb
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit, share_of, stacked
 from astra_ros.types import NANOSECONDS, ByteArray
 
 
@@ -47,23 +48,27 @@ class CameraTrack:
         """The (h, w, 3) frame taken at that instant; None when there was none."""
         if not len(self.stamps_ns):
             return None
-        nearest = int(np.argmin(np.abs(self.stamps_ns - stamp_ns)))
+        nearest = self.nearest(stamp_ns)
         if abs(int(self.stamps_ns[nearest]) - stamp_ns) > self._tolerance_ns:
             return None
         frame: ByteArray = self.frames[nearest]
         return frame
 
+    def nearest(self, stamp_ns: int) -> int:
+        """Index of the frame that was taken nearest to that instant, of a track that is not empty."""
+        return int(np.argmin(np.abs(self.stamps_ns - stamp_ns)))
+
 
 @dataclass(frozen=True)
 class Recording:
-    """The camera's frames, fitted to the model's size, and the futures in the order of their observations."""
+    """The camera's frames, or those of several one below the other, at the model's size; and the futures in the order of their observations."""
 
     camera: CameraTrack
     futures: list[Future]
 
 
-def read_recording(bag: Path, image_topic: str, future_topic: str) -> Recording:
-    """Read the pictures and PredictedFuture messages of one bag.
+def read_recording(bag: Path, image_topics: Sequence[str], future_topic: str) -> Recording:
+    """Read the pictures and PredictedFuture messages of one bag. image_topics: of the model's cameras, in its order.
 
     Raises BagError when a topic is missing, ValueError when nothing was predicted.
     """
@@ -72,14 +77,21 @@ def read_recording(bag: Path, image_topic: str, future_topic: str) -> Recording:
         if not futures:
             raise ValueError(f"{bag}: no message on {future_topic}: the node predicted nothing; see its log")
         height, width = futures[0].frames.shape[1:3]
-        images = (reader.deserialize(m) for m in reader.messages([image_topic]))
-        stamped = sorted(
-            ((_nanoseconds(i.header.stamp), fit(to_rgb(i), height, width)) for i in images),
-            key=lambda s: s[0],
-        )
-    stamps_ns = np.array([stamp for stamp, _ in stamped], np.int64)
-    camera = CameraTrack(stamps_ns, np.array([frame for _, frame in stamped], np.uint8))
+        share = share_of(height, len(image_topics)), width
+        first, *others = (_track(reader, topic, share) for topic in image_topics)
+    beside = [track.frames[[track.nearest(stamp) for stamp in first.stamps_ns]] for track in others]
+    camera = CameraTrack(first.stamps_ns, stacked([first.frames, *beside]))
     return Recording(camera, sorted(futures, key=lambda future: future.stamp_ns))
+
+
+def _track(reader: BagReader, topic: str, size: tuple[int, int]) -> CameraTrack:
+    images = (reader.deserialize(message) for message in reader.messages([topic]))
+    seen = sorted(
+        ((_nanoseconds(image.header.stamp), fit(to_rgb(image), *size)) for image in images),
+        key=lambda one: one[0],
+    )
+    stamps_ns = np.array([stamp for stamp, _ in seen], np.int64)
+    return CameraTrack(stamps_ns, np.array([frame for _, frame in seen], np.uint8))
 
 
 def _future(message: Any) -> Future:

@@ -39,7 +39,7 @@ def open_sources(
     checkpoint's, or when an episode was trained on.
     """
     opened: list[Dataset] = []
-    for dataset in map(Dataset.open, folders):
+    for dataset in (Dataset.open(folder, checkpoint.config.cameras) for folder in folders):
         if space in (None, dataset.schema.space):
             require_own_name(dataset, opened)
             opened.append(dataset)

@@ -6,6 +6,8 @@ Training and run time call the same functions, so a model never meets another re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -26,6 +28,35 @@ def fit(rgb: ByteArray, height: int, width: int) -> ByteArray:
     box = centre_crop(rgb.shape[0], rgb.shape[1], height, width)
     resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BOX, box=box)
     return np.asarray(resized, np.uint8)
+
+
+def stack(views: Sequence[ByteArray], height: int, width: int) -> ByteArray:
+    """What several cameras saw at one instant as one picture, from top to bottom: of each, `fit` to its share of the height.
+
+    views: (H, W, 3) uint8 each, of any size. Returns (height, width, 3) uint8. Raises ValueError as `fit` and `share_of` do.
+    """
+    share = share_of(height, len(views))
+    return stacked([fit(view, share, width) for view in views])
+
+
+def fit_stacked(rgb: ByteArray, num_cameras: int, height: int, width: int) -> ByteArray:
+    """As `stack`, of a picture (H, W, 3) that has the cameras' one below the other already, each of H / num_cameras rows."""
+    share_of(rgb.shape[0], num_cameras)
+    return stack(np.split(rgb, num_cameras), height, width)
+
+
+def stacked(views: Sequence[ByteArray]) -> ByteArray:
+    """(..., h, w, 3) of each camera → (..., n * h, w, 3), one below the other; a lone one comes back as it is."""
+    return views[0] if len(views) == 1 else np.concatenate(views, axis=-3)
+
+
+def share_of(height: int, num_cameras: int) -> int:
+    """Rows of each camera in a picture of all of them. Raises ValueError where they are no whole number."""
+    if height % num_cameras:
+        raise ValueError(
+            f"height: expected a multiple of {num_cameras}, the number of cameras one below the other, found {height}"
+        )
+    return height // num_cameras
 
 
 def centre_crop(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int, int, int]:

@@ -29,6 +29,7 @@ from astra_ros.ros.bag_recorder import Arrival, BagRecorder
 from astra_ros.ros.message_types import stamp_ns
 from astra_ros.ros.node_process import LifecycleClient, NodeProcess
 from astra_ros.ros.session import ros_session
+from astra_ros.ros.views import camera_source
 
 NODE = "/world_model"
 FUTURE_TOPIC = f"{NODE}/predicted_future"
@@ -47,14 +48,14 @@ _RESERVATION_PORT = 32768
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """bag: recording with the three input topics; plan_topic may be missing. bundle: None is the shipped one.
+    """bag: recording with the input topics; plan_topic may be missing. image_topics: of the model's cameras, in its order.
 
-    out: existing folder for the bag `predicted_futures` and the node's log. duration_s: 0 plays to the end.
+    bundle: None is the shipped one. out: existing folder for the bag `predicted_futures` and the node's log. duration_s: 0 plays to the end.
     """
 
     bag: Path
     out: Path
-    image_topic: str
+    image_topics: tuple[str, ...]
     joint_topic: str
     plan_topic: str | None
     bundle: Path | None = None
@@ -145,7 +146,7 @@ class _Session:
         self._node: Node = rclpy.create_node("demo")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
-        topics = (*RECORDED_TOPICS, config.image_topic)
+        topics = (*RECORDED_TOPICS, *config.image_topics)
         self._recorder = BagRecorder(self._node, writer, topics, on_arrival=self._on_arrival)
         self._lifecycle = LifecycleClient(self._node, self._executor, process, NODE)
         self._player: BagPlayer | None = None
@@ -172,11 +173,11 @@ class _Session:
         self._spin_until(lambda: False, _QUIET_S)
 
     def _is_connected(self) -> bool:
-        """Every played topic reaches the node, and the camera reaches the recorder too."""
+        """Every played topic reaches the node, and the cameras reach the recorder too."""
         assert self._player is not None
-        counts = self._player.subscriber_counts()
-        recorded = all(topic in self._recorder.tallies for topic in (FUTURE_TOPIC, self._config.image_topic))
-        return recorded and all(counts.values()) and counts[self._config.image_topic] >= 2
+        counts, images = self._player.subscriber_counts(), self._config.image_topics
+        recorded = all(topic in self._recorder.tallies for topic in (FUTURE_TOPIC, *images))
+        return recorded and all(counts.values()) and all(counts[topic] >= 2 for topic in images)
 
     def _spin_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -215,7 +216,7 @@ def _is_real_time(config: DemoConfig) -> bool:
 
 def _playback(config: DemoConfig) -> PlaybackConfig:
     """At the recorded speed the robot is as good as live; at another one time itself is simulated."""
-    topics = [config.image_topic, config.joint_topic, *([config.plan_topic] if config.plan_topic else [])]
+    topics = [*config.image_topics, config.joint_topic, *([config.plan_topic] if config.plan_topic else [])]
     return PlaybackConfig(
         bag=config.bag,
         rate=config.rate,
@@ -227,7 +228,11 @@ def _playback(config: DemoConfig) -> PlaybackConfig:
 
 
 def _ros_args(config: DemoConfig) -> list[str]:
-    remaps = {"image": config.image_topic.removesuffix("/compressed"), "joint_states": config.joint_topic}
+    remaps = {
+        camera_source(number): topic.removesuffix("/compressed")
+        for number, topic in enumerate(config.image_topics, 1)
+    }
+    remaps["joint_states"] = config.joint_topic
     if config.plan_topic:
         remaps["action_sequence"] = config.plan_topic
     parameters = {

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
 
-from astra_ros.msg import Goal
+from astra_ros.data.video import decode_picture
+from astra_ros.frames.preprocess import stack
+from astra_ros.msg import Goal, ModelInfo
+from astra_ros.ros import qos
+from astra_ros.ros.conversions import to_image
 from astra_ros.ros.session import ros_session
 from astra_ros.srv import SetGoal
 
@@ -25,8 +30,21 @@ def picture_goal(file: Path) -> Goal:
     return Goal(type=Goal.TYPE_COMPRESSED_IMAGE, compressed_image=picture)
 
 
-def set_goal(name: str, goal: Goal) -> None:
-    """Make it the standing goal of the node of that full name.
+def pictures_goal(files: Sequence[Path], info: ModelInfo) -> Goal:
+    """Of one picture per camera of the model, in the order of `info.camera_names`. Raises OSError, and ValueError for another number."""
+    if len(files) != max(1, len(info.camera_names)):
+        raise ValueError(
+            f"picture: expected {max(1, len(info.camera_names))}, one per camera of the model ({', '.join(info.camera_names)}), found"
+            f" {len(files)}"
+        )
+    seen = [decode_picture(file.read_bytes(), file) for file in files]
+    return Goal(
+        type=Goal.TYPE_IMAGE, image=to_image(stack(seen, info.image_height, info.image_width), Header())
+    )
+
+
+def set_goal(name: str, files: Sequence[Path]) -> None:
+    """Make it the standing goal of the node of that full name. files: a picture, or one per camera of the model.
 
     Raises TimeoutError when the node does not answer, ValueError with its line when it refuses.
     """
@@ -38,11 +56,20 @@ def set_goal(name: str, goal: Goal) -> None:
                 f"{name}: expected the service ~/set_goal within {_PATIENCE_S:g} s, found none; start and configure the node"
                 f" (astra doctor --node {name} says what it lacks)"
             )
+        goal = picture_goal(files[0]) if len(files) == 1 else pictures_goal(files, _info(node, name, stop))
         future = service.call_async(SetGoal.Request(goal=goal))
         if not _spun_until(node, future.done, stop):
             raise TimeoutError(f"{name}: expected an answer within {_PATIENCE_S:g} s, found none")
         if not future.result().success:
             raise ValueError(f"{name}: {future.result().message}")
+
+
+def _info(node: Node, name: str, stop: Event) -> ModelInfo:
+    found: list[ModelInfo] = []
+    node.create_subscription(ModelInfo, f"{name}/model_info", found.append, qos.latched())
+    if not _spun_until(node, lambda: bool(found), stop):
+        raise TimeoutError(f"{name}: expected ~/model_info within {_PATIENCE_S:g} s, found none")
+    return found[-1]
 
 
 def _spun_until(node: Node, is_so: Callable[[], bool], stop: Event) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.backends.manifest import Manifest
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit, share_of
 from astra_ros.msg import ActionSequence, Goal
 from astra_ros.ros import qos
 from astra_ros.ros.conversions import to_rgb
@@ -31,6 +32,7 @@ from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
+from astra_ros.ros.views import Views, camera_source
 from astra_ros.ros.worker import Worker
 from astra_ros.types import NANOSECONDS, FloatArray
 
@@ -57,22 +59,20 @@ class Inputs:
         self._health = health
         self._joint_reader = JointReader(manifest.action.names)
         self._worker: Worker | None = None
-        self._newest_image_ns = 0
         self._positions: FloatArray | None = None
         self._listener = Listener(node, health)
         with ExitStack() as undo:
             undo.callback(self.destroy)
-            self._camera = self._listen_to_camera(config.image_transport)
+            # By source: image, and for further cameras image_2, image_3, ...
+            self.image_topics = dict(self._listen_to_cameras(config.image_transport))
             self._listen_to_robot()
             undo.pop_all()
-
-    @property
-    def image_topic(self) -> str:
-        return self._camera.topic_name
+        self._views = Views([*self.image_topics.values()])
+        self._newest_ns = dict.fromkeys(self.image_topics, 0)
 
     def connect(self, worker: Worker) -> None:
         """Open the gate: rclpy calls subscriptions in every lifecycle state."""
-        self._newest_image_ns, self._positions = 0, None
+        self._forget_own()
         self._worker = worker
 
     def disconnect(self) -> None:
@@ -80,23 +80,32 @@ class Inputs:
 
     def forget(self) -> None:
         """What came so far belongs to another time."""
-        self._newest_image_ns, self._positions = 0, None
+        self._forget_own()
         if self._worker:
             self._worker.forget()
+
+    def _forget_own(self) -> None:
+        self._views.clear()
+        self._newest_ns, self._positions = dict.fromkeys(self.image_topics, 0), None
 
     def destroy(self) -> None:
         self._listener.destroy()
 
-    def _on_image(self, message: Image | CompressedImage, worker: Worker) -> None:
+    def _on_image(self, source: str, message: Image | CompressedImage, worker: Worker) -> None:
         received_s = time.monotonic()
         stamp_ns = self._recent_stamp_ns(message.header)
-        self._require_in_order(stamp_ns)
-        rgb = to_rgb(message)
+        self._require_in_order(source, stamp_ns)
         camera = self._manifest.camera
-        pixels = fit(rgb, camera.height, camera.width)
-        frame_id = message.header.frame_id
-        worker.add_frame(Frame(stamp_ns, frame_id, pixels, received_s, time.monotonic() - received_s))
-        self._newest_image_ns = stamp_ns
+        pixels = fit(to_rgb(message), share_of(camera.height, camera.count), camera.width)
+        frame = Frame(stamp_ns, message.header.frame_id, pixels, received_s, time.monotonic() - received_s)
+        self._newest_ns[source] = stamp_ns
+        self._views.add([*self.image_topics].index(source), frame)
+        for found in self._views.take(self.config.sync_slop_s):
+            if isinstance(found, Refusal):
+                self._health.refuse("cameras", found)
+            else:
+                self._health.resolve("cameras")
+                worker.add_frame(found)
 
     def _on_joint_state(self, message: JointState, worker: Worker) -> None:
         positions = self._joint_reader.read(message)
@@ -145,8 +154,8 @@ class Inputs:
         require_recent(stamp_ns, self._now_ns(), config.max_observation_age_s, config.future_tolerance_s)
         return stamp_ns
 
-    def _require_in_order(self, stamp_ns: int) -> None:
-        behind_ns = self._newest_image_ns - stamp_ns
+    def _require_in_order(self, source: str, stamp_ns: int) -> None:
+        behind_ns = self._newest_ns[source] - stamp_ns
         if behind_ns >= TIME_RESET_NS:
             self.forget()
         elif behind_ns >= 0:
@@ -159,12 +168,15 @@ class Inputs:
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
 
-    def _listen_to_camera(self, transport: str) -> Subscription:
-        if transport == "raw":
-            return self._listen("image", Image, "image", self._on_image, qos.sensor())
-        # As image_transport does: a remapping of the base topic carries over to the compressed one.
-        topic = self._node.resolve_topic_name("image") + "/compressed"
-        return self._listen("image", CompressedImage, topic, self._on_image, qos.sensor())
+    def _listen_to_cameras(self, transport: str) -> Iterator[tuple[str, str]]:
+        """Sources and full topics."""
+        for number in range(1, self._manifest.camera.count + 1):
+            source = camera_source(number)
+            # As image_transport does: a remapping of the base topic carries over to the compressed one.
+            base, is_raw = self._node.resolve_topic_name(source), transport == "raw"
+            topic, kind = (source, Image) if is_raw else (f"{base}/compressed", CompressedImage)
+            subscription = self._listen(source, kind, topic, partial(self._on_image, source), qos.sensor())
+            yield source, subscription.topic_name
 
     def _listen_to_robot(self) -> None:
         commands, joints = qos.commands, qos.sensor(depth=10)

@@ -67,7 +67,10 @@ class _Inspector:
         by_kind = {kind: [fact for fact in facts if fact.type in kind] for kind in (CAMERA, JOINTS, PLAN)}
         return (
             gates.state_gate(self._name, state, self._status),
-            gates.input_gate("camera", next(iter(by_kind[CAMERA]), None), self._topics_of(CAMERA)),
+            *(
+                gates.input_gate("camera", one, self._topics_of(CAMERA))
+                for one in (by_kind[CAMERA] or (None,))
+            ),
             gates.input_gate("joint states", next(iter(by_kind[JOINTS]), None), self._topics_of(JOINTS)),
             gates.plan_gate(by_kind[PLAN]),
             gates.health_gate(self._status),

@@ -136,6 +136,7 @@ def model_info(backend: Backend, config: NodeConfig, stamp_ns: int) -> ModelInfo
         image_width=camera.width,
         image_encoding=camera.encoding,
         image_fit=camera.fit,
+        camera_names=list(camera.names),
         step_dt=to_duration(action.step_dt),
         num_history_slots=manifest.history.num_slots,
         chunk_len=manifest.chunk_len,

@@ -89,8 +89,9 @@ class ModelSession:
         return self._services.is_asked
 
     @property
-    def image_topic(self) -> str:
-        return self._inputs.image_topic
+    def image_topics(self) -> dict[str, str]:
+        """Of the cameras, by source."""
+        return self._inputs.image_topics
 
     def activate(self) -> None:
         """Hand the model to a new worker and open the gates."""

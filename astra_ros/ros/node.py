@@ -189,15 +189,19 @@ class WorldModelNode(LifecycleNode):
         for source in ("action_sequence", "joint_trajectory"):
             health.expire(source, session.config.plan_timeout_s)
         health.expire("joint_states", _SILENCE_S)
-        silence_s = min(health.silence_s("image"), time.monotonic() - self._active_since_s)
-        topic = session.image_topic
+        for source, topic in session.image_topics.items():
+            self._check_camera(source, topic)
+
+    def _check_camera(self, source: str, topic: str) -> None:
+        health = self._diagnostics.health
+        silence_s = min(health.silence_s(source), time.monotonic() - self._active_since_s)
         publishers = self.count_publishers(topic)
-        if silence_s > _SILENCE_S and not _explains_silence(health.problem("image"), publishers):
+        if silence_s > _SILENCE_S and not _explains_silence(health.problem(source), publishers):
             line = (
                 f"{topic}: expected pictures, found none for {silence_s:.1f} s and {publishers} publishers;"
-                " start the camera, or remap image:= and set image_transport to what it publishes"
+                f" start the camera, or remap {source}:= and set image_transport to what it publishes"
             )
-            health.report("image", _SILENT, line)
+            health.report(source, _SILENT, line)
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         if self._session:

@@ -56,7 +56,9 @@ class NodeConfig:
         0.1, "Pictures stamped further ahead of the node's clock are not used [s].", Limits(0.0, 3600.0)
     )
     sync_slop_s: float = parameter(
-        0.05, "Largest distance of a picture to the nearest joint state [s].", Limits(0.0, 10.0)
+        0.05,
+        "Largest distance of a picture to the nearest joint state, and to those of the model's other cameras [s].",
+        Limits(0.0, 10.0),
     )
     plan_timeout_s: float = parameter(
         2.0,

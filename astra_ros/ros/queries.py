@@ -13,7 +13,7 @@ import numpy as np
 
 from astra_ros.action import PredictFutures
 from astra_ros.backends.manifest import Manifest
-from astra_ros.frames.preprocess import fit
+from astra_ros.frames.preprocess import fit_stacked
 from astra_ros.msg import Goal
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.parameters import NodeConfig
@@ -190,8 +190,11 @@ def _fitted(message: object, field: str, manifest: Manifest) -> ByteArray:
         rgb = to_rgb(message)
     except Refusal as refusal:
         raise _rejected(f"{field}: {refusal}") from refusal
-    # A copy: the picture may lie in the request's memory.
-    return np.array(fit(rgb, manifest.camera.height, manifest.camera.width))
+    try:
+        fitted = fit_stacked(rgb, manifest.camera.count, *manifest.camera.size)
+    except ValueError as error:
+        raise _rejected(f"{field}: {error}") from error
+    return np.array(fitted)  # a copy: the picture may lie in the request's memory
 
 
 def _embedding(goal: Goal, manifest: Manifest) -> FloatArray:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from astra_ros.backends.schema import decode
+from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.data.segments import SegmentConfig
 from astra_ros.denoiser.presets import PRESETS, ModelConfig
 from astra_ros.history.noise import HISTORY_NOISE
@@ -39,16 +40,20 @@ class DataSource:
 class DataConfig:
     """sets: the datasets of the mix. held_out: YAML file, episodes by name that are never trained on.
 
+    cameras: names of several, which all datasets have; their pictures are one below the other in the model's. Empty: the first of each.
     codec_frames: pictures kept in memory for the codec to learn from.
     """
 
     sets: tuple[DataSource, ...]
     held_out: str = "config/held_out.yaml"
     codec_frames: int = 12_000
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sets:
             raise ValueError("sets: expected at least one dataset, found none")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras: expected every name once, found {', '.join(self.cameras)}")
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,10 @@ class CodecTrainingConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run. denoiser, codec, segments: fields of the preset's network and of its segments that differ from it.
+    """A run.
 
+    denoiser, codec, segments: fields of the preset's network and of its segments that differ from it. size: height and width of the
+    model's pictures, pixels; by default the preset's.
     start_from: folder of an earlier model, whose encoder and latents are taken as they are and whose denoiser and decoder
     are trained on, for its own action spaces or for others. retrain_codec: of start_from the encoder is trained on, too, before
     all else, and its denoiser learns the new latents. codec_run: folder of an earlier run whose codec and latents
@@ -137,6 +144,7 @@ class TrainConfig:
     codec_run: str | None = None
     video_model: str | None = None
     codec_weights: str | None = None
+    size: tuple[int, int] | None = None
     denoiser: dict[str, Any] = field(default_factory=dict)
     codec: dict[str, Any] = field(default_factory=dict)
     segments: dict[str, Any] = field(default_factory=dict)
@@ -198,7 +206,15 @@ class TrainConfig:
         fields = _as_json(PRESETS[self.preset]())
         for part in ("denoiser", "codec"):
             fields[part] = _merged(fields[part], getattr(self, part))
-        return decode(ModelConfig, fields)
+        if self.size is not None:
+            factor = decode(CodecConfig, fields["codec"]).factor
+            for side, pixels in zip(("height", "width"), self.size, strict=True):
+                if pixels < 1 or pixels % factor:
+                    raise ValueError(
+                        f"size: expected a {side} that is a multiple of {factor}, found {pixels}"
+                    )
+                fields[f"image_{side}"], fields["denoiser"][f"latent_{side}"] = pixels, pixels // factor
+        return decode(ModelConfig, {**fields, "cameras": list(self.data.cameras)})
 
     def segment(self) -> SegmentConfig:
         """How segments are cut."""

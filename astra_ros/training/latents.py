@@ -46,7 +46,8 @@ class LatentStore:
     def encode(self, one: TrainingSet, size: tuple[int, int]) -> None:
         """Encode what is not there yet, each process its share; bad episodes are told and skipped."""
         share = one.names[self._fabric.global_rank :: self._fabric.world_size]
-        own = [name for name in share if not self._has(one, name)]
+        latent_size = tuple(side // self._codec.config.factor for side in size)
+        own = [name for name in share if not self._has(one, name, latent_size)]
         progress = EpisodeCount(f"{one.dataset.name}: to latents", len(own))
         for episode in one.dataset.stream(own, size, progress.skip):
             self._write(one, episode)
@@ -74,12 +75,12 @@ class LatentStore:
     def _file(self, one: TrainingSet, name: str) -> Path:
         return self._folder / quote(one.dataset.name, safe="") / f"{quote(name, safe='')}.safetensors"
 
-    def _has(self, one: TrainingSet, name: str) -> bool:
+    def _has(self, one: TrainingSet, name: str, size: tuple[int, ...]) -> bool:
+        """size: height and width of its latents; a codec may have encoded the episode for a model of another."""
         try:
-            self._read(one, name)
+            return tuple(self._read(one, name)["latents"].shape[2:]) == size
         except (OSError, SafetensorError, KeyError, _StaleError):
             return False
-        return True
 
     def _read(self, one: TrainingSet, name: str) -> dict[str, Tensor]:
         """Mapped from the file, not read. Raises _StaleError for latents of another episode than the dataset's."""

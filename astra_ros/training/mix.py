@@ -9,7 +9,7 @@ from pathlib import Path
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
-from astra_ros.frames.preprocess import centre_crop, unenlarged
+from astra_ros.frames.preprocess import centre_crop, share_of, unenlarged
 from astra_ros.training.config import DataConfig
 from astra_ros.training.state import begun_with
 
@@ -38,11 +38,12 @@ def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
                 f"data.sets: expected the folder of a dataset, found no {source.path}; import it (astra data import), or name"
                 " others: 'data.sets=[DIR, ...]'"
             )
-        dataset = Dataset.open(Path(source.path))
+        dataset = Dataset.open(Path(source.path), config.cameras)
         others = [one.dataset for one in sets]
         require_own_name(dataset, others)
         _require_same_schema(dataset, others)
-        _require_whole_view(dataset, size)
+        for camera in dataset.camera_sizes:
+            _require_whole_view(dataset, camera, size)
         split = aside.split(dataset.name, dataset.episode_names)
         if not split.training:
             raise ValueError(
@@ -101,17 +102,19 @@ def _require_same_schema(dataset: Dataset, others: Sequence[Dataset]) -> None:
                 )
 
 
-def _require_whole_view(dataset: Dataset, size: tuple[int, int]) -> None:
-    """At run time the camera's pictures are cropped once, to the model's shape: so must be those it learns from.
+def _require_whole_view(dataset: Dataset, camera: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    """camera: size of the own pictures of one of the dataset's, None: not known. size: of the model's, which its cameras share.
+
+    At run time the camera's pictures are cropped once, to the model's shape: so must be those it learns from.
 
     A small camera's pictures are enlarged, there as here; those that an import made smaller than need be are refused.
     """
-    stored, camera = dataset.stored_size, dataset.camera_size
+    stored, share = dataset.stored_size, (share_of(size[0], len(dataset.camera_sizes)), size[1])
     if stored is None:
         return
-    is_view = _same_shape(stored, size) or (camera is not None and _same_shape(camera, stored))
-    least, _ = unenlarged(*(camera or stored), *size)
-    if is_view and unenlarged(*stored, *size)[0] >= least - 1:
+    is_view = _same_shape(stored, share) or (camera is not None and _same_shape(camera, stored))
+    least, _ = unenlarged(*(camera or stored), *share)
+    if is_view and unenlarged(*stored, *share)[0] >= least - 1:
         return
     found = f"{stored[0]} x {stored[1]} of " + (
         f"{camera[0]} x {camera[1]}" if camera else "an unknown shape"

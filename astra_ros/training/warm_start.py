@@ -12,6 +12,9 @@ _PROJECTOR, _BIAS, _PRIOR = (
 )
 
 
+_POSITION = "position"
+
+
 @torch.no_grad()
 def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
     """Give `checkpoint` the weights of `start`, in place. An action space that `start` does not know keeps its projector.
@@ -38,6 +41,7 @@ def start_at(checkpoint: Checkpoint, start: Checkpoint) -> None:
 def start_at_video_model(checkpoint: Checkpoint, start: Weights) -> None:
     """Give the denoiser what `start` knows of pictures; whatever reads actions begins anew, of any kind (the paper starts at Wan2.1).
 
+    `start` may be of one camera, whose pictures are as large as each of several in `checkpoint`.
     Raises ValueError when the codecs' latents or the networks' sizes differ.
     """
     own, theirs = (
@@ -47,6 +51,13 @@ def start_at_video_model(checkpoint: Checkpoint, start: Weights) -> None:
     if own.keys() != theirs.keys() or not all(torch.equal(own[name], theirs[name]) for name in own):
         raise ValueError("video_model: expected a model of the same codec; give its run as codec_run too")
     pictures = {k: v for k, v in start.denoiser.items() if not _reads_actions(k)}
+    count = max(1, len(checkpoint.config.cameras))
+    if _POSITION in pictures and count * len(pictures[_POSITION]) == len(
+        checkpoint.denoiser.state_dict()[_POSITION]
+    ):
+        pictures[_POSITION] = pictures[_POSITION].repeat(
+            count, 1
+        )  # every camera's pictures begin as the one camera's
     expected = {k: v.shape for k, v in checkpoint.denoiser.state_dict().items() if not _reads_actions(k)}
     if (found := {k: v.shape for k, v in pictures.items()}) != expected:
         name = next(iter(dict(expected.items() ^ found.items())))

@@ -111,7 +111,7 @@ def test_a_fast_dds_profile_of_the_user_is_kept(variable: str, monkeypatch: pyte
 
 
 def test_every_input_can_be_remapped() -> None:
-    topics = ("image", "joint_states", "action_sequence", "joint_trajectory", "goal")
+    topics = ("image", "image_2", "image_3", "joint_states", "action_sequence", "joint_trajectory", "goal")
     wanted = {topic: f"/arm/{topic}" for topic in topics}
     assert dict(node("world_model", **wanted)["remappings"]) == wanted
 

@@ -21,9 +21,8 @@ from astra_ros.data.episode import (
     recording_name,
     require_joints,
 )
-from astra_ros.data.importers.source import Source, gaps, segments
+from astra_ros.data.importers.source import Source, gaps, segments, stored_size
 from astra_ros.data.schema import ActionSchema
-from astra_ros.frames.preprocess import unenlarged
 from astra_ros.types import NANOSECONDS
 
 # A picture that was dropped leaves two periods between its neighbours; what is less is a late one.
@@ -31,6 +30,8 @@ _LONGEST_GAP_PERIODS = 1.75
 # Nor does one matter by which a model's step, which is counted in pictures, is hardly longer: of a fast camera.
 _LONGER_BY_S = 0.05
 _SHORTEST_SEGMENT_S = 1.0
+# What drivers and image_transport put into the name of any camera's topic.
+_NO_CAMERA_NAMES = {"", "image", "image_raw", "image_rect", "image_color", "color", "rgb", "compressed"}
 # An episode is read into memory as a whole.
 _LONGEST_SEGMENT_S = 120.0
 
@@ -63,9 +64,9 @@ class Recordings:
         return float(round(NANOSECONDS / _period_ns(self._first)))
 
     @property
-    def picture_size(self) -> tuple[int, int]:
-        """Height and width of the first one's pictures."""
-        return self._first.picture_size
+    def picture_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the first one's pictures, by camera."""
+        return self._first.picture_sizes
 
     def joints(self, topic: str) -> tuple[str, ...]:
         """Of the first one. Raises BagError where it is not told which ones to take."""
@@ -96,17 +97,31 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     found = _look_through(bags, config)
     names = config.joints or found.joints(config.topics.joint_states)
     units = config.units * len(names) if len(config.units) == 1 else config.units
+    images = config.topics.images
+    cameras = (
+        found.picture_sizes[0]
+        if len(images) == 1
+        else dict(zip(camera_names(images), found.picture_sizes, strict=True))
+    )
     wanted = (config.size, config.size) if isinstance(config.size, int) else config.size
-    size = unenlarged(*found.picture_size, *wanted)
+    height, width = stored_size(cameras, wanted)
+    size = (height * len(images), width)
     load = partial(read_episode, names=names, size=size, topics=config.topics, units=units)
     notes = [_note(bag, contents) for bag, contents in found.contents.items()]
     return Source(
         schema=ActionSchema(config.space, "arm", "joint_position", names, units),
         fps=found.fps,
-        picture_size=found.picture_size,
+        picture_size=cameras,
         episodes={name: one for bag in bags for name, one in _episodes(bag, found, load).items()},
         notes=[note for note in notes if note],
     )
+
+
+def camera_names(topics: Sequence[str]) -> tuple[str, ...]:
+    """What the cameras of several topics are called: "front" for /front/image_raw/compressed; numbers where that is not one each."""
+    found = ["_".join(part for part in topic.split("/") if part not in _NO_CAMERA_NAMES) for topic in topics]
+    is_told = all(found) and len({*found}) == len(found)
+    return tuple(found) if is_told else tuple(f"camera_{number}" for number in range(1, len(topics) + 1))
 
 
 def _recordings(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from astra_ros.data.episode import Episode, IntArray
 from astra_ros.data.schema import ActionSchema, EpisodeError
-from astra_ros.frames.preprocess import unenlarged
+from astra_ros.frames.preprocess import share_of, unenlarged
 from astra_ros.types import NANOSECONDS
 
 
@@ -22,14 +22,15 @@ from astra_ros.types import NANOSECONDS
 class Source:
     """A set of recordings.
 
-    fps: frames per second of the episodes it loads; picture_size: height and width of the camera's pictures, pixels.
+    fps: frames per second of the episodes it loads; picture_size: height and width of the camera's pictures, pixels, or of
+    several cameras by name, in the order in which episodes have them.
     episodes: by name; calling one loads it. tasks: what was done in them, in words, where that is known.
     notes: what of the recordings cannot be used although they are not bad, a line each.
     """
 
     schema: ActionSchema
     fps: float
-    picture_size: tuple[int, int]
+    picture_size: tuple[int, int] | Mapping[str, tuple[int, int]]
     episodes: Mapping[str, Callable[[], Episode]]
     tasks: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -49,14 +50,15 @@ def import_source(
 ) -> Iterator[ImportProgress]:
     """Write what the dataset `out` lacks of a source; yields after every episode. The dataset has the folder's name.
 
-    Pictures are stored at `size`, a square's side or (height, width): cropped to its shape, but never enlarged. A bad recording
+    Pictures are stored at `size`, a square's side or (height, width), which several cameras share: cropped to its shape, but never
+    enlarged. A bad recording
     is given to `on_bad`, in one line that names the file, and left out.
     """
     from astra_ros.data.lerobot_writer import DatasetWriter  # needs pyarrow, which a robot does not have
 
-    bad, total, camera = 0, len(source.episodes), source.picture_size
-    stored = unenlarged(*camera, *((size, size) if isinstance(size, int) else size))
-    with DatasetWriter(out, out.name, source.schema, source.fps, stored, camera) as writer:
+    bad, total = 0, len(source.episodes)
+    stored = stored_size(source.picture_size, (size, size) if isinstance(size, int) else size)
+    with DatasetWriter(out, out.name, source.schema, source.fps, stored, source.picture_size) as writer:
         for seen, (name, load) in enumerate(source.episodes.items(), 1):
             try:
                 if not writer.has(name):
@@ -65,6 +67,15 @@ def import_source(
                 bad += 1
                 on_bad(" ".join(str(error).split()))
             yield ImportProgress(seen - bad, bad, total)
+
+
+def stored_size(
+    cameras: tuple[int, int] | Mapping[str, tuple[int, int]], size: tuple[int, int]
+) -> tuple[int, int]:
+    """(height, width) of each camera's pictures in a dataset for a model's `size`. A smaller one's are enlarged to the largest."""
+    own = [*cameras.values()] if isinstance(cameras, Mapping) else [cameras]
+    share = share_of(size[0], len(own))
+    return max(unenlarged(*one, share, size[1]) for one in own)
 
 
 def nominal_stamps(count: int, fps: float) -> IntArray:

@@ -216,7 +216,7 @@ def test_part_of_a_recording_in_another_shape(tmp_path: Path) -> None:
 def test_what_is_in_a_recording_is_found_without_decoding_it(tmp_path: Path) -> None:
     contents = read_contents(write(tmp_path / "bag"))
     assert contents.joints == (("b", "a"),)
-    assert contents.picture_size == (32, 48)
+    assert contents.picture_sizes == ((32, 48),)
     assert np.array_equal(np.diff(contents.stamps_ns), [PERIOD_NS] * 5)
 
 

@@ -291,7 +291,7 @@ def test_pictures_of_a_wide_camera_are_stored_in_the_models_shape(tmp_path: Path
         out = tmp_path / f"panda_{wanted[0]}"
         list(import_source(source, out, wanted, pytest.fail))
         dataset = Dataset.open(out)
-        assert (dataset.stored_size, dataset.camera_size) == (stored, (48, 64))
+        assert (dataset.stored_size, dataset.camera_sizes) == (stored, ((48, 64),))
         assert dataset.read("monday", wanted).pixels.shape == (10, *wanted, 3)
 
 

@@ -109,13 +109,13 @@ def test_a_public_action_leads_to_the_next_frame(v3: Path) -> None:
 
 @pytest.mark.parametrize("camera", ["wrist", WRIST])
 def test_one_of_several_cameras(v3: Path, camera: str) -> None:
-    found = Dataset.open(v3, camera).read("episode_000001", 16)
+    found = Dataset.open(v3, (camera,)).read("episode_000001", 16)
     assert levels(found.pixels) == pytest.approx([level(1, frame) for frame in range(FRAMES)], abs=2)
-    assert levels(Dataset.open(v3, camera).read("episode_000000", 16).pixels)[0] == pytest.approx(
+    assert levels(Dataset.open(v3, (camera,)).read("episode_000000", 16).pixels)[0] == pytest.approx(
         level(2, 0), abs=2
     )
     with pytest.raises(EpisodeError, match=f"expected camera left, found {TOP}, {WRIST}"):
-        Dataset.open(v3, "left")
+        Dataset.open(v3, ("left",))
 
 
 def test_a_film_that_ends_early_costs_only_the_episode_at_its_end(tmp_path: Path) -> None:
