@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+import astra_ros.backends  # noqa: F401 - sees to it that OpenVINO sends no usage data
+
 try:
     import openvino as ov
     from openvino import opset13 as ops

@@ -19,6 +19,7 @@ from launch.substitutions import (
     PathJoinSubstitution,
 )
 from launch_ros.actions import LifecycleNode, LifecycleTransition, Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from launch_ros.utilities import prefix_namespace
 from lifecycle_msgs.msg import Transition
@@ -108,6 +109,8 @@ OVERRIDES = (
     *("bundle", "backend", "image_transport", "precision", "num_threads", "horizon"),
     *("uncertainty_samples", "ranking_steps"),
 )
+# And of these, those that are numbers.
+NUMBERS = ("num_threads", "horizon", "uncertainty_samples", "ranking_steps")
 # What the demo plays of a recording, the last one where it is there.
 PLAYED = ("/camera/image_raw/compressed", "/joint_states", "/action_sequence")
 IS_SIMULATED = EqualsSubstitution(LaunchConfiguration("use_sim_time"), "true")
@@ -126,6 +129,11 @@ def clock(context: LaunchContext) -> list[dict[str, bool]]:
     return [{"use_sim_time": given == "true"}] if given else []
 
 
+def typed(name: str, text: str) -> object:
+    """Of a parameter that was given. A Python string reaches a node as a string, however it looks."""
+    return yaml.safe_load(text) if name in NUMBERS else text
+
+
 def world_model(context: LaunchContext) -> list[Action]:
     """The node, and what configures and activates it. Only values that were given may override the parameter file."""
     wanted = ("namespace", "autostart", "demo", *OVERRIDES)
@@ -139,7 +147,7 @@ def world_model(context: LaunchContext) -> list[Action]:
         namespace=values["namespace"],
         parameters=[
             LaunchConfiguration("params_file"),
-            {name: values[name] for name in OVERRIDES if values[name]},
+            {name: typed(name, values[name]) for name in OVERRIDES if values[name]},
             *clock(context),
         ],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
@@ -181,8 +189,9 @@ def bag_player(context: LaunchContext) -> Node:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             {
-                "bag": LaunchConfiguration("bag"),
-                "rate": LaunchConfiguration("rate"),
+                # Read as YAML, a recording called 001 would be a number, and a rate of 2 no float.
+                "bag": ParameterValue(LaunchConfiguration("bag"), value_type=str),
+                "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
                 "loop": True,
                 "topics": played(LaunchConfiguration("bag").perform(context)),
                 "restamp": IfElseSubstitution(IS_SIMULATED, "false", "true"),

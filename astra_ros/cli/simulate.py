@@ -95,6 +95,9 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
                 "workers: expected every process to live, found one killed, for want of memory perhaps; "
                 "run the same command again to go on, with fewer --workers"
             ) from error
+        finally:
+            for job in jobs:  # else leaving the pool would wait for all of them
+                job.cancel()
     write_json(
         arguments.json, {"world": PANDA, "there": len(folders) - len(missing), "written": len(missing)}
     )

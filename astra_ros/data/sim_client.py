@@ -56,7 +56,7 @@ class SimClient:
                 self._connection.send_bytes(pack({"request": request, **arguments}))
                 reply = unpack(self._connection.recv_bytes())
             except (EOFError, OSError) as error:
-                raise SimError(f"{request}: the simulator has ended; see {self._log}") from error
+                raise SimError(f"{request}: the simulator has ended; {self._last_words()}") from error
             if "error" in reply:
                 raise SimError(f"{request}: {reply['error']}")
             return reply
@@ -70,8 +70,13 @@ class SimClient:
                 return Client(self._path, "AF_UNIX")
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
-                    raise SimError(f"the simulator did not start; see {self._log}") from error
+                    raise SimError(f"the simulator did not start; {self._last_words()}") from error
                 time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        """The log may be gone when this is read."""
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"its last words, of {self._log}: {lines[-1].strip() if lines else 'none'}"
 
     def _end(self) -> None:
         try:

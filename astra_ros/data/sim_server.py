@@ -8,6 +8,7 @@ Runs in the simulator's environment (requirements/sim.txt), without ROS. A messa
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Listener
@@ -23,6 +24,7 @@ from astra_ros.types import ByteArray
 ROBOTS = {"panda": "astra_ros.data.arm_tasks", "pusht": "astra_ros.data.pusht_task"}
 # One picture per step of the world model.
 CAMERA_HZ = round(1 / STEP_S)
+_CLIENT_COMES_S = 120
 
 
 class SimServer:
@@ -131,7 +133,9 @@ class SimServer:
 def serve(path: str, robot: str) -> None:
     """Answer one client until it goes. A request that fails is answered with its error."""
     server = SimServer(importlib.import_module(ROBOTS[robot]).ROBOT)
+    signal.alarm(_CLIENT_COMES_S)  # else one that ended before it came would leave this program for ever
     with Listener(path, "AF_UNIX") as listener, listener.accept() as connection:
+        signal.alarm(0)
         while True:
             try:
                 request = unpack(connection.recv_bytes())

@@ -73,7 +73,8 @@ class SimulatedArm(Node):
         self._end_ns = _START_NS
         self.newest_stamp_ns = 0
         self.positions: FloatArray = np.zeros(len(self._names), np.float32)
-        self._clock = self.create_publisher(Clock, "/clock", qos.newest())
+        self._held: FloatArray | None = None
+        self._clock_out = self.create_publisher(Clock, "/clock", qos.newest())
         self._image = self.create_publisher(Image, "image", qos.newest())
         self._joints = self.create_publisher(JointState, "joint_states", qos.newest())
         self.create_subscription(JointTrajectory, "joint_trajectory", self._on_trajectory, qos.newest())
@@ -91,13 +92,15 @@ class SimulatedArm(Node):
 
     def begin_again(self) -> None:
         """What comes next belongs to another time."""
+        self._held = None
         self._end_ns += 10 * NANOSECONDS
-        self._clock.publish(Clock(clock=to_time(self._end_ns)))
+        self._clock_out.publish(Clock(clock=to_time(self._end_ns)))
         time.sleep(_CLOCK_S)
 
     def hold(self) -> None:
-        """One step in which the arm stays."""
-        self.show(self._sim.execute(rows=np.tile(self.positions, (1, 1))))
+        """One step in which the arm stays: at the end of the last trajectory, as a joint trajectory controller does, else where it is."""
+        held = self.positions if self._held is None else self._held
+        self.show(self._sim.execute(rows=held[None]))
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
         if not message.points:
@@ -110,6 +113,7 @@ class SimulatedArm(Node):
             self.get_logger().error(f"joint_trajectory: {error}")
             return
         lived = self._sim.execute(rows=rows)
+        self._held = rows[-1]
         self.show(lived)
         self._on_done(lived)
 
@@ -117,7 +121,7 @@ class SimulatedArm(Node):
         if stamp_ns <= self.newest_stamp_ns and picture is not None:
             return  # the end of one trajectory is the beginning of the next
         stamp: Time = to_time(stamp_ns)
-        self._clock.publish(Clock(clock=stamp))
+        self._clock_out.publish(Clock(clock=stamp))
         self._joints.publish(
             JointState(
                 header=Header(stamp=stamp), name=self._names, position=array("d", positions.astype(float))
@@ -188,6 +192,11 @@ def main() -> None:
 
 def _live(config: ArmConfig, log: Path) -> None:
     """Until the context ends."""
+    if not config.python:
+        raise ConfigError(
+            "python: expected that of the simulator's environment, found none; in a clone `make sim`, then start with"
+            " --ros-args -p python:=$PWD/.venv-sim/bin/python"
+        )
     with SimClient(Path(config.python), log, ROBOT_OF[config.task]) as sim:
         arm, executor = SimulatedArm(sim), SingleThreadedExecutor()
         arm.show(sim.reset(task=config.task, seed=config.seed))

@@ -85,7 +85,9 @@ def start(node: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
 
 
 def parameters(node: dict[str, Any]) -> dict[str, Any]:
-    """What a node is given beside parameter files: as launch_ros does, a parameter's text is read as YAML."""
+    """What a node is given beside parameter files. The evaluator makes a text of every value: a number, and a string that looks like one,
+    are the same here, but not in launch_ros (test_launch.py, typed).
+    """
     return {name: yaml.safe_load(text) for name, text in node["parameters"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_numbers_reach_the_node_as_numbers() -> None:
     given = {"num_threads": "4", "horizon": "16", "uncertainty_samples": "4", "ranking_steps": "1"}
     found = parameters(node("world_model", precision="fp32", **given))
     assert found == {"precision": "fp32", **{name: int(value) for name, value in given.items()}}
+
+
+PROBE = """
+import json, runpy
+from launch import LaunchDescription
+
+def generate_launch_description():
+    typed = runpy.run_path({file!r})["typed"]
+    json.dump([typed(name, text) for name, text in {given!r}], open({out!r}, "w"))
+    return LaunchDescription([])
+"""
+
+
+def test_a_number_is_no_string_that_looks_like_one(tmp_path: Path) -> None:
+    """launch_ros gives a Python string to the node as a string, and the node ends for a parameter of the wrong type."""
+    numbers = [(name, "4") for name in ("num_threads", "horizon", "uncertainty_samples", "ranking_steps")]
+    probe, out = tmp_path / "probe.launch.py", tmp_path / "typed.json"
+    probe.write_text(PROBE.format(file=str(LAUNCH_FILE), given=[*numbers, ("bundle", "001")], out=str(out)))
+    evaluate(probe)
+    assert json.loads(out.read_text()) == [4, 4, 4, 4, "001"]
 
 
 def left_to_the_parameter_file() -> set[str]:

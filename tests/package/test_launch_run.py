@@ -82,7 +82,9 @@ def test_shipped_fast_dds_profile_makes_room_for_large_images(
 
 INCLUDED = """<launch><group>
   <push-ros-namespace namespace="{pushed}"/>
-  <include file="{file}"><arg name="namespace" value="launched"/></include>
+  <include file="{file}">
+    <arg name="namespace" value="launched"/><arg name="num_threads" value="1"/><arg name="horizon" value="8"/>
+  </include>
 </group></launch>
 """
 

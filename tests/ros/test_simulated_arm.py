@@ -116,4 +116,4 @@ def test_a_machine_too_slow_for_real_time_hears_trajectories_too(
 ) -> None:
     monkeypatch.setattr(simulated_arm, "SimClient", SlowSimulator)
     with pytest.raises(_CarriedOutError):
-        simulated_arm._live(ArmConfig(), tmp_path / "log")
+        simulated_arm._live(ArmConfig(python="python"), tmp_path / "log")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,3 +167,28 @@ def test_a_graph_that_is_another_or_none_is_refused(
     with pytest.raises(BundleError, match=message) as refusal:
         backend.load()
     assert "\n" not in str(refusal.value)
+
+
+IMPORT = """
+import os, sys
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+import astra_ros.backends.openvino
+import openvino
+assert openvino.Core().available_devices
+assert not forks, "its import made a process"
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+"""
+
+
+def test_openvino_sends_no_usage_data_from_a_robot(tmp_path: Path) -> None:
+    """Nor asks at its first start, in the home folder, whether it may."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [*tmp_path.iterdir()]
