@@ -6,7 +6,8 @@ Training episodes say what usual pictures look like. Every second held-out episo
 be, and how wrong a prediction is when its samples spread; the others are left to test that (astra evaluate BUNDLE --test
 trust). So do all of recordings that were made later: how wrong predictions are differs from episode to episode, and a dozen
 do not settle it. Views and pieces of one trajectory are one episode. Fitted are all frames that the bundle predicts, or as many
-as half of these recordings hold. Adds trust.npz to the bundle, through the backend that runs it here; needs no torch.
+as half of these recordings hold. Adds trust.npz to the bundle, through the backend that runs it here, or with --precision int8 or
+int8_bf16 trust_integers.npz beside it: rounding to integers makes other errors than floating point does. Needs no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray
 from export.recordings import Later, Recordings, add_arguments, name_skipped, read_episodes
 
-TRUST_FILE = "trust.npz"
+TRUST_FILE, INTEGERS_FILE = "trust.npz", "trust_integers.npz"
 # Of usual pictures, the share that is not flagged.
 USUAL = 0.99
 # Training pictures that are looked at; 384 numbers describe each.
@@ -44,7 +45,7 @@ MAX_PICTURES = 6000
 def calibrate(
     bundle: Path, recordings: Recordings, later: Sequence[Later], config: TrustConfig, precision: str = ""
 ) -> tuple[TrustSpec, int]:
-    """Write trust.npz and the manifest that names it. Returns what that says, and the number of frames that were fitted.
+    """Write the file and the manifest that names it. Returns what that says, and the number of frames that were fitted.
 
     precision: of the predictions, as for open_backend; empty: the graphs' own. Raises BundleError, BackendError or ValueError.
     """
@@ -74,13 +75,24 @@ def calibrate(
     spread, error = (np.concatenate([getattr(one, name) for one in doubts]) for name in ("spread", "error"))
     intercept, slope, low, high = fit_spread(spread, error)
     fitted_on = (*halved, *(name for one in later for name in one.names))
-    spec = TrustSpec(TRUST_FILE, round(low, 4), round(high, 4), fitted_on, config.num_samples, ran_in)
-    loaded = load_bundle(bundle)
-    with restored_on_error(loaded, TRUST_FILE):
-        Trust(familiarity, limit, intercept, slope).save(loaded.file(TRUST_FILE))
-        files = loaded.manifest.files | {TRUST_FILE: describe_file(loaded.file(TRUST_FILE))}
-        write_manifest(loaded.root, replace(loaded.manifest, files=files, trust=spec))
+    file = INTEGERS_FILE if ran_in.startswith("int8") else TRUST_FILE
+    spec = TrustSpec(file, round(low, 4), round(high, 4), fitted_on, config.num_samples, ran_in)
+    _add(bundle, Trust(familiarity, limit, intercept, slope), spec)
     return spec, horizon
+
+
+def _add(bundle: Path, trust: Trust, spec: TrustSpec) -> None:
+    """The file, and what the manifest says of it."""
+    loaded = load_bundle(bundle)
+    with restored_on_error(loaded, spec.file):
+        trust.save(loaded.file(spec.file))
+        files = loaded.manifest.files | {spec.file: describe_file(loaded.file(spec.file))}
+        manifest = replace(loaded.manifest, files=files)
+        is_integers = spec.file == INTEGERS_FILE
+        write_manifest(
+            loaded.root,
+            replace(manifest, trust_integers=spec) if is_integers else replace(manifest, trust=spec),
+        )
 
 
 def _horizon(manifest: Manifest, fitted: Mapping[Dataset, Sequence[str]]) -> int:

@@ -195,7 +195,7 @@ def quantize(bundle: Path, recordings: Recordings) -> Loss:
 
 
 def write_ranges(loaded: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> None:
-    """ranges: of the graphs for one candidate; those for several see the same values.
+    """ranges: of the graphs for one candidate; those for several see the same values. What was calibrated with others is dropped.
 
     Raises BundleError or BackendError when the answers would be too coarse; after any error the bundle is what it was.
     """
@@ -209,11 +209,15 @@ def write_ranges(loaded: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> 
     spec = QuantizationSpec(INT8_FILE, INT8_TOLERANCE, fitted_on)
     with restored_on_error(loaded, INT8_FILE):
         replace_file(file, json.dumps(asdict(Ranges(of_all))).encode() + b"\n")
+        fitted = manifest.trust_integers
         files = manifest.files | {INT8_FILE: describe_file(file)}
-        written = write_manifest(loaded.root, replace(manifest, files=files, quantization=spec))
-        with OpenVinoBackend(written, precision="int8") as backend:  # which checks the golden vectors
-            for batch in manifest.batches:
+        files = {name: one for name, one in files.items() if fitted is None or name != fitted.file}
+        written = replace(manifest, files=files, quantization=spec, trust_integers=None)
+        with OpenVinoBackend(write_manifest(loaded.root, written), precision="int8") as backend:
+            for batch in manifest.batches:  # which checks the golden vectors
                 backend.rollout(batch)
+    if fitted is not None:
+        loaded.file(fitted.file).unlink()
 
 
 def _quality(

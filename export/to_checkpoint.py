@@ -84,7 +84,9 @@ def _untrained(manifest: Manifest) -> Checkpoint:
     if manifest.preset not in PRESETS:
         raise BundleError(f"preset: expected one of {', '.join(PRESETS)}, found {manifest.preset!r}")
     torch.manual_seed(0)  # a bundle gives the same checkpoint every time
-    checkpoint = new_checkpoint(PRESETS[manifest.preset](), [manifest.action])
+    camera = manifest.camera
+    config = PRESETS[manifest.preset]().for_pictures(*camera.size, camera.names)
+    checkpoint = new_checkpoint(config, [manifest.action])
     checkpoint.config = replace(checkpoint.config, num_steps=len(manifest.sigmas) - 1)
     checkpoint.provenance = dict(manifest.provenance.get("training", {}))
     if not np.allclose(checkpoint.config.sigmas, manifest.sigmas):

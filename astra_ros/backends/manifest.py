@@ -246,7 +246,7 @@ class Manifest:
     precision: arithmetic of the graphs. weights_dtype: how the weight file stores them.
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
-    trust: None until export/calibrate.py has fitted it. quantization: None until export/quantize.py has.
+    trust, trust_integers: None until export/calibrate.py has fitted it, in floating point and in integers. quantization: None until export/quantize.py has.
     flops: None where the export did not tell them.
     """
 
@@ -270,6 +270,7 @@ class Manifest:
     golden: GoldenSpec
     provenance: dict[str, Any]
     trust: TrustSpec | None = None
+    trust_integers: TrustSpec | None = None
     quantization: QuantizationSpec | None = None
     flops: FlopsSpec | None = None
 
@@ -319,10 +320,18 @@ class Manifest:
         graphs = {name: file for name, file in self.graphs.items() if name in kept or name not in every}
         return replace(self, batches=batches, graphs=graphs)
 
+    def trust_for(self, precision: str) -> TrustSpec | None:
+        """What was fitted for what runs in this precision, or else for another: of usual pictures it tells nevertheless."""
+        fitted = [spec for spec in (self.trust, self.trust_integers) if spec is not None]
+        return next((spec for spec in fitted if spec.is_for(precision)), fitted[0] if fitted else None)
+
     def to_json(self) -> str:
         fields = asdict(self)
-        if not self.camera.names:  # whoever knows of one camera only can read it
+        # Whoever knows of one camera and one fit only can read it.
+        if not self.camera.names:
             del fields["camera"]["names"]
+        if self.trust_integers is None:
+            del fields["trust_integers"]
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -366,8 +375,9 @@ def _require_files(manifest: Manifest) -> None:
             raise ValueError(f"files: expected plain names of files inside the bundle, found {name[:80]!r}")
     named = {f"graphs.{graph}": file for graph, file in manifest.graphs.items()}
     named["golden.file"] = manifest.golden.file
-    if manifest.trust is not None:
-        named["trust.file"] = manifest.trust.file
+    for field in ("trust", "trust_integers"):
+        if (spec := getattr(manifest, field)) is not None:
+            named[f"{field}.file"] = spec.file
     if manifest.quantization is not None:
         named["quantization.file"] = manifest.quantization.file
     for field, name in named.items():

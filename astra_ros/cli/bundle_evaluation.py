@@ -38,9 +38,8 @@ def run_trust(path: Path, arguments: argparse.Namespace) -> int:
     """The same for what the bundle says about itself, on episodes that it was not fitted on, in whichever dataset."""
     with WorldModel.load(path, num_threads=_NUM_THREADS, precision=arguments.precision) as world_model:
         manifest = world_model.manifest
-        fitted_on, num_samples = (
-            (manifest.trust.fitted_on, manifest.trust.num_samples) if manifest.trust else ((), 2)
-        )
+        spec = manifest.trust_for(world_model.backend.precision)
+        fitted_on, num_samples = (spec.fitted_on, spec.num_samples) if spec else ((), 2)
         episodes = _all_episodes(manifest, arguments, fitted_on)
         others = {folder.name: _first_episodes(folder, manifest) for folder in arguments.others}
         config = TrustConfig(num_samples, every=arguments.every)

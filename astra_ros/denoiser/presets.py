@@ -54,6 +54,17 @@ class ModelConfig:
     def sigmas(self) -> tuple[float, ...]:
         return shifted_sigmas(self.num_steps, self.shift)
 
+    def for_pictures(self, height: int, width: int, cameras: Sequence[str] = ()) -> ModelConfig:
+        """The same model for pictures of another size [pixels], or of several cameras one below the other. Raises ValueError."""
+        factor = self.codec.factor
+        for side, found in (("height", height), ("width", width)):
+            if found < 1 or found % factor:
+                raise ValueError(f"size: expected a {side} that is a multiple of {factor}, found {found}")
+        denoiser = replace(self.denoiser, latent_height=height // factor, latent_width=width // factor)
+        return replace(
+            self, image_height=height, image_width=width, denoiser=denoiser, cameras=tuple(cameras)
+        )
+
     def for_actions(self, specs: Sequence[ActionSpec]) -> ModelConfig:
         """The same model for these action spaces, in this order."""
         features = tuple(spec.num_features for spec in specs)

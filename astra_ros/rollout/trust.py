@@ -127,9 +127,9 @@ def fit_spread(spread: FloatArray, error: FloatArray) -> tuple[FloatArray, Float
     return intercept.astype(np.float32), np.full_like(intercept, slope, np.float32), float(low), float(high)
 
 
-def load_trust(bundle: Bundle) -> Trust | None:
-    """None for a bundle that was never calibrated. Raises BundleError for a file that is none."""
-    spec = bundle.manifest.trust
+def load_trust(bundle: Bundle, precision: str) -> Trust | None:
+    """For what runs in this precision. None for a bundle that was never calibrated. Raises BundleError for a file that is none."""
+    spec = bundle.manifest.trust_for(precision)
     if spec is None:
         return None
     found = read_arrays(bundle.file(spec.file), "the arrays of a calibration", _FIX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -51,8 +52,12 @@ class WorldModel:
         """
         bundle = _with_joint_prefix(load_bundle(bundle_dir), joint_prefix)
         _require_joint_positions(bundle.manifest)
-        trust = load_trust(bundle)
-        return cls(open_backend(bundle, backend, num_threads, precision), trust)
+        with ExitStack() as undo:
+            opened = open_backend(bundle, backend, num_threads, precision)
+            undo.callback(opened.close)
+            trust = load_trust(bundle, opened.precision)
+            undo.pop_all()
+        return cls(opened, trust)
 
     @property
     def manifest(self) -> Manifest:

@@ -137,7 +137,7 @@ class Evaluator:
 
     def _question(self, query: Query, commands: list[Commands], config: NodeConfig) -> Question:
         plans, trust = np.stack([one.rows for one in commands]), self._model.trust
-        is_fitted = not why_uncalibrated(config, self._model.manifest.trust, self._model.backend.precision)
+        is_fitted = not why_uncalibrated(config, self._model.manifest, self._model.backend.precision)
         return Question(
             plans=plans,
             goal_distance=self._distance_to(query.goal) if query.goal else self._standing_goal.distance(),

@@ -122,7 +122,8 @@ def model_info(backend: Backend, config: NodeConfig, stamp_ns: int) -> ModelInfo
     """What is loaded and what it expects. stamp_ns: when it was loaded."""
     manifest = backend.manifest
     camera, action = manifest.camera, manifest.action
-    trust = None if why_uncalibrated(config, manifest.trust, backend.precision) else manifest.trust
+    is_told = not why_uncalibrated(config, manifest, backend.precision)
+    trust = manifest.trust_for(backend.precision) if is_told else None
     return ModelInfo(
         header=Header(stamp=to_time(stamp_ns)),
         model_id=manifest.model_id,

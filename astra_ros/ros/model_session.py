@@ -147,8 +147,7 @@ class ModelSession:
 
     def _warn_of_spreads(self) -> None:
         """Of uncertainties that are not what the bundle could say."""
-        trust, precision = self._model.manifest.trust, self._model.backend.precision
-        if line := why_uncalibrated(self.config, trust, precision):
+        if line := why_uncalibrated(self.config, self._model.manifest, self._model.backend.precision):
             self._node.get_logger().warning(line)
 
     def close(self) -> None:

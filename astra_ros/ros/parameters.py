@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, fields
 
-from astra_ros.backends.manifest import PRECISIONS, Manifest, TrustSpec
+from astra_ros.backends.manifest import PRECISIONS, Manifest
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
 MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
@@ -150,9 +150,9 @@ def require_live(before: NodeConfig, after: NodeConfig) -> None:
             )
 
 
-def why_uncalibrated(config: NodeConfig, trust: TrustSpec | None, precision: str) -> str:
+def why_uncalibrated(config: NodeConfig, manifest: Manifest, precision: str) -> str:
     """One line where a calibrated bundle's expected errors and interval are not for so many samples, or what runs; empty: they are."""
-    found = config.uncertainty_samples
+    found, trust = config.uncertainty_samples, manifest.trust_for(precision)
     if trust is None or found == 1:
         return ""
     if not trust.is_for(precision):

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import yaml
 
 from astra_ros.backends.schema import decode
-from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.data.segments import SegmentConfig
 from astra_ros.denoiser.presets import PRESETS, ModelConfig
 from astra_ros.history.noise import HISTORY_NOISE
@@ -206,15 +205,9 @@ class TrainConfig:
         fields = _as_json(PRESETS[self.preset]())
         for part in ("denoiser", "codec"):
             fields[part] = _merged(fields[part], getattr(self, part))
-        if self.size is not None:
-            factor = decode(CodecConfig, fields["codec"]).factor
-            for side, pixels in zip(("height", "width"), self.size, strict=True):
-                if pixels < 1 or pixels % factor:
-                    raise ValueError(
-                        f"size: expected a {side} that is a multiple of {factor}, found {pixels}"
-                    )
-                fields[f"image_{side}"], fields["denoiser"][f"latent_{side}"] = pixels, pixels // factor
-        return decode(ModelConfig, {**fields, "cameras": list(self.data.cameras)})
+        model = decode(ModelConfig, fields)
+        height, width = self.size or (model.image_height, model.image_width)
+        return model.for_pictures(height, width, self.data.cameras)
 
     def segment(self) -> SegmentConfig:
         """How segments are cut."""

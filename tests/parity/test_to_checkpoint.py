@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from astra_ros.backends.bundle import load_bundle, write_manifest
-from astra_ros.denoiser.checkpoint import load_checkpoint, save_checkpoint
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from astra_ros.denoiser.dit import NoiseLevelEmbedder
 from astra_ros.denoiser.presets import PRESETS
 from export import to_checkpoint
@@ -18,7 +18,7 @@ from export.contract import ExportConfig
 from export.graphs import HISTORY_SIGMA
 from export.served import as_served
 from export.to_onnx import export_bundle
-from tests.bundle_fixture import untrained_model
+from tests.bundle_fixture import untrained, untrained_model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,14 +28,19 @@ def preset() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A checkpoint no two tensors of which are alike, as in one that was trained, and its bundle."""
-    folder = tmp_path_factory.mktemp("exported")
-    checkpoint = untrained_model()
+def distinct(checkpoint: Checkpoint) -> Checkpoint:
+    """With weights no two tensors of which are alike, as in one that was trained."""
     with torch.no_grad():
         for parameter in [*checkpoint.codec.parameters(), *checkpoint.denoiser.parameters()]:
             parameter.add_(0.01 * torch.randn_like(parameter))
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint and its bundle."""
+    folder = tmp_path_factory.mktemp("exported")
+    checkpoint = distinct(untrained_model())
     save_checkpoint(folder / "checkpoint", checkpoint)
     export_bundle(checkpoint, folder / "bundle", ExportConfig("panda"))
     return folder / "checkpoint", folder / "bundle"
@@ -91,6 +96,17 @@ def test_it_knows_what_it_was_trained_on(exported: tuple[Path, Path], turned_bac
     checkpoint = load_checkpoint(turned_back)
     assert checkpoint.provenance == {"data": "none: untrained"}
     assert checkpoint.actions == {"panda": load_bundle(exported[1]).manifest.action}
+
+
+def test_one_of_several_cameras_is_turned_back(tmp_path: Path) -> None:
+    """Of another size than its preset, too."""
+    checkpoint = distinct(untrained(untrained_model().config.for_pictures(64, 64, ("front", "wrist"))))
+    export_bundle(checkpoint, tmp_path / "bundle", ExportConfig("panda", candidates=1))
+    assert to_checkpoint.main([str(tmp_path / "bundle"), "--out", str(tmp_path / "out")]) == 0
+    found = load_checkpoint(tmp_path / "out")
+    assert found.config.cameras == ("front", "wrist")
+    assert (found.config.image_height, found.config.image_width) == (64, 64)
+    assert torch.equal(found.denoiser.position, checkpoint.denoiser.position)
 
 
 def test_an_unknown_preset_is_refused(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

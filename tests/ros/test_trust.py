@@ -11,7 +11,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 
-from astra_ros.backends.manifest import TrustSpec
+from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.manifest import FileSpec, TrustSpec
 from astra_ros.msg import PredictedFuture
 from astra_ros.rollout.trust import Familiarity, Trust, describe
 from astra_ros.rollout.world_model import WorldModel
@@ -40,16 +41,21 @@ def calibrated(bundle_copy: Path) -> Path:
     return with_trust(bundle_copy, Trust(Familiarity(known, directions, scales), 0.01, *line))
 
 
-def test_integers_err_otherwise_than_what_was_fitted() -> None:
+def test_integers_err_otherwise_than_what_was_fitted(untrained_bundle: Path) -> None:
     config, fitted = NodeConfig(uncertainty_samples=4), TrustSpec("trust.npz", 0.5, 2.0, ("one",), 4)
-    assert not why_uncalibrated(config, fitted, "bf16")
-    assert not why_uncalibrated(replace(config, uncertainty_samples=1), fitted, "int8")
-    assert why_uncalibrated(config, fitted, "int8_bf16").startswith(
+    manifest = load_bundle(untrained_bundle).manifest
+    floats = replace(manifest, files=manifest.files | {"trust.npz": FileSpec("0" * 64, 1)}, trust=fitted)
+    assert not why_uncalibrated(config, floats, "bf16")
+    assert not why_uncalibrated(replace(config, uncertainty_samples=1), floats, "int8")
+    assert why_uncalibrated(config, floats, "int8_bf16").startswith(
         "precision: expected one that errs as fp32, "
     )
     in_int8 = replace(fitted, precision="int8_bf16")
-    assert not why_uncalibrated(config, in_int8, "int8")
-    assert "set precision:=int8_bf16, or fit" in why_uncalibrated(config, in_int8, "fp32")
+    integers = replace(floats, trust=None, trust_integers=in_int8)
+    assert not why_uncalibrated(config, integers, "int8")
+    assert "set precision:=int8_bf16, or fit" in why_uncalibrated(config, integers, "fp32")
+    both = replace(floats, trust_integers=in_int8)
+    assert not any(why_uncalibrated(config, both, precision) for precision in ("fp32", "bf16", "int8"))
 
 
 def test_an_unusual_picture_is_flagged_and_reported(make_rig: Callable[..., Rig], calibrated: Path) -> None:

@@ -173,9 +173,7 @@ NAMES = ("front", "wrist")
 @pytest.fixture(scope="session")
 def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained bundle for pictures of 32x64 of either camera."""
-    config = untrained_model().config
-    network = replace(config.denoiser, latent_height=HEIGHT // 8)
-    config = replace(config, image_height=HEIGHT, denoiser=network, cameras=NAMES)
+    config = untrained_model().config.for_pictures(HEIGHT, WIDTH, NAMES)
     out = tmp_path_factory.mktemp("bundles") / "two_cameras"
     export_bundle(untrained(config), out, ExportConfig("panda", chunks=3))
     return out

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from astra_ros.backends.arrays import read_arrays
 from astra_ros.backends.bundle import describe_file, load_bundle, write_manifest
 from astra_ros.backends.factory import open_backend
 from astra_ros.cli.main import main
@@ -16,7 +17,8 @@ from astra_ros.data.lerobot import DatasetWriter
 from astra_ros.evaluation.reliving import common_horizon
 from astra_ros.evaluation.trust import auroc, cover, rank_correlation
 from astra_ros.rollout.trust import Trust, load_trust
-from export import calibrate
+from astra_ros.rollout.world_model import WorldModel
+from export import calibrate, quantize
 from tests.bundle_fixture import HEIGHT, WIDTH
 from tests.moving_square import ARM, FPS, episode, write_dataset
 
@@ -70,7 +72,7 @@ def test_fitted_and_judged_is_as_far_as_the_model_and_half_of_the_recordings_go(
         in shown.out
     )
     assert "skipped: held_0: expected more than 59 frames" in shown.err
-    trust = load_trust(load_bundle(bundle_copy))
+    trust = load_trust(load_bundle(bundle_copy), "fp32")
     assert trust is not None
     assert trust.horizon == 40
     words = ["evaluate", *words, "--test", "trust", "--json", str(tmp_path / "trust.json")]
@@ -128,6 +130,41 @@ def test_what_ran_is_recorded_and_not_what_was_asked_for(
     assert trust is not None
     with open_backend(load_bundle(bundle_copy)) as backend:
         assert trust.precision in type(backend).precisions(load_bundle(bundle_copy))
+
+
+def test_integers_are_fitted_beside_floating_point(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what runs takes its own, until its ranges are others."""
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", *(f"held_{i}" for i in range(4))])
+    words = [str(bundle_copy), "--data", str(own), "--held-out", str(held_out_file)]
+    assert quantize.main(words) == 0
+    assert calibrate.main(words) == 0
+    before = load_bundle(bundle_copy).manifest
+    assert calibrate.main([*words, "--precision", "int8"]) == 0
+    manifest = load_bundle(bundle_copy).manifest
+    integers = manifest.trust_integers
+    assert manifest.trust == before.trust
+    assert integers is not None
+    assert manifest.trust is not None
+    assert (integers.file, integers.precision) == ("trust_integers.npz", "int8")
+    assert manifest.trust_for("int8_bf16") == manifest.trust_for("int8") == integers
+    assert manifest.trust_for("bf16") == manifest.trust_for("fp32") == manifest.trust
+    for precision, spec in (("fp32", manifest.trust), ("int8", integers)):
+        with WorldModel.load(bundle_copy, "openvino", precision=precision) as world_model:
+            loaded, expected = world_model.trust, read_arrays(bundle_copy / spec.file, "", "")
+        assert loaded is not None
+        assert (loaded.intercept == expected["intercept"]).all()
+    result = tmp_path / "trust.json"
+    test = ["evaluate", *words, "--test", "trust", "--precision", "int8", "--json", str(result)]
+    assert main(test) == 0
+    assert "int8" in json.loads(result.read_text())["backend"]
+    assert quantize.main(words) == 0
+    again = load_bundle(bundle_copy)
+    assert again.manifest.trust_integers is None
+    assert "trust_integers.npz" not in again.manifest.files
+    assert not (bundle_copy / "trust_integers.npz").exists()
+    assert again.manifest.trust_for("int8") == manifest.trust, "of usual pictures it tells nevertheless"
 
 
 def test_all_of_later_recordings_is_fitted_to(

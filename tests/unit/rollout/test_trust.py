@@ -127,7 +127,7 @@ def test_arrays_that_cannot_be_are_refused_with_what_makes_them(
     with pytest.raises(
         BundleError, match=r"trust\.(limit|mean|slope|intercept): expected finite .*export\.calibrate"
     ):
-        load_trust(bundle)
+        load_trust(bundle, "fp32")
 
 
 def test_a_file_that_holds_no_arrays_is_refused(bundle_copy: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_file_that_holds_no_arrays_is_refused(bundle_copy: Path) -> None:
         with pytest.raises(
             BundleError, match=r"trust\.npz: expected the arrays of a calibration, .*calibrate"
         ):
-            load_trust(unverified)
+            load_trust(unverified, "fp32")
