@@ -102,10 +102,7 @@ def doubt(world_model: WorldModel, episode: Episode, horizon: int, config: Trust
     spreads, errors = [], []
     for moment in relived(world_model, episode, horizon, config.every):
         question = Question(moment.plan[None], seed=config.seed, num_samples=config.num_samples)
-        evaluation = Evaluation(candidates, world_model.past(moment.t0_ns), question)
-        for _ in evaluation.run():
-            pass
-        (future,) = evaluation.answer().futures
+        (future,) = Evaluation(candidates, world_model.past(moment.t0_ns), question).finish().futures
         happened = encoded(world_model.backend, moment.happened)
         spreads.append(future.uncertainty)
         errors.append(np.sqrt(np.square(future.latents - happened).mean(axis=(1, 2, 3))))

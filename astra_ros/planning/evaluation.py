@@ -6,6 +6,7 @@ Scores are made in latent space. Only the best futures are kept, so memory does 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -121,25 +122,26 @@ class Evaluation:
 
     def run(self) -> Iterator[None]:
         """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
-        deadline_s, since_s = self._question.deadline_s, time.monotonic()
-        longest_s = 0.0
-        if deadline_s is not None and since_s >= deadline_s:
+        deadline_s = math.inf if self._question.deadline_s is None else self._question.deadline_s
+        if time.monotonic() >= deadline_s:
             return
-        for _ in self._candidates.prepare():  # which takes longer than any chunk, but once
-            longest_s = max(longest_s, time.monotonic() - since_s)
-            yield
-            since_s = time.monotonic()
-            if deadline_s is not None and since_s + longest_s > deadline_s:
-                return
-        longest_s, since_s = 0.0, time.monotonic()
-        for longer in self._pieces():
-            # Of the chunk alone: whoever has control meanwhile may do something else.
-            longest_s = longer * max(longest_s, time.monotonic() - since_s)
-            self.is_complete = not longer
-            yield
-            since_s = time.monotonic()
-            if deadline_s is not None and since_s + longest_s > deadline_s:
-                return
+        # Opening the graphs takes longer than any chunk, but happens once: each of the two is timed for itself.
+        for pieces in (self._opening(), self._pieces()):
+            longest_s, since_s = 0.0, time.monotonic()
+            for longer in pieces:
+                # Of the piece alone: whoever has control meanwhile may do something else.
+                longest_s = longer * max(longest_s, time.monotonic() - since_s)
+                self.is_complete = not longer
+                yield
+                since_s = time.monotonic()
+                if since_s + longest_s > deadline_s:
+                    return
+
+    def finish(self) -> Answer:
+        """`run` to its end without giving control back. Returns the answer."""
+        for _ in self.run():
+            pass
+        return self.answer()
 
     def answer(self) -> Answer:
         scores, ranking = self._scores(), self._ranking()
@@ -152,6 +154,11 @@ class Evaluation:
             futures=tuple(self._best[plan] for plan in ranking[: self._question.top_k].tolist()),
             is_complete=self.is_complete,
         )
+
+    def _opening(self) -> Iterator[float]:
+        """As `_pieces`, after every graph that is opened."""
+        for _ in self._candidates.prepare():
+            yield 1.0
 
     def _pieces(self) -> Iterator[float]:
         """After every chunk: how many times as long as those before the next one takes, 0 when there is none."""
@@ -273,10 +280,7 @@ def costs_of(
 
     def costs(plans: FloatArray) -> FloatArray:
         question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0, num_steps=num_steps)
-        evaluation = Evaluation(candidates, past, question)
-        for _ in evaluation.run():
-            pass
-        return evaluation.answer().final_goal_distance
+        return Evaluation(candidates, past, question).finish().final_goal_distance
 
     return costs
 

@@ -180,10 +180,7 @@ def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
 
 def _futures(candidates: Candidates, past: Past, question: Question) -> dict[int, Future]:
     """By the index of the plan."""
-    evaluation = Evaluation(candidates, past, question)
-    for _ in evaluation.run():
-        pass
-    return {future.plan: future for future in evaluation.answer().futures}
+    return {future.plan: future for future in Evaluation(candidates, past, question).finish().futures}
 
 
 def _require_distance(found: FloatArray) -> None:
