@@ -160,11 +160,7 @@ class EngineSet:
     def from_json(cls, text: str) -> EngineSet:
         """Parse and check. Raises ValueError."""
         document = schema.parse(text)
-        if document.get("schema_version") != SCHEMA_VERSION:
-            found = str(document.get("schema_version"))[:80]
-            raise ValueError(
-                f"schema_version: expected {SCHEMA_VERSION} (the one of this version of astra_ros), found {found}"
-            )
+        schema.require_version(document, SCHEMA_VERSION)
         return schema.decode(cls, document)
 
 

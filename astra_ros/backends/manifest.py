@@ -339,11 +339,7 @@ class Manifest:
         """Parse and check. Raises BundleError."""
         try:
             document = schema.parse(text)
-            if document.get("schema_version") != SCHEMA_VERSION:
-                found = str(document.get("schema_version"))[:80]
-                raise ValueError(
-                    f"schema_version: expected {SCHEMA_VERSION} (the one of this version of astra_ros), found {found}"
-                )
+            schema.require_version(document, SCHEMA_VERSION)
             return schema.decode(cls, document)
         except ValueError as error:
             raise BundleError(str(error)) from error

@@ -33,6 +33,15 @@ def parse(text: str) -> dict[str, Any]:
     return dict(_expect(dict, document, ""))
 
 
+def require_version(document: dict[str, Any], expected: int) -> None:
+    """Raise ValueError unless the document's `schema_version` is the expected one."""
+    found = document.get("schema_version")
+    if found != expected:
+        raise ValueError(
+            f"schema_version: expected {expected} (the one of this version of astra_ros), found {str(found)[:80]}"
+        )
+
+
 def decode(kind: type[_T], document: dict[str, Any]) -> _T:
     """Fill the dataclass `kind`, nested ones included. Integers are accepted where floats are declared."""
     result: _T = _decode(kind, document, "")
