@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from astra_ros.backends.base import Backend
-from astra_ros.backends.manifest import Manifest
+from astra_ros.backends.manifest import Manifest, TrustSpec
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.evaluation.intervals import Interval, bootstrap, per_episode
 from astra_ros.evaluation.machine import describe_machine
 from astra_ros.evaluation.reliving import common_horizon, long_enough, reach, relived
 from astra_ros.planning.evaluation import Evaluation, Question
 from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.trust import Trust
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import ByteArray, FloatArray
 
@@ -133,17 +134,9 @@ def evaluate_trust(
 
     Raises ValueError for a bundle without trust, or when no episode is long enough.
     """
-    manifest, trust, rng = world_model.manifest, world_model.trust, np.random.default_rng(config.seed)
-    for name, found in {"episodes": episodes, **others}.items():
-        if not found:
-            raise ValueError(
-                f"{name}: expected episodes, found none that can be read and were not fitted on; hold more out"
-            )
-    if trust is None or manifest.trust is None:
-        raise ValueError(
-            f"{manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE --data"
-            " DATASET"
-        )
+    manifest, rng = world_model.manifest, np.random.default_rng(config.seed)
+    _require_episodes({"episodes": episodes, **others})
+    trust, spec = _require_calibrated(world_model)
     fitted = min(manifest.max_horizon, trust.horizon)
     horizon = common_horizon({one.name: _reach(manifest, one) for one in episodes}, fitted)
     episodes = list(long_enough(episodes, manifest, horizon, on_skip))
@@ -152,19 +145,11 @@ def evaluate_trust(
         doubts.append(doubt(world_model, episode, horizon, config))
         usual.append(_novelties(world_model, episode.pixels[:: config.every]))
         on_episode(episode.name)
-    low, high = manifest.trust.interval_low, manifest.trust.interval_high
     expected = [trust.expected_error(one.spread) for one in doubts]
-    shares = [one.error / error for one, error in zip(doubts, expected, strict=True)]
     unusual = {name: _pooled(world_model, group, config) for name, group in others.items()}
-    for name, (least, most) in COVERED.items():
-        covered = [
-            cover(frame, rng, least, most)
-            for episode in episodes
-            for frame in episode.pixels[:: config.every]
-        ]
-        unusual[f"covered by {least:.0%} to {most:.0%} ({name})"] = _novelties(world_model, covered)
+    unusual |= _covered(world_model, episodes, config, rng)
     names = tuple(episode.name for episode in episodes)
-    inside = np.array([((share >= low) & (share <= high)).mean() for share in shares])
+    inside = np.array([_share_inside(spec, *pair) for pair in zip(doubts, expected, strict=True)])
     flagged = np.array([(one > 1).mean() for one in usual])
     return TrustQuality(
         model_id=manifest.model_id,
@@ -180,6 +165,42 @@ def evaluate_trust(
         auroc={name: auroc(np.concatenate(usual), found) for name, found in unusual.items()},
         detected={name: float((found > 1).mean()) for name, found in unusual.items()},
     )
+
+
+def _require_episodes(groups: Mapping[str, Sequence[Episode]]) -> None:
+    for name, found in groups.items():
+        if not found:
+            raise ValueError(
+                f"{name}: expected episodes, found none that can be read and were not fitted on; hold more out"
+            )
+
+
+def _require_calibrated(world_model: WorldModel) -> tuple[Trust, TrustSpec]:
+    trust, spec = world_model.trust, world_model.manifest.trust
+    if trust is None or spec is None:
+        raise ValueError(
+            f"{world_model.manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE"
+            " --data DATASET"
+        )
+    return trust, spec
+
+
+def _share_inside(spec: TrustSpec, found: Doubt, expected: FloatArray) -> float:
+    """Share of an episode's real errors that lie inside the 90 % interval around the expected ones (n, horizon)."""
+    times = found.error / expected
+    return float(((times >= spec.interval_low) & (times <= spec.interval_high)).mean())
+
+
+def _covered(
+    world_model: WorldModel, episodes: Sequence[Episode], config: TrustConfig, rng: np.random.Generator
+) -> dict[str, FloatArray]:
+    """Novelties of the episodes' pictures with something in front of the camera, by how much it covers."""
+    found = {}
+    for name, (least, most) in COVERED.items():
+        frames = [frame for episode in episodes for frame in episode.pixels[:: config.every]]
+        covered = [cover(frame, rng, least, most) for frame in frames]
+        found[f"covered by {least:.0%} to {most:.0%} ({name})"] = _novelties(world_model, covered)
+    return found
 
 
 def cover(frame: ByteArray, rng: np.random.Generator, least: float, most: float) -> ByteArray:
