@@ -178,10 +178,6 @@ def _pearson(halves: Values) -> Values:
 
 def report(found: dict[str, Any]) -> str:
     """Markdown."""
-
-    def percent(interval: dict[str, float]) -> str:
-        return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
-
     ranking, steps = found["ranking"], found["ranking_steps"]
     mixed = f" Refinement: {found['refinement']}." if found["refinement"] else ""
     drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
@@ -196,7 +192,7 @@ def report(found: dict[str, Any]) -> str:
         "| method | success | seconds of choosing per episode |",
         "|---|---|---|",
         *(
-            f"| {name.replace('_', ' ')} | {percent(interval)} | {found['decision_s'][name]:.2f} |"
+            f"| {name.replace('_', ' ')} | {_percent(interval)} | {found['decision_s'][name]:.2f} |"
             for name, interval in found["success"].items()
         ),
         "",
@@ -206,24 +202,27 @@ def report(found: dict[str, Any]) -> str:
         + ".",
         "",
         f"Ranking of {ranking['candidates']} candidates against what the simulator shows: Spearman"
-        f" {Interval(**ranking['spearman']).text()}; the true best is the predicted best in {percent(ranking['top_1'])}, among the"
-        f" predicted best 2 in {percent(ranking['top_2'])}.",
+        f" {Interval(**ranking['spearman']).text()}; the true best is the predicted best in {_percent(ranking['top_1'])}, among the"
+        f" predicted best 2 in {_percent(ranking['top_2'])}.",
         f"Inputs that the world model did not use, but for overtaken pictures: {drops or 'none'}.",
     ]
-    if policies := found["policies"]:
-        pearson, bias = policies["pearson"], policies["bias"]
-        lines += [
-            "",
-            f"Predicted against true success of {len(policies['true'])} policies, {policies['episodes']} episodes: Pearson"
-            f" {pearson['mean']:.2f} ({pearson['low']:.2f} … {pearson['high']:.2f}), bias {bias['mean']:+.2f} ({bias['low']:+.2f} … {bias['high']:+.2f}).",
-            "",
-            "| aim | predicted | true |",
-            "|---|---|---|",
-            *(
-                f"| ± {100 * noise:.1f} cm | {p:.2f} | {t:.2f} |"
-                for noise, p, t in zip(
-                    policies["noise_m"], policies["predicted"], policies["true"], strict=True
-                )
-            ),
-        ]
+    if found["policies"]:
+        lines += ["", *_policy_lines(found["policies"])]
     return "\n".join(lines) + "\n"
+
+
+def _percent(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:.0%} ({interval['low']:.0%} … {interval['high']:.0%})"
+
+
+def _policy_lines(policies: Mapping[str, Any]) -> list[str]:
+    pearson, bias = policies["pearson"], policies["bias"]
+    rows = zip(policies["noise_m"], policies["predicted"], policies["true"], strict=True)
+    return [
+        f"Predicted against true success of {len(policies['true'])} policies, {policies['episodes']} episodes: Pearson"
+        f" {pearson['mean']:.2f} ({pearson['low']:.2f} … {pearson['high']:.2f}), bias {bias['mean']:+.2f} ({bias['low']:+.2f} … {bias['high']:+.2f}).",
+        "",
+        "| aim | predicted | true |",
+        "|---|---|---|",
+        *(f"| ± {100 * noise:.1f} cm | {p:.2f} | {t:.2f} |" for noise, p, t in rows),
+    ]

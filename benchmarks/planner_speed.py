@@ -347,18 +347,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
-    parser.add_argument("--backend", default="auto", help="(default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=8, help="of ranking and search (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, default=30.0, help="of each of the two live streams (default: %(default)s)"
-    )
-    add_json(parser)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         require_json_folder(options)
         found = library_times(options.bundle, options.backend, options.runs)
@@ -368,30 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
-    lines = ["| | goal | median | p95 | runs | computed by |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} | {t.backend} |"
-        for t in found
-    ]
-    lines += ["", "| | published | median | p95 | predictions | computed by |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {one.what} | {one.rate_hz:.2f} Hz | {1e3 * one.median_s:.0f} ms | {1e3 * one.p95_s:.0f} ms | {one.predictions} |"
-        f" {one.backend} |"
-        for one in live
-    ]
-    lines += [
-        "",
-        "| the node's process | goal | in memory | at most since its start | computed by |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {one.what} | {one.goal_mb:.0f} MB | {one.resident_mb:.0f} MB | {one.peak_mb:.0f} MB | {one.backend} |"
-            for one in memory
-        ),
-        "",
-        f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
-        f" {share.goal:.0%}; {share.backend}). With {NUM_THREADS} threads.",
-    ]
-    print("\n".join(lines))
+    text = _markdown(found, live, memory, share)
+    print(text)
     result = {
         "backend": options.backend,
         "threads": NUM_THREADS,
@@ -403,8 +370,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     write_json(options.json, result)
     if options.json is not None:
-        options.json.with_suffix(".md").write_text("# What a planner waits for\n\n" + "\n".join(lines) + "\n")
+        options.json.with_suffix(".md").write_text(f"# What a planner waits for\n\n{text}\n")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", default=shipped_bundle())
+    parser.add_argument("--backend", default="auto", help="(default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=8, help="of ranking and search (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=200, help="of the service (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="of each of the two live streams (default: %(default)s)"
+    )
+    add_json(parser)
+    return parser
+
+
+def _markdown(times: list[Times], live: list[Live], memory: list[Memory], share: Share) -> str:
+    """A table of waits, one of the live stream, one of memory, and what the uncertainty adds."""
+    waits = (
+        f"| {t.what} | {1e3 * t.goal_s:.0f} ms | {1e3 * t.median_s:.1f} ms | {1e3 * t.p95_s:.1f} ms | {t.runs} | {t.backend} |"
+        for t in times
+    )
+    streams = (
+        f"| {one.what} | {one.rate_hz:.2f} Hz | {1e3 * one.median_s:.0f} ms | {1e3 * one.p95_s:.0f} ms | {one.predictions} |"
+        f" {one.backend} |"
+        for one in live
+    )
+    processes = (
+        f"| {one.what} | {one.goal_mb:.0f} MB | {one.resident_mb:.0f} MB | {one.peak_mb:.0f} MB | {one.backend} |"
+        for one in memory
+    )
+    lines = [
+        "| | goal | median | p95 | runs | computed by |",
+        "|---|---|---|---|---|---|",
+        *waits,
+        "",
+        "| | published | median | p95 | predictions | computed by |",
+        "|---|---|---|---|---|---|",
+        *streams,
+        "",
+        "| the node's process | goal | in memory | at most since its start | computed by |",
+        "|---|---|---|---|---|",
+        *processes,
+        "",
+        f"The {share.what}, adds {share.median:.1%} ({share.low:.1%} to {share.high:.1%}, {share.runs} turns; goal: at most"
+        f" {share.goal:.0%}; {share.backend}). With {NUM_THREADS} threads.",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
