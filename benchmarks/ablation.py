@@ -233,6 +233,31 @@ def write_results(runs: Runs, results: dict[str, list[dict[str, Any]]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, summarise."""
+    parser = _parser()
+    parsed = vars(parser.parse_args(arguments))
+    if FULL not in parsed["variants"]:
+        parser.error(f"variants: expected {FULL} among them, found {' '.join(parsed['variants'])}")
+    runs = Runs(**{**parsed, **{name: tuple(parsed[name]) for name in ("variants", "overrides")}})
+    runs.out.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.require_same()
+        runs.video_model()
+        results = run_all(runs, runs.checkpoint, runs.measure)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(
+            f"error: {shlex.join(error.cmd)}: expected exit code 0, found {error.returncode}; see what it said and run"
+            " this again",
+            file=sys.stderr,
+        )
+        return 1
+    write_results(runs, results)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -263,27 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="training of what reads actions off pictures, once per dataset (default: %(default)s)",
     )
     parser.add_argument("overrides", nargs="*", default=(), help="key=value words for `astra train`")
-    parsed = vars(parser.parse_args(arguments))
-    if FULL not in parsed["variants"]:
-        parser.error(f"variants: expected {FULL} among them, found {' '.join(parsed['variants'])}")
-    runs = Runs(**{**parsed, **{name: tuple(parsed[name]) for name in ("variants", "overrides")}})
-    runs.out.mkdir(parents=True, exist_ok=True)
-    try:
-        runs.require_same()
-        runs.video_model()
-        results = run_all(runs, runs.checkpoint, runs.measure)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except subprocess.CalledProcessError as error:
-        print(
-            f"error: {shlex.join(error.cmd)}: expected exit code 0, found {error.returncode}; see what it said and run"
-            " this again",
-            file=sys.stderr,
-        )
-        return 1
-    write_results(runs, results)
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -71,17 +71,32 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
         _write_golden(reference, root / GOLDEN_FILE, inputs)
         _verify(write_manifest(root, _with_files(draft, root)))
         if out.exists():
-            for name in sorted(
-                {path.name for path in out.iterdir()} - {path.name for path in root.iterdir()}
-            ):
-                print(f"{name}: of the bundle that is replaced, removed", flush=True)
-            shutil.rmtree(out)
+            _remove(out, kept={path.name for path in root.iterdir()})
         root.rename(out)
     return _report(load_bundle(out))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export; 0 on success, else 1 and one line on stderr."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    names = ("space", "steps", "chunks", "candidates", "comparisons", "seed", "data")
+    chosen = {name: getattr(options, name) for name in names}
+    given = " ".join(
+        f"--{name}" if value is True else f"--{name} {getattr(value, 'name', value)}"
+        for name, value in chosen.items()
+        if value
+    )
+    config = ExportConfig(**chosen, command=f"{parser.prog} CHECKPOINT --out {options.out.name} {given}")
+    try:
+        export_bundle(load_checkpoint(options.checkpoint), options.out, config)
+    except (OSError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.to_onnx",
         description="Turn a checkpoint into a bundle that a robot runs without torch.",
@@ -120,21 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
         help="the dataset it was trained on: by pictures of its first recording, which the bundle then holds, a robot judges"
         " runtimes and lower precisions (default: by patterns)",
     )
-    options = parser.parse_args(arguments)
-    names = ("space", "steps", "chunks", "candidates", "comparisons", "seed", "data")
-    chosen = {name: getattr(options, name) for name in names}
-    given = " ".join(
-        f"--{name}" if value is True else f"--{name} {getattr(value, 'name', value)}"
-        for name, value in chosen.items()
-        if value
-    )
-    config = ExportConfig(**chosen, command=f"{parser.prog} CHECKPOINT --out {options.out.name} {given}")
-    try:
-        export_bundle(load_checkpoint(options.checkpoint), options.out, config)
-    except (OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 1
-    return 0
+    return parser
+
+
+def _remove(bundle: Path, kept: set[str]) -> None:
+    """The bundle that is replaced; names what the new one does not have."""
+    for name in sorted({path.name for path in bundle.iterdir()} - kept):
+        print(f"{name}: of the bundle that is replaced, removed", flush=True)
+    shutil.rmtree(bundle)
 
 
 def _with_files(draft: Manifest, root: Path) -> Manifest:
