@@ -103,34 +103,11 @@ def summary(described: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Se
 def _torch_probes(
     device: str, with_: str, finish: Callable[[], None], others: Rivals | None = None
 ) -> Iterator[PeakProbe]:
-    """others: what else multiplies, by precision."""
+    """finish: waits for the device. others: what else multiplies, by precision."""
     import torch
 
-    def product(dtype: torch.dtype, side: int) -> Callable[[], None]:
-        left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-        out = torch.empty(side, side, dtype=dtype, device=device)
-
-        def run() -> None:
-            torch.mm(left, right, out=out)
-            finish()
-
-        return run
-
-    def integer_product(side: int) -> Callable[[], None]:
-        left, right = (
-            torch.randint(-128, 128, (side, side), dtype=torch.int8, device=device) for _ in range(2)
-        )
-        out = torch.empty(side, side, dtype=torch.int32, device=device)
-
-        def run() -> None:
-            torch._int_mm(left, right, out=out)  # noqa: SLF001  torch has no public one
-            finish()
-
-        return run
-
-    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     for precision in _PRECISIONS[device]:
-        of_side = integer_product if precision == "int8" else partial(product, dtypes[precision])
+        of_side = partial(_torch_product, device, finish, precision)
         rivals = (others or {}).get(precision, {})
         yield _gemm(f"peaks/{device}/gemm-{precision}", {with_: of_side, **rivals})
     source = torch.ones(_MEMORY_BYTES // 4, device=device)
@@ -145,6 +122,29 @@ def _torch_probes(
         finish()
 
     yield from _memory(device, read, copy, with_)
+
+
+def _torch_product(
+    device: str, finish: Callable[[], None], precision: str, side: int
+) -> Callable[[], object]:
+    import torch
+
+    size = (side, side)
+    if precision == "int8":
+        multiply = torch._int_mm  # noqa: SLF001  torch has no public one
+        left, right = (torch.randint(-128, 128, size, dtype=torch.int8, device=device) for _ in range(2))
+        out = torch.empty(size, dtype=torch.int32, device=device)
+    else:
+        multiply = torch.mm
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        left, right = (torch.rand(size, device=device).to(dtype) for _ in range(2))
+        out = torch.empty(size, dtype=dtype, device=device)
+
+    def run() -> None:
+        multiply(left, right, out=out)
+        finish()
+
+    return run
 
 
 def _numpy_product(side: int) -> Callable[[], object]:

@@ -65,7 +65,7 @@ class Trainer:
     minutes: of the budget, where the configuration does not count steps.
     """
 
-    def __init__(  # noqa: PLR0913 (a stage is these seven things)
+    def __init__(  # noqa: PLR0913 (a stage is these eight things)
         self,
         fabric: Fabric,
         step: TrainingStep,
