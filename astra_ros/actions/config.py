@@ -10,9 +10,9 @@ RouterKind = Literal["learned", "hard", "single"]
 
 @dataclass(frozen=True)
 class ActionEncoderConfig:
-    """num_features: of each action space. modality_of: expert of each when the router is hard.
+    """num_features, modality_of: one entry per action space. modality_of: number of its modality.
 
-    num_experts: where there are more modalities, they share: modality m begins at expert m % num_experts.
+    num_experts: modality m begins at expert m % num_experts, so several share an expert when there are fewer experts.
     unified: width of the shared action space. octaves: of the sines of the features.
     router: learned top-1, hard (the modality chooses), or single (one expert for everything, the ablation).
     """

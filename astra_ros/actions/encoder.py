@@ -86,9 +86,11 @@ class ActionEncoder(nn.Module):
 
 
 def balance_loss(routing: Routing) -> Tensor:
-    """Switch Transformer's: experts times the sum of (share of frames that chose it x mean probability), 1 when even.
+    """Load-balancing loss of the Switch Transformer, less its value at one expert per modality; never below 0.
 
-    Counted from what one expert per modality comes to: a batch of two modalities is not to be spread over four experts.
+    The Switch Transformer's loss is the number of experts times the sum over experts of (share of frames that chose it x
+    mean probability); it is 1 when the load is even. What one expert per modality costs is free: a batch of two modalities
+    need not be spread over four experts. Returns a scalar.
     """
     experts = routing.probabilities.shape[-1]
     share, by_modality = (

@@ -63,7 +63,7 @@ class ActionSpec:
 
     @property
     def num_features(self) -> int:
-        """Of one frame: what the representation makes of a row, and the past/current bit (paper: A.8)."""
+        """Features of one frame: those that the representation makes of a row, and the past/current bit (paper: A.8)."""
         return self._kind.features_per_dim * self.dim + 1
 
     def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
@@ -75,8 +75,8 @@ class ActionSpec:
 
         actions: (t, a) rows that were measured (past) or are commanded (current).
         previous: (a,) row of the frame before the first.
-        Returns (t, f) float32: the normalised row, its change or sum, and the past/current bit. What adds up since the
-        observation is told of current actions only, so that the features of a past frame never change.
+        Returns (t, f) float32: the normalised row, its change or sum, and the past/current bit. Sums since
+        the observation are given for current actions only (0 for past ones), so the features of a past frame never change.
         """
         mean, std, delta_std = (np.asarray(v, np.float32) for v in (self.mean, self.std, self.delta_std))
         scales = Scales(mean, std, delta_std, self.step_dt)

@@ -43,10 +43,11 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class Past:
-    """What one observation leaves in a backend. Any number of rollouts begin at it, for as long as the backend is open.
+    """What a backend keeps of one observation. Any number of rollouts may begin from it while the backend is open.
 
-    cache: keys, values and bias of the history (denoiser/io.py), in the runtime's own memory. slots: what they are of.
-    repeated: the cache for candidates side by side, by their number, once a rollout of so many has begun.
+    cache: keys, values and bias of the history (denoiser/io.py), in the runtime's own memory.
+    slots: the history that they were computed from.
+    repeated: by batch size, the cache repeated for that many candidates; made when the first such rollout begins.
     """
 
     cache: Mapping[str, Any]
@@ -80,7 +81,7 @@ class Backend(ABC):
 
     @classmethod
     def precisions(cls, bundle: Bundle) -> tuple[str, ...]:
-        """What this machine's arithmetic can run the bundle in, the graphs' own first.
+        """Precisions in which this machine can run the bundle, the graphs' own first.
 
         A backend with more than one takes the keyword `precision`. Raises BackendError when it cannot run here at all.
         """
@@ -128,9 +129,9 @@ class Backend(ABC):
 
     @contextmanager
     def only(self, graph: str) -> Iterator[Callable[[], float]]:
-        """Opens one graph and yields what runs it once on made-up input and returns the seconds that took.
+        """Open one graph alone, before `load`. Yields a function that runs it once on made-up input and returns the seconds.
 
-        Before load; leaves nothing open. Opening and running raise BundleError or BackendError.
+        Nothing stays open afterwards. Opening and running raise BundleError or BackendError.
         """
         specs, self.specs = self.specs, {graph: self.specs[graph]}
         inputs = self._blank(graph)
@@ -193,9 +194,9 @@ class Backend(ABC):
         return Past(self.run("remember", inputs), slots)
 
     def prepare(self, batch: int) -> Iterator[None]:
-        """What `rollout` needs for a batch, in pieces: opens its graphs one by one, then checks their golden vectors.
+        """Do the slow part of the first `rollout(batch)` in pieces: open its graphs one by one, then check golden vectors.
 
-        Returns control after each graph. Nothing is left to do the second time. Raises BundleError.
+        Yields after each graph. Does nothing the second time. Raises BundleError.
         """
         self._require_loaded()
         if batch in self._checked:
@@ -207,18 +208,18 @@ class Backend(ABC):
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Numbers of candidates that are worth running side by side: of the bundle's, those whose graphs are run."""
+        """Batch sizes worth using: 1, the largest of the bundle, and the one whose graphs the largest is run on."""
         largest = self.manifest.batches[-1]
         return tuple(sorted({1, self.graphs_batch(largest), largest}))
 
     def graphs_batch(self, batch: int) -> int:
-        """Of the graphs that a rollout of so many candidates runs; a backend may run several smaller ones at once."""
+        """Batch size of the graphs that run `batch` candidates. Smaller than `batch` when a backend runs several at once."""
         return batch
 
     def rollout(self, batch: int = 1) -> Rollout:
-        """Buffers for so many candidates side by side; one of manifest.batches.
+        """A rollout of `batch` candidates side by side; `batch` is one of manifest.batches, otherwise ValueError.
 
-        The first one of a batch checks the batch's golden vectors. Raises BundleError.
+        The first one of a batch size checks its golden vectors. Raises BundleError.
         """
         self._require_loaded()
         if batch not in self.manifest.batches:

@@ -88,7 +88,7 @@ def load_bundle(path: Path | str) -> Bundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether it holds a manifest of some version, whatever else is wrong with it; others' folders have a manifest.json, too."""
+    """Whether the folder holds a bundle's manifest, of any version; a manifest.json of another program does not count."""
     try:
         document = json.loads(_read_manifest(folder)[0])
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def describe_file(path: Path) -> FileSpec:
 
 
 def replace_file(path: Path, raw: bytes) -> None:
-    """Write a file in one step: whoever reads it meanwhile, or an interruption leaves, the old one or the new one whole."""
+    """Write a file in one step. A reader, or an interruption, finds the old file or the new one, never a part of one."""
     draft = path.with_name(f".{path.name}.part")
     try:
         draft.write_bytes(raw)
@@ -126,7 +126,7 @@ def write_manifest(root: Path, manifest: Manifest) -> Bundle:
 
 @contextmanager
 def restored_on_error(bundle: Bundle, name: str) -> Iterator[None]:
-    """A change of one file and of the manifest that names it: after an error or an interruption the bundle is what it was."""
+    """For changes of one file and of the manifest that names it: an error or interruption inside restores both."""
     file = bundle.file(name)
     before = file.read_bytes() if file.exists() else None
     try:

@@ -118,10 +118,10 @@ def deviation(found: RolloutOutputs, expected: RolloutOutputs) -> Deviation:
 def relative_errors(
     found: RolloutOutputs, expected: RolloutOutputs, inputs: RolloutInputs
 ) -> dict[str, float]:
-    """Root mean square of the error by stage, relative to that of what is right; infinite where there is NaN.
+    """Root mean square error of every stage, relative to a scale of that stage; infinite where there is NaN.
 
-    Of encode to the latents, of a step to how far it and the steps before moved the sample away from the noise, of
-    decode to the range of a picture.
+    The scale of encode is the root mean square of the latents; of a denoising step, how far it and the steps before it
+    moved the sample away from the noise; of decode, half the range of a picture.
     """
     errors = [
         relative(found.encoded - expected.encoded, expected.encoded),
@@ -132,9 +132,9 @@ def relative_errors(
 
 
 def step_errors(found: FloatArray, expected: FloatArray, noise: FloatArray) -> list[float]:
-    """Of every step's samples (chunks, K, ...), relative to how far they are from the noise (chunks, ...) that they began as.
+    """Relative error of every step's samples (chunks, K, ...): root mean square, over the distance from the starting noise.
 
-    Infinite where there is NaN, which `max` may pass over.
+    noise: (chunks, ...). Infinite where there is NaN, which `max` may pass over.
     """
     steps = zip(np.concatenate(found - expected), np.concatenate(expected - noise[:, None]), strict=True)
     return [relative(error, moved) for error, moved in steps]

@@ -174,7 +174,7 @@ class TrustSpec:
     precision: str = "fp32"
 
     def is_for(self, precision: str) -> bool:
-        """Whether what runs in this precision errs as what was fitted."""
+        """Whether predictions in this precision have the errors that were fitted."""
         return precision.startswith("int8") == self.precision.startswith("int8")
 
     def __post_init__(self) -> None:
@@ -231,7 +231,7 @@ class FlopsSpec:
             )
 
     def chunk(self, num_steps: int) -> int:
-        """Of one further chunk of a rollout, every step by itself."""
+        """Operations of one further chunk of a rollout, when every step computes all of its own."""
         return self.append + num_steps * self.step
 
 

@@ -38,7 +38,7 @@ class Ranges:
                     )
 
     def of_all(self, graphs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        """For one model that is all of these graphs: ranges of the products that each of them rounds, which hold every one's."""
+        """Ranges for one model that runs all of these graphs: of every product that each graph rounds, the widest range."""
         each = [self.graphs.get(graph, {}) for graph in graphs]
         shared = [name for name in each[0] if all(name in limits for limits in each)]
         return {

@@ -14,9 +14,10 @@ ACTIONS = "actions"
 
 
 def split_plan(model: ov.Model) -> tuple[ov.Model, ov.Model] | None:
-    """What depends on the actions alone, and the rest, whose last inputs are the first's outputs. The model is used up.
+    """Split a model in two: what depends on the actions alone (the plan), and the rest (the steps).
 
-    None, and the model as it was, where nothing does.
+    The last inputs of the steps are the outputs of the plan. The given model must not be used afterwards. Returns None, and
+    leaves the model as it was, when nothing depends on the actions alone.
     """
     of_plan = _of_actions_alone(model)
     planned = [output for node in of_plan for output in node.outputs() if _readers(output, of_plan)]

@@ -18,7 +18,7 @@ STEP = "step"  # last input of the one model: number of the step, an int32 witho
 
 
 def one_model(steps: Sequence[ov.Model]) -> ov.Model:
-    """Of the steps in their order, the last of which goes to noise level 0. They are used up.
+    """One model of all denoising steps, which must not be used afterwards. steps: in order, the last one ends at noise 0.
 
     Raises ValueError when they differ in more than the values of constants.
     """

@@ -43,8 +43,8 @@ class Rollout(Protocol):
     def sample(self, noise: FloatArray, actions: FloatArray, num_steps: int = 0) -> FloatArray:
         """All denoising steps: noise (b, t, c, h, w), commanded actions (b, t, a) → latents (b, t, c, h, w).
 
-        num_steps: only the first so many, of which the last goes straight on to noise level 0; 0, or more than there
-        are: all.
+        num_steps: run only this many steps, the last of which goes straight to noise level 0. 0, or more than there
+        are: all steps.
         The next sample or denoise overwrites what is returned.
         """
 

@@ -32,12 +32,13 @@ def was_inside(x: Tensor, by: Tensor) -> Tensor:
 
 
 def motion_error(latents: Tensor, of_moved: Tensor, by: Tensor) -> Tensor:
-    """Squared error of the moved latents as a share of those that stand still. All (b, c, h, w); of_moved: of moved pictures.
+    """Squared error of moving the latents, as a share of the error of leaving them where they are. Returns a scalar.
 
-    In units of what those that stand still differ by in every direction of the c channels: whatever an encoder makes large, or adds
-    to all channels, hides nothing. The mean of the pictures' shares: in their sum a scene full of texture would hide one of flat
-    colours. An eighth of the latents at either edge is left out: what lies beyond the picture is not moved into it, and an
-    encoder sees that far.
+    latents: (b, c, h, w) of the pictures. of_moved: (b, c, h, w) of the moved pictures. by: (b, 2) as for `moved`.
+    Errors are measured in units of the covariance, over the c channels, of the error of leaving them: an encoder cannot hide
+    an error by making other directions large. The share is taken per picture and then averaged: otherwise a scene full of
+    texture would hide one of flat colours. An eighth of the latents at each edge is left out: what lies beyond the picture
+    is not moved into it, and an encoder sees that far.
     """
     inside = rearrange(_eroded(was_inside(latents, by), min(latents.shape[-2:]) // 8), "b 1 h w -> b (h w) 1")
     error, still = (

@@ -90,14 +90,14 @@ def save_codec(path: Path, codec: Codec) -> None:
 
 
 def load_codec(path: Path, config: CodecConfig) -> Codec:
-    """From what `save_codec` or `save_checkpoint` wrote. Strict: raises ValueError when it is not a codec of this config."""
+    """Read a codec from a file of `save_codec` or `save_checkpoint`. Raises ValueError when it is not one of this config."""
     codec, weights = Codec(config), _load_file(path)
     _load_strictly(codec, below("codec", weights) or weights, path)
     return codec
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write weights.safetensors and config.json, each at once: whoever interrupts leaves the old file or the new one."""
+    """Write weights.safetensors and config.json. An interruption leaves the old file or the new one, never a part of one."""
     folder.mkdir(parents=True, exist_ok=True)
     _replace(
         folder / WEIGHTS_FILE,
@@ -187,6 +187,6 @@ def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin with the prefix and a dot, without these."""
+    """The weights whose names begin with "prefix.", under the rest of their names."""
     start = f"{prefix}."
     return {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}

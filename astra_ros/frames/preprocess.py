@@ -31,16 +31,17 @@ def fit(rgb: ByteArray, height: int, width: int) -> ByteArray:
 
 
 def stack(views: Sequence[ByteArray], height: int, width: int) -> ByteArray:
-    """What several cameras saw at one instant as one picture, from top to bottom: of each, `fit` to its share of the height.
+    """One picture of what several cameras saw at one instant: stacked from top to bottom, in equal shares of the height.
 
-    views: (H, W, 3) uint8 each, of any size. Returns (height, width, 3) uint8. Raises ValueError as `fit` and `share_of` do.
+    views: (H, W, 3) uint8 each, of any size; `fit` crops and resizes each to its share. Returns (height, width, 3) uint8.
+    Raises ValueError as `fit` and `share_of` do.
     """
     share = share_of(height, len(views))
     return stacked([fit(view, share, width) for view in views])
 
 
 def fit_stacked(rgb: ByteArray, num_cameras: int, height: int, width: int) -> ByteArray:
-    """As `stack`, of a picture (H, W, 3) that has the cameras' one below the other already, each of H / num_cameras rows."""
+    """`stack` for pictures that are stacked in one already: rgb (H, W, 3), H / num_cameras rows for each camera."""
     share_of(rgb.shape[0], num_cameras)
     return stack(np.split(rgb, num_cameras), height, width)
 
@@ -51,7 +52,7 @@ def stacked(views: Sequence[ByteArray]) -> ByteArray:
 
 
 def share_of(height: int, num_cameras: int) -> int:
-    """Rows of each camera in a picture of all of them. Raises ValueError where they are no whole number."""
+    """Rows of one camera in a stacked picture. Raises ValueError when the height does not divide evenly."""
     if height % num_cameras:
         raise ValueError(
             f"height: expected a multiple of {num_cameras}, the number of cameras one below the other, found {height}"
@@ -71,7 +72,7 @@ def centre_crop(height: int, width: int, target_height: int, target_width: int) 
 
 
 def unenlarged(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:
-    """The target's (height, width), or that of the centre crop to its aspect ratio where this is smaller."""
+    """(height, width) to store a picture at without enlarging it: the target's, or the centre crop's if that is smaller."""
     left, top, right, bottom = centre_crop(height, width, target_height, target_width)
     cropped = (bottom - top, right - left)
     return min(cropped, (target_height, target_width), key=lambda size: size[0] * size[1])
