@@ -13,9 +13,10 @@ from astra_ros.types import FloatArray
 
 @dataclass(frozen=True)
 class CemConfig:
-    """num_samples: plans per iteration. num_elites: of them that are fitted. momentum: share of the old mean and deviation.
+    """num_samples: plans per iteration. num_elites: the best of them, to which the next mean and deviation are fitted.
 
-    initial_std, min_std: in halves of each action's trained range. noise_beta, max_step: see Sampler.
+    momentum: share of the old mean and deviation that is kept. initial_std, min_std: in halves of each action's trained range.
+    noise_beta, max_step: see Sampler.
     """
 
     num_samples: int = 64

@@ -25,12 +25,13 @@ from astra_ros.types import FloatArray
 class Question:
     """plans: (n, horizon, a) commanded positions inside the trained range, n ≥ 1.
 
-    goal_distance: None = no goal, and no scores. top_k: futures to return. num_samples: futures per plan whose spread is
-    the uncertainty; 1 = none. expected_error: makes of a spread (n, horizon) the uncertainty, NaN for frames that have none;
-    None = the spread itself. uncertainty_weight: lambda of the score; above 0, every plan gets an uncertainty, else only
-    the best top_k, after all scores. num_steps: denoising steps of a chunk that make the scores (0 = all); the futures
-    that are returned get all of them after all scores, if there is time. deadline_s: time.monotonic() by which to end;
-    None = whenever it is done.
+    goal_distance: None = no goal, and no scores. top_k: number of futures to return.
+    num_samples: futures per plan, whose spread is the uncertainty; 1 = no uncertainty.
+    expected_error: turns a spread (n, horizon) into the uncertainty, NaN for frames that have none; None = the spread itself.
+    uncertainty_weight: lambda of the score. Above 0 every plan gets an uncertainty; at 0 only the best top_k, after all scores.
+    num_steps: denoising steps per chunk for the scores; 0 = all. The returned futures get all steps once every score is
+    there, if there is time.
+    deadline_s: time.monotonic() by which to end; None = no deadline.
     """
 
     plans: FloatArray
@@ -69,11 +70,11 @@ class Future:
 
 @dataclass(frozen=True)
 class Answer:
-    """Per plan (n,): evaluated, and where it is true scores (higher is better), distance at the end, uncertainty; else NaN.
+    """evaluated, scores, final_goal_distance, uncertainty: (n,), one per plan. The last three are NaN where `evaluated` is False.
 
-    uncertainty: mean over the frames that have one, which are the same of all plans.
+    scores: higher is better. uncertainty: mean over the frames that have one, the same frames for all plans.
     ranking: indices of the evaluated plans, best first, ties by index. futures: of the best top_k, in that order.
-    is_complete: False when it was stopped before everything was done.
+    is_complete: False when the evaluation was stopped early.
     """
 
     evaluated: npt.NDArray[np.bool_]
@@ -86,7 +87,7 @@ class Answer:
 
     @classmethod
     def nothing(cls, count: int) -> Answer:
-        """None of so many plans was evaluated."""
+        """The answer when none of `count` plans was evaluated."""
         nan = np.full(count, np.nan, np.float32)
         return cls(np.zeros(count, np.bool_), nan, nan, nan, np.array([], np.intp), (), is_complete=False)
 
@@ -276,7 +277,7 @@ class Evaluation:
 def costs_of(
     candidates: Candidates, past: Past, goal_distance: GoalDistance, seed: int = 0, num_steps: int = 0
 ) -> Callable[[FloatArray], FloatArray]:
-    """For optimisers: plans (n, horizon, a) → final goal distances (n,), each time from this past and with this noise."""
+    """Costs for optimisers: plans (n, horizon, a) → final goal distances (n,), always from this past and with the same noise."""
 
     def costs(plans: FloatArray) -> FloatArray:
         question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0, num_steps=num_steps)

@@ -13,7 +13,7 @@ from astra_ros.types import FloatArray
 
 @dataclass(frozen=True)
 class Motion:
-    """A plan that is carried out. points: (1 + horizon, a), where the robot was at begins_ns, then a row every step_ns."""
+    """A plan that is being carried out. points: (1 + horizon, a), the position at begins_ns, then one row every step_ns."""
 
     begins_ns: int
     step_ns: int
@@ -21,30 +21,30 @@ class Motion:
 
     @classmethod
     def standing(cls, positions: FloatArray, horizon: int, now_ns: int, step_ns: int) -> Motion:
-        """None: a robot that stays at positions (a,)."""
+        """The motion of a robot that stays at positions (a,)."""
         return cls(now_ns, step_ns, np.tile(positions, (1 + horizon, 1)))
 
     def elapsed(self, now_ns: int) -> float:
-        """Rows."""
+        """Rows that are over at `now_ns`, a fraction of the present one included."""
         return (now_ns - self.begins_ns) / self.step_ns
 
     def at(self, now_ns: int) -> FloatArray:
-        """(a,) as a joint trajectory controller moves: linear between the points, and still after the last."""
+        """Positions (a,) at `now_ns`, as a joint trajectory controller moves: linear between points, still after the last."""
         rows, elapsed = np.arange(len(self.points)), self.elapsed(now_ns)
         return np.array([np.interp(elapsed, rows, joint) for joint in self.points.T], np.float32)
 
     def since(self, row: int) -> Motion:
-        """The same motion from a later point on, as long as before: its last row is repeated."""
+        """The same motion from point `row` on, as long as before: its last row is repeated."""
         return replace(self, begins_ns=self.begins_ns + row * self.step_ns, points=shifted(self.points, row))
 
     def holding(self, columns: Sequence[int], positions: FloatArray) -> Motion:
-        """The same motion but for joints that stay where they are, at these of positions (a,)."""
+        """The same motion, but the joints of `columns` stay where `positions` (a,) has them."""
         points = self.points.copy()
         points[:, columns] = positions[list(columns)]
         return replace(self, points=points)
 
     def astray(self, positions: FloatArray, limit: FloatArray, now_ns: int) -> int | None:
-        """The joint that is farthest off, if it is by more than its limit (a,)."""
+        """Index of the joint that is farthest from the motion, if it is farther than its limit (a,) allows; otherwise None."""
         off = np.abs(positions - self.at(now_ns)) / limit
         return int(np.argmax(off)) if off.max() > 1 else None
 
@@ -53,8 +53,10 @@ class Motion:
 class Departure:
     """Where the search for a plan starts.
 
-    motion: what the robot does meanwhile. committed: rows of it that will be over, or on their way, when the search ends: the
-    plan begins with them. 0: the robot stands, and the plan begins when the search ends. held: columns that nobody moves.
+    motion: what the robot does while the search runs.
+    committed: rows of the motion that will be over, or begun, when the search ends; the plan begins with them. 0: the robot
+    stands still, and the plan begins when the search ends.
+    held: columns of joints that the plan does not move.
     """
 
     motion: Motion
@@ -63,16 +65,16 @@ class Departure:
 
     @property
     def anchor(self) -> FloatArray:
-        """(a,) where the robot is when what is searched for begins."""
+        """Positions (a,) of the robot when the rows that are searched for begin."""
         return self.motion.points[self.committed]
 
     @property
     def first_guess(self) -> FloatArray:
-        """(horizon - committed, a): to go on."""
+        """(horizon - committed, a): the rest of the motion, unchanged."""
         return self.motion.points[1 + self.committed :]
 
     def whole(self, plans: FloatArray) -> FloatArray:
-        """(n, horizon, a) of what was searched for, (n, horizon - committed, a)."""
+        """Whole plans (n, horizon, a) from searched rows (n, horizon - committed, a): the committed rows go before them."""
         before = np.broadcast_to(
             self.motion.points[1 : 1 + self.committed], (len(plans), self.committed, plans.shape[2])
         )

@@ -1,7 +1,8 @@
-"""Cross-entropy method among plans of someone who knows what they do, for where a free search finds a model's errors.
+"""Cross-entropy method that mixes given plans, for tasks where a free search would exploit a model's errors.
 
-The Gaussian is that of the elites, covariances included: joints that the proposals move together, and at the same time, go on
-moving together, and a gripper that they all close at one moment closes then. What is tried stays near what was trained.
+The plans come from someone who knows the task. The Gaussian is that of the elites, covariances included: joints that the
+plans move together keep moving together, and a gripper that all of them close at one moment closes then. So what is tried
+stays near what was trained.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from astra_ros.types import FloatArray
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """iterations: after the first, which is the guesses themselves. num_samples: plans of each. num_elites: that are fitted."""
+    """num_samples: plans per iteration. iterations: after a first one, the guesses themselves. num_elites: plans that are mixed."""
 
     num_samples: int = 32
     iterations: int = 5
@@ -34,9 +35,9 @@ class RefineConfig:
 def refine(
     costs: Costs, guesses: FloatArray, spec: ActionSpec, config: RefineConfig = RefineConfig(), seed: int = 0
 ) -> Planned:
-    """The best plan among guesses (n, horizon, a), n ≥ 2, and mixtures of the best of them; never a worse one than those.
+    """The best plan among guesses (n, horizon, a), n ≥ 2, and mixtures of the best; never worse than the best guess.
 
-    No joint leaves, at any step, what the guesses span there. Equal arguments give equal plans. Raises ValueError.
+    At every step each joint stays within the range of the guesses at that step. Equal arguments give equal plans. Raises ValueError.
     """
     plans = _require_guesses(guesses, spec)
     generator = np.random.default_rng(seed)

@@ -37,9 +37,11 @@ def require_sampling(noise_beta: float, max_step: float) -> None:
 class Sampler:
     """Plans around a mean, inside the range that the model was trained on.
 
-    noise_beta: exponent of the noise's power spectrum over the horizon, 0 to 10. 0 = white; 2 = that of a random walk, which moves
-    joints smoothly; its last row is as near to the first as neighbours are (Pinneri et al. 2020, arXiv 2008.06389). max_step: largest change of a joint position from row to row, in
-    delta_std of the action space; the first row changes by as much from `anchor` (a,), where the robot is.
+    noise_beta: exponent of the noise's power spectrum over the horizon, 0 to 10 (Pinneri et al. 2020, arXiv 2008.06389).
+    0 = white noise; 2 = that of a random walk, which moves joints smoothly. The noise is periodic: its last row is as near to
+    its first as neighbours are.
+    max_step: largest change of a joint position from row to row, in delta_std of the action space. The first row is limited
+    to the same change from `anchor` (a,), where the robot is.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Sampler:
     def around(self, mean: FloatArray, std: FloatArray, count: int, best: FloatArray | None) -> FloatArray:
         """(count, horizon, a): the best plan so far if there is one, the mean itself, and samples. std: (horizon, a).
 
-        The best comes unchanged, so that the least cost of all, the first of equal ones, is of the best from then on.
+        The best so far comes first and unchanged. Of equal costs the first counts, so only a really better plan replaces it.
         """
         plans = mean + std * self._noise((count, *mean.shape))
         known = [mean] if best is None else [best, mean][:count]
@@ -80,7 +82,10 @@ class Sampler:
 
 
 def limited(plans: FloatArray, anchor: FloatArray, max_step: FloatArray) -> FloatArray:
-    """Plans (n, horizon, a) that begin within max_step (a,) of anchor (a,) and go on so from row to row: as these, or behind them."""
+    """Plans (n, horizon, a) that change by max_step (a,) per row at most, the first row counted from anchor (a,).
+
+    Where a plan changes faster than that, the limited one follows it as fast as it may.
+    """
     rows, before = plans.copy(), np.broadcast_to(anchor, plans[:, 0].shape)
     for row in rows.swapaxes(0, 1):
         row[:] = np.clip(row, before - max_step, before + max_step)
@@ -89,7 +94,7 @@ def limited(plans: FloatArray, anchor: FloatArray, max_step: FloatArray) -> Floa
 
 
 def evaluated(costs: Costs, plans: FloatArray) -> FloatArray:
-    """(n,) costs with NaN as infinity. Raises ValueError for another number of them."""
+    """Costs (n,) of plans (n, horizon, a), NaN replaced by infinity. Raises ValueError unless there is one per plan."""
     found = np.asarray(costs(plans), np.float32)
     if found.shape != (len(plans),):
         raise ValueError(
@@ -108,6 +113,6 @@ def require_mean(mean: FloatArray, spec: ActionSpec) -> FloatArray:
 
 
 def shifted(plan: FloatArray, rows: int) -> FloatArray:
-    """The warm start after so many rows were carried out: the rest of the plan, its last row repeated."""
+    """The plan (horizon, a) to start the next search from, `rows` rows later: the rest of it, its last row repeated."""
     rest = plan[min(rows, len(plan) - 1) :]
     return np.concatenate([rest, np.repeat(rest[-1:], len(plan) - len(rest), axis=0)])

@@ -51,10 +51,10 @@ class Candidates:
     def roll_out(
         self, past: Past, plans: FloatArray, seed: int, num_steps: int = 0
     ) -> Iterator[Futures | None]:
-        """Futures of all plans (n, horizon, a), a batch after the other; None after every chunk that completes none.
+        """Futures of plans (n, horizon, a), batch by batch. Yields after every chunk: Futures if it completes a batch, else None.
 
-        Whoever asks may therefore stop, or do something else, after each chunk, and after each piece of `prepare` if that
-        was not done before. All plans see the same noise. num_steps: as for Rollout.sample.
+        So the caller may stop, or do something else, after each chunk, and after each piece of `prepare` if that was not
+        done before. All plans see the same noise. num_steps: as for Rollout.sample.
         """
         yield from self.prepare()
         for group, batch in _groups(len(plans), self._backend.batches):

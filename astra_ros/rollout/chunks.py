@@ -24,7 +24,7 @@ def roll_out(
 
     All candidates are given the same noise, so that what differs between them comes from their actions. Chunks are
     whole: the last one holds still beyond the plan's end. num_steps: as for Rollout.sample.
-    Each chunk is a copy, from which the next one follows: in between, the backend may answer somebody else.
+    Each chunk is a copy, and the next one follows from it, so the backend may serve other calls in between.
     """
     generator, previous = np.random.default_rng(seed), None
     rollout.begin(past)

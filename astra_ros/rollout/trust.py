@@ -65,11 +65,11 @@ class Trust:
         return len(self.slope)
 
     def novelty(self, latents: FloatArray) -> float:
-        """Of a picture's latents (c, h, w); above 1 it is farther from training than a usual one."""
+        """Novelty of a picture with latents (c, h, w); above 1 it is farther from training than usual pictures are."""
         return float(self.novelties(latents[None])[0])
 
     def novelties(self, latents: FloatArray) -> FloatArray:
-        """(n, c, h, w) → (n,)."""
+        """Novelty of every picture: latents (n, c, h, w) → (n,)."""
         return self.familiarity.distances(latents) / np.float32(self.limit)
 
     def expected_error(self, spread: FloatArray) -> FloatArray:
@@ -101,7 +101,7 @@ def describe(latents: FloatArray) -> FloatArray:
 
 
 def fit_familiarity(descriptions: FloatArray, rank: int = 128, shrinkage: float = 0.05) -> Familiarity:
-    """To descriptions (n, p) of usual pictures.
+    """Fit the Gaussian to descriptions (n, p) of usual pictures.
 
     rank: directions that are kept. shrinkage: share of the average variance in every direction, since pictures of few
     episodes do not fill them all.
@@ -115,9 +115,10 @@ def fit_familiarity(descriptions: FloatArray, rank: int = 128, shrinkage: float 
 
 
 def fit_spread(spread: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray, float, float]:
-    """intercept, slope (horizon,), low, high, from spreads and real errors (n, horizon) of n predictions.
+    """Fit log(error) = intercept + slope * log(spread) to spreads and real errors (n, horizon) of n predictions.
 
-    The slope is shared by all frames, and at least 0: more spread never promises less error.
+    Returns intercept and slope, (horizon,) each, then low and high: nine of ten real errors lie between low and high times
+    the expected one. The slope is shared by all frames, and at least 0: more spread never promises less error.
     """
     x, y = np.log(np.maximum(spread, _LEAST)), np.log(np.maximum(error, _LEAST))
     x_centred, y_centred = x - x.mean(axis=0), y - y.mean(axis=0)
@@ -128,7 +129,10 @@ def fit_spread(spread: FloatArray, error: FloatArray) -> tuple[FloatArray, Float
 
 
 def load_trust(bundle: Bundle, precision: str) -> Trust | None:
-    """For what runs in this precision. None for a bundle that was never calibrated. Raises BundleError for a file that is none."""
+    """What a bundle was calibrated to for this precision (Manifest.trust_for), or None if it never was.
+
+    Raises BundleError when its file holds something else.
+    """
     spec = bundle.manifest.trust_for(precision)
     if spec is None:
         return None

@@ -68,7 +68,7 @@ class WorldModel:
         return self._backend
 
     def observe(self, observation: Observation) -> None:
-        """Remember what the robot sensed. Every camera frame belongs here, also those nobody predicts from."""
+        """Remember what the robot sensed. Call it for every camera frame, also for those that nothing is predicted from."""
         self.memory.push(observation)
 
     def past(self, t0_ns: int) -> Past:
@@ -76,7 +76,7 @@ class WorldModel:
         return self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
 
     def novelty(self, t0_ns: int) -> float:
-        """Of a remembered observation: above 1 it is unlike all of training; NaN for a bundle that was not calibrated."""
+        """Novelty of a remembered observation: above 1 it is unlike all of training. NaN for a bundle that was not calibrated."""
         if self.trust is None:
             return float("nan")
         return self.trust.novelty(self.memory.encoded(t0_ns, self._backend.encode))
@@ -87,9 +87,9 @@ class WorldModel:
         """What the camera will see if the plan is executed.
 
         t0_ns: stamp of a remembered observation. plan: (horizon, a) commanded joint positions in the order and units
-        of `manifest.action`, row k the position at the end of step k. They are taken as they are: whoever can tell the
-        user limits them to the trained range first (`manifest.action.clip`). after_chunk: called after every chunk; what it
-        raises ends the prediction.
+        of `manifest.action`, row k the position at the end of step k. They are not clipped here: the caller limits them to
+        the trained range (`manifest.action.clip`), because it can tell the user. after_chunk: called after every chunk; an
+        exception that it raises ends the prediction.
         The same observations, plan, seed and bundle give the same bytes. Raises ValueError, and LookupError when t0
         is not in memory.
         """
