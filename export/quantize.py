@@ -63,7 +63,7 @@ Limits = Mapping[str, Mapping[str, tuple[float, ...]]]  # by graph and name of t
 
 
 class RangeRecorder(OpenVinoBackend):
-    """Runs in float32 and remembers, by graph and weights, between what the input of each large product lay."""
+    """Runs in float32 and records the range of the input of each large product, by graph and name of the weights."""
 
     def __init__(self, bundle: Bundle, num_threads: int = 2) -> None:
         super().__init__(bundle, num_threads)
@@ -120,9 +120,10 @@ class Trial(OpenVinoBackend):
 
 
 def sound_products(bundle: Bundle, limits: Limits) -> Limits:
-    """The ranges without those of the products whose rounding errs most: as few as it takes to come within the tolerance.
+    """The ranges of the products to round: all but the fewest that must stay exact to keep errors within the tolerance.
 
-    Of no account is a precision that does not come within it though no product is rounded: nothing here would mend that.
+    Left out first are those whose rounding errs most. A precision that misses the tolerance even with no product rounded is
+    ignored: leaving products out cannot mend it.
     """
     names = sorted(set().union(*limits.values()))
 

@@ -2,8 +2,8 @@
 
 Run as `python -m export.to_checkpoint astra_ros/bundles/tiny --out runs/bundled`, then `astra train … start_from=runs/bundled`.
 
-A bundle does not say where a weight is, but the exporter puts it at the same place each time: a network of the same sizes whose
-weights are whole numbers, each another one, is exported again, and where a number comes out, there the bundle has that weight.
+A bundle does not say where a weight is, but the exporter puts it at the same place each time. So a network of the same sizes
+is exported whose weights are whole numbers, all different: where a number comes out, the bundle has that weight.
 """
 
 from __future__ import annotations

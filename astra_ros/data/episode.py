@@ -38,8 +38,9 @@ _PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 class EpisodeTopics:
     """Where a recording keeps what the model needs.
 
-    image may be Image or CompressedImage; other_images of further cameras, which come below the first in the order given. joint_commands JointState, or the state of a joint_trajectory_controller. The latter may be absent from it:
-    then what the joints did next stands for what they were told.
+    image: Image or CompressedImage. other_images: those of further cameras, which come below the first in the order given.
+    joint_commands: JointState, or the state of a joint_trajectory_controller. It may be absent from the recording: then what
+    the joints did next stands for what they were told.
     """
 
     image: str = "/camera/image_raw/compressed"
@@ -139,12 +140,13 @@ def read_episode(
     frames: range | None = None,
     contents: Contents | None = None,
 ) -> Episode:
-    """Read a rosbag2 recording. names: joints in the model's order; size: of the pictures, a square's side or (height, width).
+    """Read a rosbag2 recording. Every picture of the first camera is a frame.
 
-    Several cameras share the size, one below the other; of each but the first it is the picture that is nearest in time. units: of the
-    joints, where they are known; one in "rad" must not wrap. frames: which of the first camera's pictures; all by default. Those without
-    joint states, or another camera's picture, near them, up to a second at either end, are left out. contents: where it was looked
-    through already.
+    names: joints in the model's order. size: of the pictures, a square's side or (height, width). Several cameras share it,
+    one below the other; of each further one the picture nearest in time is taken.
+    units: of the joints, where they are known; one in "rad" must not wrap. frames: which frames to read; all by default.
+    Frames without joint states or another camera's picture near them are left out, up to a second at either end.
+    contents: of `read_contents`, if it was called already.
     Raises BagError when a topic or a joint is missing, or stamps do not fit each other.
     """
     topics = topics or EpisodeTopics()
@@ -184,9 +186,9 @@ def recording_name(path: Path) -> str:
 
 
 def longest_pause(stamps_ns: IntArray) -> tuple[int, float] | None:
-    """The frame before the longest pause of the camera, and its seconds; None where no pause is as long as to matter.
+    """The frame before the camera's longest pause, and the pause in seconds; None when none is long enough to matter.
 
-    Steps are counted in frames: across a pause one of them would be another.
+    A model's steps are counted in frames: a step across a pause would last longer than the others.
     """
     steps_s = np.diff(stamps_ns) / NANOSECONDS
     if not len(steps_s) or steps_s.max() <= max(PAUSE_S, _PAUSE_PERIODS * float(np.median(steps_s))):

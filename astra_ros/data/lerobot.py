@@ -38,7 +38,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path, cameras: Sequence[str] = ()) -> Dataset:
-        """cameras: which of several; of more than one the pictures are one below the other. The first one by default.
+        """Open a dataset. cameras: which to read, the first one by default; pictures of several are stacked from top to bottom.
 
         Raises EpisodeError, one line, when it cannot be read.
         """
@@ -121,10 +121,10 @@ class Dataset:
         return self._records[name]
 
     def fingerprint(self, name: str) -> str:
-        """Of an episode's names, units, rows and pictures: another one where any of them is. Raises OSError.
+        """Digest that changes with an episode's names, units, rows or pictures. Raises OSError.
 
-        Of the rows it sees the whole file, of the pictures, and of files that episodes share, only how long they are: it is
-        taken of every episode at every start. Neither where the files are nor when they were written.
+        Of the rows it reads the whole file; of pictures, and of files that episodes share, only the length, because it is
+        taken of every episode at every start. It does not depend on where the files are or when they were written.
         """
         record, index = self._record(name), self._index
         columns = [index.measured, index.commanded, *index.cameras]

@@ -188,9 +188,9 @@ class SegmentSampler:
         ]
 
     def draw(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
-        """`batch` segments, and behind them, of the first round(own * batch), those a chunk earlier.
+        """`batch` segments, followed by those one chunk before each of the first round(own * batch).
 
-        Where an episode has none the memory of that is empty.
+        Where the episode has no earlier chunk, the memory of the earlier segment is empty.
         """
         chosen = rng.choice(len(self._sources), batch, p=self._probabilities)
         own = round(self._config.own * batch)

@@ -11,11 +11,11 @@ _LOOK_S, _PATIENCE_S = 0.0002, 0.01
 
 
 class CalmExecutor(MultiThreadedExecutor):
-    """Goes on when a thread has begun what it was given.
+    """After handing out callbacks, waits a moment for threads to begin them before it looks for more.
 
-    rclpy (7.1) hands out what no thread has begun again each time it wakes. Its loop holds the interpreter's lock, the threads wait
-    for it, and what wakes the loop does not end: beside a world model on two cores a timer of ten times a
-    second was silent for 2.4 s at a time, with four thousand copies of callbacks in the queue.
+    rclpy (7.1) hands a callback out again each time it wakes, until a thread has begun it. Its loop holds the interpreter's
+    lock, for which the threads wait, and keeps being woken: beside a world model on two cores a timer of ten times a second
+    was silent for 2.4 s at a time, with four thousand copies of callbacks in the queue.
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:

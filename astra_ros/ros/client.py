@@ -97,11 +97,11 @@ class WorldModelClient:
         until_s: float | None = None,
         **fields: Any,
     ) -> Reply:
-        """As `ask`, of plans as MoveIt or ros2_control have them: `ranking` are their indices, best first.
+        """As `ask`, for plans of MoveIt or ros2_control. The reply's `ranking` are their indices, best first, at least one.
 
-        measured: where joints are, for those that the plans leave out, such as a gripper. until_s: what comes later is cut off.
-        There is a best: raises as `ask`, and WorldModelError where no plan got a score, because the deadline came first or there is
-        no goal. Raises TrajectoryError, which names the plan.
+        measured: positions of joints that the plans leave out, such as a gripper. until_s: cuts off what comes later.
+        Raises as `ask`; WorldModelError also when no plan got a score, because the deadline came first or there is no goal.
+        Raises TrajectoryError, which names the plan.
         """
         _require_few(plans)
         reply = self._answer(
@@ -142,7 +142,7 @@ class WorldModelClient:
         return lambda plans: self.costs_in(self.ask(plans, goal, seed=seed, top_k=0))
 
     def costs_in(self, reply: Reply) -> FloatArray:
-        """(n,) as `costs`, of one reply. Raises WorldModelError."""
+        """The costs (n,) of the plans of one reply, as `costs` gives them. Raises WorldModelError."""
         if not any(reply.evaluated):
             raise WorldModelError(
                 f"{self._name}: expected scores, found nothing evaluated: {reply.message or 'the deadline came first'}",

@@ -38,9 +38,10 @@ def rank_plans(
 ) -> EvaluateActions.Request:
     """One request for all plans, in their order; candidate k has k in the first four bytes of its id, little-endian.
 
-    info: from ~/model_info. goal: None = the standing one. measured: where joints are, as for to_action_sequence. until_s: what
-    comes later, counted from a plan's own start, is cut off, where a plan is longer than the model foresees (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
-    Raises TrajectoryError, which names the plan, and TypeError for a field that requests have not.
+    info: from ~/model_info. goal: None = the standing one. measured: where joints are, as for to_action_sequence.
+    until_s: cuts off what comes later, counted from a plan's own start; for plans that are longer than the model foresees
+    (info.max_horizon steps). fields: others of the request: top_k, frames, deadline, seed, …
+    Raises TrajectoryError, which names the plan, and TypeError for a field that the request does not have.
     """
     candidates = _candidates(plans, info, measured, until_s)
     return to_request(candidates, goal, **fields)
@@ -49,9 +50,9 @@ def rank_plans(
 def to_request(
     candidates: Sequence[ActionSequence], goal: Goal | None = None, **fields: Any
 ) -> EvaluateActions.Request:
-    """fields: of the request; the deadline may be seconds.
+    """A request for ~/evaluate_actions. fields: other fields of it by name; the deadline may be a number of seconds.
 
-    Raises TypeError for a field that requests have not, which ROS's own constructor takes and drops.
+    Raises TypeError for a field that the request does not have: ROS's own constructor would accept and drop it.
     """
     known = EvaluateActions.Request.get_fields_and_field_types()
     if unknown := sorted(set(fields) - set(known)):

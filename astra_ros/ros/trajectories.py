@@ -55,10 +55,12 @@ def to_action_sequence(
 ) -> ActionSequence:
     """A candidate or plan at the model's step: linear between the points, the last point held to the end of its step.
 
-    info: from ~/model_info. measured: where joints of the model are: those that the trajectory does not move, a gripper for
-    example, stay there, and the others start there when the first point is later than 0; without it, the robot is taken to
-    be at the first point before; joints that are not the model's are ignored there. plan_id: 16 bytes, echoed in the prediction. header.stamp carries over: 0 = from the
-    observation on, as in ROS "start at once".
+    info: from ~/model_info.
+    measured: positions of the model's joints by name; other joints in it are ignored. Joints that the trajectory does not
+    move, such as a gripper, stay there. The others start there when the first point is later than 0; without `measured` the
+    robot is taken to be at the first point until then.
+    plan_id: 16 bytes, echoed in the prediction. header.stamp carries over: 0 = from the observation on, as in ROS "start at
+    once".
     Raises TrajectoryError for joints that the model does not know, joints that are missing, a start where the robot is not, and
     broken points.
     """
@@ -89,11 +91,11 @@ def to_action_sequence(
 def read_trajectory(
     trajectory: JointTrajectory, names: Sequence[str], step_ns: int, measured: FloatArray | None, now_ns: int
 ) -> Plan:
-    """As a controller carries it out that receives it now; with stamp 0 it starts now.
+    """The plan that a controller carries out when it receives the trajectory now; with stamp 0 it starts now.
 
-    names, step_ns: the model's joints and step. measured: (a,) where the robot is, or will be at a later start: from there it
-    moves to the first point, if that is not over. Joints that the trajectory leaves out are NaN, and so is, without measured, the
-    way to the first point. Raises TrajectoryError.
+    names, step_ns: the model's joints and step. measured: (a,) where the robot is, or will be at a later start; from there it
+    moves to the first point, unless that is over. Rows are NaN for joints that the trajectory leaves out and, without
+    `measured`, until the first point. Raises TrajectoryError.
     """
     times_ns, points = _points(trajectory)
     _require_known(trajectory.joint_names, names)

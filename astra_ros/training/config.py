@@ -188,16 +188,16 @@ class TrainConfig:
 
     @property
     def trains_codec(self) -> bool:
-        """Or takes its encoder and latents as they are."""
+        """Whether the run trains a codec; otherwise it takes encoder and latents as they are given."""
         return self.retrain_codec or (self.start_from is None and self.refines_decoder)
 
     @property
     def refines_decoder(self) -> bool:
-        """Or leaves it as it is, with the rest of a codec that is given."""
+        """Whether the run trains the decoder on; otherwise it stays as it is in the codec that is given."""
         return self.codec_run is None and self.codec_weights is None
 
     def codec_folder(self, out: Path) -> Path:
-        """Where codec and latents are of the run in the folder `out`."""
+        """Folder of the codec and latents that the run in the folder `out` uses."""
         return out if self.retrain_codec else Path(self.start_from or self.codec_run or out)
 
     def model(self) -> ModelConfig:

@@ -56,7 +56,7 @@ def make_fabric(precision: Precision | None = None) -> Fabric:
 
 
 def kept_precision(out: Path) -> Precision | None:
-    """What the run in this folder was begun with: measured again, beside other work, it might be another one.
+    """The precision that the run in this folder was begun with: choosing again, beside other work, might give another.
 
     None where nothing was begun, or on another kind of device. Raises ValueError for a damaged file.
     """

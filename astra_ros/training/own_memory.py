@@ -21,7 +21,7 @@ from astra_ros.training.trainer import parts_of
 
 
 def require_whole_share(own: float, training: OptimisationConfig, processes: int) -> None:
-    """own: share of the segments. Raises ValueError unless it is a whole number of those of a micro-batch, which are drawn alone."""
+    """Raise ValueError unless `own`, a share, is a whole number of one micro-batch's segments: each micro-batch is drawn alone."""
     parts = parts_of(training, processes)
     drawn = training.batch // parts
     rows = own * drawn
@@ -38,9 +38,10 @@ def require_whole_share(own: float, training: OptimisationConfig, processes: int
 def with_own_chunk(
     denoiser: Denoiser, segments: SegmentBatch, earlier: SegmentBatch, noise: Tensor, sigmas: Sequence[float]
 ) -> SegmentBatch:
-    """The first segments with what the denoiser makes of those a chunk `earlier` as their newest frames; no gradient flows there.
+    """The segments, with what the denoiser predicts from `earlier` as the newest remembered frames of the first ones.
 
-    noise: like earlier.latents. sigmas: noise levels, falling to 0. Those with an empty memory earlier stay as recorded.
+    earlier: the first segments, a chunk earlier. noise: of the shape of earlier.latents. sigmas: noise levels, falling to 0.
+    Segments whose earlier memory is empty stay as recorded. No gradient flows through the prediction.
     """
     rows, length = noise.shape[:2]
     if rows == 0:

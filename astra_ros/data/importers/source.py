@@ -48,11 +48,10 @@ class ImportProgress:
 def import_source(
     source: Source, out: Path, size: int | tuple[int, int], on_bad: Callable[[str], None]
 ) -> Iterator[ImportProgress]:
-    """Write what the dataset `out` lacks of a source; yields after every episode. The dataset has the folder's name.
+    """Add to the dataset `out` the episodes of a source that it lacks; yields after every one. Its name is the folder's.
 
-    Pictures are stored at `size`, a square's side or (height, width), which several cameras share: cropped to its shape, but never
-    enlarged. A bad recording
-    is given to `on_bad`, in one line that names the file, and left out.
+    Pictures are cropped to the shape of `size`, a square's side or (height, width), which several cameras share, and reduced
+    to it, but never enlarged. A bad recording is left out and told to `on_bad` in one line that names the file.
     """
     from astra_ros.data.lerobot_writer import DatasetWriter  # needs pyarrow, which a robot does not have
 
