@@ -176,7 +176,7 @@ def _require_episodes(groups: Mapping[str, Sequence[Episode]]) -> None:
 
 
 def _require_calibrated(world_model: WorldModel) -> tuple[Trust, TrustSpec]:
-    trust, spec = world_model.trust, world_model.manifest.trust
+    trust, spec = world_model.trust, world_model.manifest.trust_for(world_model.backend.precision)
     if trust is None or spec is None:
         raise ValueError(
             f"{world_model.manifest.model_id}: expected a calibrated bundle, found none; run python -m export.calibrate BUNDLE"

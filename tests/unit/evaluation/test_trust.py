@@ -159,6 +159,12 @@ def test_integers_are_fitted_beside_floating_point(
     test = ["evaluate", *words, "--test", "trust", "--precision", "int8", "--json", str(result)]
     assert main(test) == 0
     assert "int8" in json.loads(result.read_text())["backend"]
+    judged = json.loads(result.read_text())["coverage"]["mean"]
+    narrow = replace(integers, interval_low=0.999, interval_high=1.001)
+    write_manifest(bundle_copy, replace(manifest, trust_integers=narrow))
+    assert main(test) == 0
+    assert json.loads(result.read_text())["coverage"]["mean"] < judged, "by the interval of what runs"
+    write_manifest(bundle_copy, manifest)
     assert quantize.main(words) == 0
     again = load_bundle(bundle_copy)
     assert again.manifest.trust_integers is None
