@@ -20,11 +20,8 @@ from typing import Any
 
 import numpy as np
 
-import astra_ros.backends  # noqa: F401 - sees to it that OpenVINO sends no usage data
-
 try:
-    import openvino as ov
-    from openvino import opset13 as ops
+    from astra_ros.backends.quiet_openvino import ops, ov
 except ImportError as error:
     raise SystemExit(f"error: openvino: {error}; pip install openvino") from error
 

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import properties
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
@@ -22,6 +20,7 @@ from astra_ros.backends.openvino_compiler import VERSION, Compiler
 from astra_ros.backends.openvino_plan import ACTIONS, Plan, split_plan
 from astra_ros.backends.openvino_runnable import Lane, Runnable, again, new_tensor
 from astra_ros.backends.openvino_steps import one_model
+from astra_ros.backends.quiet_openvino import ov, properties
 from astra_ros.backends.rollout import BatchRollout, Rollout, Runner, SideBySide
 from astra_ros.denoiser.io import batched
 from astra_ros.types import FloatArray

@@ -8,15 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
-from openvino import properties
-from openvino.properties import hint
 
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
+from astra_ros.backends.quiet_openvino import hint, ops, ov, properties
 from astra_ros.denoiser.io import GraphSpec, Shape
 
 VERSION = f"openvino {ov.__version__.split('-')[0]}"

@@ -12,11 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from astra_ros.backends import schema
 from astra_ros.backends.manifest import BundleError
+from astra_ros.backends.quiet_openvino import ops, ov
 from astra_ros.types import FloatArray
 
 # An odd number of levels, so that a weight of 0 stays 0.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
+from astra_ros.backends.quiet_openvino import ops, ov
 from astra_ros.types import FloatArray
 
 ACTIONS = "actions"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.openvino_plan import ACTIONS, Plan
+from astra_ros.backends.quiet_openvino import ov
 from astra_ros.denoiser.io import GraphSpec
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
+
+from astra_ros.backends.quiet_openvino import ops, ov
 
 NOISY = "noisy_latents"
 STEP = "step"  # last input of the one model: number of the step, an int32 without dimensions

@@ -238,7 +238,8 @@ def test_a_runtime_that_does_not_load_is_named(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, missing: str, told: str
 ) -> None:
     """Its own package is broken, or another one that it needs is not there."""
-    for module in ("openvino", "openvino_compiler", "eager", "torch_graph", "torch_ops", "torch_weights"):
+    of_openvino = ("openvino", "openvino_compiler", "quiet_openvino")
+    for module in (*of_openvino, "eager", "torch_graph", "torch_ops", "torch_weights"):
         monkeypatch.delitem(
             sys.modules, f"astra_ros.backends.{module}", raising=False
         )  # so that it is imported again
