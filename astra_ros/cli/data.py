@@ -258,7 +258,7 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
         "representation": schema.representation,
         "actions": schema.dim,
         "fps": dataset.fps,
-        "cameras": len(dataset.cameras),
+        "cameras": ",".join(dataset.cameras),
         "episodes": len(dataset.episode_names),
         "frames": frames,
         "minutes": round(frames / dataset.fps / 60, 2),

@@ -27,7 +27,7 @@ def test_import_list_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str
     header, row = capsys.readouterr().out.splitlines()
     assert dict(zip(header.split(), row.split(), strict=True)) == {
         "dataset": "my_arm", "space": "my_arm", "modality": "arm", "representation": "joint_position", "actions": "8",
-        "fps": "10", "cameras": "1", "episodes": "1", "frames": "10", "minutes": "0.02", "held_out": "1",
+        "fps": "10", "cameras": "camera", "episodes": "1", "frames": "10", "minutes": "0.02", "held_out": "1",
     }  # fmt: skip
     assert main(["data", "list", str(out), "--episodes", "--json", str(report)]) == 0
     header, row = capsys.readouterr().out.splitlines()[-2:]
