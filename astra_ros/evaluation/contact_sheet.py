@@ -82,6 +82,8 @@ class _Sheet:
         self.canvas = Image.new("RGB", (right, bottom), drawing.BACKGROUND)
         self.pen = ImageDraw.Draw(self.canvas)
         self.pen.text((config.margin_px, config.margin_px - 6), title, drawing.TEXT, drawing.font(34))
+        if self.pen.textlength(subtitle, drawing.font(22)) > right - 2 * config.margin_px:
+            subtitle = subtitle.replace(" · ", "\n", 1)  # of tall pictures the sheet is narrow
         self.pen.text((config.margin_px, config.margin_px + 40), subtitle, drawing.MUTED, drawing.font(22))
         self._column_titles()
         for row, moment in enumerate(self.moments):

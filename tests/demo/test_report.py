@@ -112,6 +112,16 @@ def test_contact_sheet_shows_each_frame_in_its_place(tmp_path: Path) -> None:
         assert area >= 0.9 * 40 * 40, f"frame {value} covers {area} pixels"
 
 
+def test_what_is_said_above_narrow_pictures_is_not_cut_off(tmp_path: Path) -> None:
+    """Of several cameras, one below the other."""
+    told = "150 predictions on a recording · PSNR at +1.0 s: 17.6 dB, repeating the observed frame 16.2 dB"
+    config = SheetConfig(num_moments=1, num_columns=5, tile_px=90)
+    write_contact_sheet(tmp_path / "sheet.png", _scored(count=31, horizon=10), "title", told, config)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    margin = sheet[: config.margin_px + 90, -config.margin_px // 2 :]
+    assert np.ptp(margin) == 0, "nothing is written into the margin"
+
+
 def test_contact_sheet_needs_something_to_show(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="play a longer recording"):
         write_contact_sheet(tmp_path / "sheet.png", [], "title", "subtitle", SheetConfig())
