@@ -257,6 +257,7 @@ def test_without_openvino_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "export.quantize")
+    for module in ("export.quantize", "astra_ros.backends.quiet_openvino"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(SystemExit, match=r"error: openvino: .*; pip install openvino"):
         importlib.import_module("export.quantize")
