@@ -322,7 +322,8 @@ class Manifest:
 
     def trust_for(self, precision: str) -> TrustSpec | None:
         """What was fitted for what runs in this precision, or else for another: of usual pictures it tells nevertheless."""
-        fitted = [spec for spec in (self.trust, self.trust_integers) if spec is not None]
+        # Before there were two, a fit in integers was the one there was: a newer one stands beside it.
+        fitted = [spec for spec in (self.trust_integers, self.trust) if spec is not None]
         return next((spec for spec in fitted if spec.is_for(precision)), fitted[0] if fitted else None)
 
     def to_json(self) -> str:

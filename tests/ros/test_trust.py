@@ -54,7 +54,10 @@ def test_integers_err_otherwise_than_what_was_fitted(untrained_bundle: Path) -> 
     integers = replace(floats, trust=None, trust_integers=in_int8)
     assert not why_uncalibrated(config, integers, "int8")
     assert "set precision:=int8_bf16, or fit" in why_uncalibrated(config, integers, "fp32")
+    newer = replace(integers, trust=in_int8, trust_integers=replace(in_int8, interval_high=3.0))
+    assert newer.trust_for("int8") == newer.trust_integers, "not what was fitted before there were two"
     both = replace(floats, trust_integers=in_int8)
+    assert both.trust_for("bf16") == fitted
     assert not any(why_uncalibrated(config, both, precision) for precision in ("fp32", "bf16", "int8"))
 
 
