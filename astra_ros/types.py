@@ -23,12 +23,13 @@ class Observation:
 
     stamp_ns: capture time of the image, nanoseconds of the ROS clock.
     pixels:   (h, w, 3) uint8 RGB at the model's size.
-    positions: (a,) joint positions at the stamp, in the action contract's order and units.
+    measured: (a,) what the robot did, in the action contract's order and units: joint positions at the stamp, or mean velocities
+    of the step that ends there.
     """
 
     stamp_ns: int
     pixels: ByteArray
-    positions: FloatArray
+    measured: FloatArray
 
 
 @dataclass(frozen=True)

@@ -329,7 +329,7 @@ class _Robot:
     def show(self, observation: Observation) -> None:
         """Now."""
         header = Header(stamp=to_time(self._clock.now().nanoseconds))
-        positions = array("d", observation.positions.astype(float))
+        positions = array("d", observation.measured.astype(float))
         self._joints.publish(JointState(header=header, name=self._names, position=positions))
         self._camera.publish(to_image(observation.pixels, header))
 

@@ -45,6 +45,8 @@ ARGUMENTS = (
     ("image_2", "image_2", "Topic of a second camera, for a model that sees two."),
     ("image_3", "image_3", "And of a third."),
     ("joint_states", "joint_states", "Topic of the joint states."),
+    ("odom", "odom", "Topic of the odometry, for a model of a vehicle."),
+    ("cmd_vel", "cmd_vel", "Topic of the velocity commands, for a model of a vehicle."),
     ("action_sequence", "action_sequence", "Topic of the planned actions."),
     (
         "joint_trajectory",
@@ -68,6 +70,16 @@ ARGUMENTS = (
         "precision",
         "",
         "Arithmetic of the network; empty: as in params_file, which by default says the fastest.",
+    ),
+    (
+        "odom_type",
+        "",
+        "Message type of odom; empty: as in params_file, which by default says nav_msgs/msg/Odometry.",
+    ),
+    (
+        "cmd_vel_type",
+        "",
+        "And of cmd_vel; empty: as in params_file, which by default says geometry_msgs/msg/TwistStamped.",
     ),
     ("num_threads", "", "CPU threads of the network; empty: as in params_file."),
     ("horizon", "", "Frames to predict; empty: as in params_file."),
@@ -103,16 +115,19 @@ CHOICES = {
     **{switch: ["true", "false"] for switch in ("autostart", "demo", "rviz")},
 }
 # Of the node, by the names of their arguments.
-TOPICS = ("image", "image_2", "image_3", "joint_states", "action_sequence", "joint_trajectory", "goal")
+TOPICS = (
+    *("image", "image_2", "image_3", "joint_states", "odom", "cmd_vel"),
+    *("action_sequence", "joint_trajectory", "goal"),
+)
 # These override the parameter of the same name when they are given.
 OVERRIDES = (
     *("bundle", "backend", "image_transport", "precision", "num_threads", "horizon"),
-    *("uncertainty_samples", "ranking_steps"),
+    *("uncertainty_samples", "ranking_steps", "odom_type", "cmd_vel_type"),
 )
 # And of these, those that are numbers.
 NUMBERS = ("num_threads", "horizon", "uncertainty_samples", "ranking_steps")
-# What the demo plays of a recording, the last one where it is there.
-PLAYED = ("/camera/image_raw/compressed", "/joint_states", "/action_sequence")
+# What the demo plays of a recording: the camera, and of these what is there.
+PLAYED = ("/camera/image_raw/compressed", "/joint_states", "/odom", "/cmd_vel", "/action_sequence")
 IS_SIMULATED = EqualsSubstitution(LaunchConfiguration("use_sim_time"), "true")
 
 
@@ -169,10 +184,10 @@ def played(bag: str) -> list[str]:
     """Without the plans where the recording's metadata name none: the node then predicts for "hold still"."""
     metadata = Path(bag, "metadata.yaml")
     if not metadata.is_file():
-        return [*PLAYED]
+        return [PLAYED[0], "/joint_states", "/action_sequence"]
     topics = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]["topics_with_message_count"]
-    has_plans = PLAYED[-1] in {topic["topic_metadata"]["name"] for topic in topics}
-    return [*(PLAYED if has_plans else PLAYED[:-1])]
+    recorded = {topic["topic_metadata"]["name"] for topic in topics}
+    return [PLAYED[0], *(topic for topic in PLAYED[1:] if topic in recorded)]
 
 
 def bag_player(context: LaunchContext) -> Node:
@@ -180,6 +195,8 @@ def bag_player(context: LaunchContext) -> Node:
     recorded = {
         "image": "/camera/image_raw",
         "joint_states": "/joint_states",
+        "odom": "/odom",
+        "cmd_vel": "/cmd_vel",
         "action_sequence": "/action_sequence",
     }
     return Node(

@@ -59,10 +59,10 @@ def untrained_model(**sizes: Any) -> Checkpoint:
     return untrained(config)
 
 
-def untrained(config: ModelConfig) -> Checkpoint:
-    """Random weights everywhere, for both action spaces."""
+def untrained(config: ModelConfig, specs: tuple[ActionSpec, ...] = ()) -> Checkpoint:
+    """Random weights everywhere. specs: the action spaces; none: those of `action_specs`."""
     torch.manual_seed(0)
-    checkpoint = new_checkpoint(config, action_specs())
+    checkpoint = new_checkpoint(config, specs or action_specs())
     for parameter in checkpoint.denoiser.parameters():
         if not parameter.any():  # zero at initialisation: such a network would ignore history and actions
             torch.nn.init.normal_(parameter, std=0.1)

@@ -34,6 +34,9 @@ class Representation(Protocol):
     def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
         """(t, a) recorded rows, (n,) frame indices, frames per step → (n, a), the action that led to each frame."""
 
+    def rest(self, measured: FloatArray) -> FloatArray:
+        """(a,) as measured last → (a,), what leaves the robot where it is."""
+
     def features(
         self,
         actions: FloatArray,
@@ -56,6 +59,9 @@ class JointPosition:
     def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
         del stride
         return recorded[np.maximum(frames, 0)]
+
+    def rest(self, measured: FloatArray) -> FloatArray:
+        return measured
 
     def features(
         self,
@@ -84,6 +90,9 @@ class Rate:
         window = np.maximum(frames[:, None] - np.arange(stride), 0)
         mean: FloatArray = recorded[window].mean(axis=1)
         return mean
+
+    def rest(self, measured: FloatArray) -> FloatArray:
+        return np.zeros_like(measured)
 
     def features(
         self,
@@ -116,6 +125,10 @@ class RelativePose:
     def steps(self, recorded: FloatArray, frames: np.ndarray, stride: int) -> FloatArray:
         now, before = recorded[np.maximum(frames, 0)], recorded[np.maximum(frames - stride, 0)]
         return _rows(np.linalg.inv(pose_matrices(before)) @ pose_matrices(now))
+
+    def rest(self, measured: FloatArray) -> FloatArray:
+        del measured
+        return _rows(np.eye(4)[None])[0]
 
     def features(
         self,

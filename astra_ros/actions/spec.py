@@ -84,6 +84,10 @@ class ActionSpec:
         bit = np.full((len(actions), 1), float(is_past), np.float32)
         return np.concatenate([values, bit], axis=1).astype(np.float32)
 
+    def rest(self, measured: FloatArray) -> FloatArray:
+        """(a,) the action of a robot that stays where it is. measured: (a,) what it did last."""
+        return self._kind.rest(measured)
+
     def clip(self, actions: FloatArray) -> FloatArray:
         """Actions limited to the range seen in training."""
         return np.clip(actions, np.asarray(self.lower, np.float32), np.asarray(self.upper, np.float32))

@@ -120,7 +120,10 @@ def _recorded(folder: Path, manifest: Manifest, topics: EpisodeTopics) -> Iterat
     """All bags of a folder, cut as an import cuts them; one that is bad is told and skipped."""
     action, camera = manifest.action, manifest.camera
     camera.require_count(len(topics.images), "--image")
-    source = open_source([folder], BagsConfig(action.space, action.names, action.units, camera.size, topics))
+    config = BagsConfig(
+        action.space, action.names, action.units, camera.size, topics.of(action.representation)
+    )
+    source = open_source([folder], config)
     for load in source.episodes.values():
         try:
             episode = load()

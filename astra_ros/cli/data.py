@@ -24,7 +24,7 @@ EXAMPLE = """examples:
   astra data list runs/data/my_arm --episodes
   astra data check runs/data/my_arm"""
 KINDS = {
-    "bags": "rosbag2 recordings of an arm: a camera, joint states and, if recorded, joint commands",
+    "bags": "rosbag2 recordings of an arm (a camera, joint states and, if recorded, joint commands) or a vehicle (--velocity)",
     "g1": "Unitree G1 with Inspire hands: G1-policy-train, thinned (one .npz and one video per episode)",
     "droid": "Franka Panda, three cameras: DROID as excerpted by Ctrl-World (annotation/, videos/)",
     "bridge": "WidowX: BridgeData V2 in RLDS (*-train.tfrecord-*)",
@@ -102,6 +102,13 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
                 metavar="UNIT",
                 help="one for all joints, or one each (default: the dataset's, or rad)",
             )
+            one.add_argument(
+                "--axes",
+                nargs="+",
+                default=(),
+                metavar="AXIS",
+                help="of --velocity, in this order (default: the dataset's, or linear.x angular.z, or steering_angle speed)",
+            )
             add_topics(one)
         add_json(one)
         one.set_defaults(run=run_import)
@@ -171,11 +178,12 @@ def _open_source(arguments: argparse.Namespace) -> Source:
 
 
 def _joints(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which joints, and their units: as asked for, else those of the dataset that the recordings are added to."""
+    """Which joints or axes, and their units: as asked for, else those of the dataset that the recordings are added to."""
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.lerobot_index import INFO
 
-    joints, units = tuple(arguments.joints), tuple(arguments.units)
+    joints = tuple(arguments.axes if arguments.velocity else arguments.joints)
+    units = tuple(arguments.units)
     if (arguments.out / INFO).is_file():
         schema = Dataset.open(arguments.out).schema
         return joints or schema.names, units or schema.units

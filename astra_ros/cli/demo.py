@@ -6,11 +6,12 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.cli.options import add_json, write_json
 from astra_ros.cli.progress import ProgressLine
 
@@ -66,6 +67,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--joint-topic", metavar="TOPIC", default="/joint_states", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--velocity",
+        metavar="TOPIC",
+        default="/odom",
+        help="in its place, of a vehicle (default: %(default)s)",
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -103,29 +110,57 @@ def _config(arguments: argparse.Namespace) -> DemoConfig:
     bag = arguments.bag or shipped_bag()
     with BagReader(bag) as reader:
         types = {topic.name: topic.type for topic in reader.topics.values()}
-    plans = [name for name, type_name in types.items() if type_name == PLAN_TYPE]
-    images = arguments.image_topic or [_only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])]
+    images, is_vehicle = (
+        arguments.image_topic or [_only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])],
+        False,
+    )
     with suppress(BundleError):  # of which the node will tell
-        camera = load_bundle(arguments.bundle or shipped_bundle()).manifest.camera
-        camera.require_count(len(images), "--image-topic")
-    for option, topic, expected in (
-        *(("--image-topic", image, IMAGE_TYPE) for image in images),
-        ("--joint-topic", arguments.joint_topic, JOINT_TYPE),
-    ):
-        if types.get(topic) != expected:
-            raise ValueError(
-                f"{option}: expected a topic of type {expected} in {bag}, found {topic} ({types.get(topic)})"
-            )
+        manifest = load_bundle(arguments.bundle or shipped_bundle()).manifest
+        manifest.camera.require_count(len(images), "--image-topic")
+        is_vehicle = manifest.action.representation == "rate"
+    for image in images:
+        _require_type(bag, types, "--image-topic", image, (IMAGE_TYPE,))
+    inputs = _vehicle_inputs if is_vehicle else _arm_inputs
     return DemoConfig(
         bag=bag,
         out=arguments.out,
         image_topics=tuple(images),
-        joint_topic=arguments.joint_topic,
-        plan_topic=plans[0] if plans else None,
+        **inputs(arguments, bag, types),
         bundle=arguments.bundle,
         rate=arguments.rate,
         duration_s=arguments.duration,
     )
+
+
+def _arm_inputs(arguments: argparse.Namespace, bag: Path, types: Mapping[str, str]) -> dict[str, Any]:
+    _require_type(bag, types, "--joint-topic", arguments.joint_topic, (JOINT_TYPE,))
+    return {"remaps": {"joint_states": arguments.joint_topic, **_plans(types)}}
+
+
+def _vehicle_inputs(arguments: argparse.Namespace, bag: Path, types: Mapping[str, str]) -> dict[str, Any]:
+    """Its commands stand for plans where none were recorded."""
+    topic = arguments.velocity
+    _require_type(bag, types, "--velocity", topic, VELOCITY_MESSAGES)
+    remaps, parameters = {"odom": topic, **_plans(types)}, {"odom_type": types[topic]}
+    for name, kind in types.items():
+        if kind in VELOCITY_MESSAGES and not VELOCITY_MESSAGES[kind].is_measured and len(remaps) == 1:
+            remaps, parameters = {**remaps, "cmd_vel": name}, {**parameters, "cmd_vel_type": kind}
+    return {"remaps": remaps, "parameters": parameters}
+
+
+def _plans(types: Mapping[str, str]) -> dict[str, str]:
+    """The first topic of plans, if there is one."""
+    plans = [name for name, type_name in types.items() if type_name == PLAN_TYPE]
+    return {"action_sequence": plans[0]} if plans else {}
+
+
+def _require_type(
+    bag: Path, types: Mapping[str, str], option: str, topic: str, expected: Collection[str]
+) -> None:
+    if types.get(topic) not in expected:
+        raise ValueError(
+            f"{option}: expected a topic of type {' or '.join(expected)} in {bag}, found {topic} ({types.get(topic)})"
+        )
 
 
 def shipped_bag() -> Path:

@@ -10,7 +10,9 @@ from typing import Any
 
 from astra_ros.data.episode import EpisodeTopics
 
-TOPIC_OPTIONS = ("image", "joint_states", "joint_commands")
+TOPIC_OPTIONS = ("image", "joint_states", "joint_commands", "velocity", "velocity_commands")
+_VELOCITY_HELP = """of a robot that drives, in place of joint states: nav_msgs/Odometry, or, where it has none, the commands (Twist,
+TwistStamped, AckermannDriveStamped)"""
 _UNITS = ("_s", "_hz")
 
 
@@ -41,7 +43,7 @@ def add_topics(parser: argparse.ArgumentParser) -> None:
         help=f"of the camera in the recordings, or of several, whose pictures are one below the other (default: {default.image})",
     )
     for name in TOPIC_OPTIONS[1:]:
-        help_text = "topic in the recordings (default: %(default)s)"
+        help_text = _VELOCITY_HELP if name == "velocity" else "topic in the recordings (default: %(default)s)"
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, default=getattr(default, name), metavar="TOPIC", help=help_text)
 
@@ -51,7 +53,8 @@ def topics_from(arguments: argparse.Namespace) -> EpisodeTopics:
     image, *others = arguments.image
     if len({image, *others}) != len(arguments.image):
         raise ValueError(f"--image: expected every topic once, found {' '.join(arguments.image)}")
-    return EpisodeTopics(image, arguments.joint_states, arguments.joint_commands, tuple(others))
+    found = {name: getattr(arguments, name) for name in TOPIC_OPTIONS[1:]}
+    return EpisodeTopics(image, **found, other_images=tuple(others))
 
 
 def require_json_folder(arguments: argparse.Namespace) -> None:

@@ -204,7 +204,7 @@ def _read(arguments: argparse.Namespace, manifest: Manifest) -> Episode:
     if (path / "meta/info.json").is_file():
         raise ValueError(f"recording: expected a bag or DATASET/EPISODE, found a dataset; see {path}/meta/")
     if not (path.parent / "meta/info.json").is_file():
-        topics = topics_from(arguments)
+        topics = topics_from(arguments).of(spec.representation)
         camera.require_count(len(topics.images), "--image")
         return read_episode(path, spec.names, camera.size, topics, units=spec.units)
     from astra_ros.data.lerobot import Dataset

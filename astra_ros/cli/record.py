@@ -8,10 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.cli.options import add_json, write_json
 from astra_ros.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from astra_ros.actions.spec import ActionSpec
     from astra_ros.ros.bag_recorder import Recorded
 
 CAMERA_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
@@ -20,8 +24,8 @@ PLAN_TYPE = "astra_ros/msg/ActionSequence"
 
 DESCRIPTION = """Record topics into a rosbag2 folder (MCAP), with the QoS that their publishers offer.
 
-Give topics by name, --all, or --contract BUNDLE for what that model learns from: cameras, joint states and action
-sequences; its joints are then checked in what was recorded. Ctrl-C ends the recording; the bag is whole."""
+Give topics by name, --all, or --contract BUNDLE for what that model learns from: cameras, joint states or velocities, and
+action sequences; its joints or axes are then checked in what was recorded. Ctrl-C ends the recording; the bag is whole."""
 EXAMPLE = "example: astra record --out runs/monday /camera/image_raw/compressed /joint_states --duration 60"
 
 
@@ -51,40 +55,53 @@ def run(arguments: argparse.Namespace) -> int:
     """Record. Exit code 1 when something asked for did not come."""
     if sum(map(bool, (arguments.topics, arguments.all, arguments.contract))) != 1:
         arguments.usage("expected topics, --all or --contract BUNDLE, exactly one of the three")
-    joints = _contract_joints(arguments.contract) if arguments.contract else ()
+    action = _contract_action(arguments.contract) if arguments.contract else None
     from astra_ros.ros.bag_recorder import RecorderConfig, record_bag
 
-    types = (*CAMERA_TYPES, JOINT_TYPE, PLAN_TYPE) if arguments.contract else ()
+    types = _contract_types(action) if action else ()
     config = RecorderConfig(arguments.out, tuple(arguments.topics), types, arguments.duration)
     line = ProgressLine()
     recorded = record_bag(config, lambda r: line.update(_text(r)))
     line.done(_text(recorded))
     _print_topics(recorded)
     lacking = [f"{topic}: nothing came; check its name with `ros2 topic list`" for topic in recorded.missing]
-    if arguments.contract:
-        lacking += _lacks_of_contract(arguments.out, recorded, joints)
+    if action:
+        lacking += _lacks_of_contract(arguments.out, recorded, action)
     for text in lacking:
         print(f"astra record: {text}", file=sys.stderr)
     write_json(arguments.json, {**asdict(recorded), "lacking": lacking})
     return 1 if lacking else 0
 
 
-def _contract_joints(bundle: Path) -> tuple[str, ...]:
+def _contract_action(bundle: Path) -> ActionSpec:
     from astra_ros.backends.bundle import load_bundle
 
-    return load_bundle(bundle).manifest.action.names
+    return load_bundle(bundle).manifest.action
 
 
-def _lacks_of_contract(bag: Path, recorded: Recorded, joints: tuple[str, ...]) -> list[str]:
+def _contract_types(action: ActionSpec) -> tuple[str, ...]:
+    robot = (JOINT_TYPE,) if action.representation == "joint_position" else tuple(VELOCITY_MESSAGES)
+    return (*CAMERA_TYPES, *robot, PLAN_TYPE)
+
+
+def _lacks_of_contract(bag: Path, recorded: Recorded, action: ActionSpec) -> list[str]:
     seen_types = {tally.type for tally in recorded.tallies.values() if tally.messages}
     lacks = []
     if seen_types.isdisjoint(CAMERA_TYPES):
         lacks.append(
             "no camera: expected a topic of type Image or CompressedImage, found none; start the driver"
         )
-    if line := _lack_of_joints(bag, joints):
+    is_arm = action.representation == "joint_position"
+    if line := _lack_of_joints(bag, action.names) if is_arm else _lack_of_axes(seen_types, action.names):
         lacks.append(line)
     return lacks
+
+
+def _lack_of_axes(seen_types: Collection[str], axes: tuple[str, ...]) -> str:
+    """Empty when something tells of all of them."""
+    if any({*axes} <= {*kind.axes} for name, kind in VELOCITY_MESSAGES.items() if name in seen_types):
+        return ""
+    return f"no velocity: expected odometry or commands of {', '.join(axes)}, found none; start the robot's driver"
 
 
 def _lack_of_joints(bag: Path, joints: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`astra simulate`: episodes of simulated worlds as datasets, or of the simulated arm as bags."""
+"""`astra simulate`: episodes of simulated worlds as datasets, or of the simulated arm or rover as bags."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from astra_ros.cli.options import add_json, write_json
 from astra_ros.data.worlds.catalog import NAMES
 
-PANDA = "panda"
+PANDA, ROVER = "panda", "rover"
 EPILOG = """worlds:
   panda      a Panda arm moves cubes; writes rosbag2 recordings, as a real robot would
+  rover      a robot on two wheels drives through a home; likewise
   driving    a car on a country road: steering and speed
   rooms      a free camera in furnished rooms: camera poses
   command    the same rooms, walked with keys and mouse
   metaworld  a Sawyer arm at eight tasks: joints and gripper
   pusht      a disc that pushes a T over a table: two joints
-All but the first write one dataset (LeRobot layout). The same seed gives the same episode. Run the same command again to
+The others write one dataset (LeRobot layout). The same seed gives the same episode. Run the same command again to
 continue where it stopped.
 example: astra simulate --world driving --out runs/data/driving_sim --episodes 120 --first-seed 0"""
 
@@ -31,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--world", choices=(PANDA, *NAMES), default=PANDA, help="default: %(default)s")
+    parser.add_argument("--world", choices=(PANDA, ROVER, *NAMES), default=PANDA, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset, or of the bags")
     parser.add_argument("--episodes", type=int, default=150, help="number of episodes (default: %(default)s)")
     parser.add_argument(
@@ -40,10 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--style",
         choices=("abrupt", "smooth", "both"),
-        help="how actions change; both: abrupt for even seeds, smooth for odd ones (default: abrupt for panda, both for other worlds)",
+        help="how actions change; both: abrupt for even seeds, smooth for odd ones (default: abrupt for panda, both for others)",
     )
     parser.add_argument(
-        "--duration", type=float, default=15.0, help="seconds per episode of panda (default: %(default)s)"
+        "--duration",
+        type=float,
+        default=15.0,
+        help="seconds per episode of panda and rover (default: %(default)s)",
     )
     parser.add_argument("--wrist", action="store_true", help="panda: also record the camera on its hand")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
@@ -54,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Record what is not there yet, so that an interrupted run is continued by the same command."""
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.episodes)
-    return _run_panda(arguments, seeds) if arguments.world == PANDA else _run_world(arguments, seeds)
+    return (_run_bags if arguments.world in (PANDA, ROVER) else _run_world)(arguments, seeds)
 
 
 def _run_world(arguments: argparse.Namespace, seeds: range) -> int:
@@ -77,14 +81,14 @@ def _run_world(arguments: argparse.Namespace, seeds: range) -> int:
     return 1 if counts["failed"] else 0
 
 
-def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
+def _run_bags(arguments: argparse.Namespace, seeds: range) -> int:
     folders = {arguments.out / f"episode_{seed:06d}": seed for seed in seeds}
     missing = {folder: seed for folder, seed in folders.items() if not folder.exists()}
     print(f"{len(folders) - len(missing)} episodes there, {len(missing)} to record", flush=True)
     with ProcessPoolExecutor(arguments.workers) as pool:
-        style = arguments.style or "abrupt"
+        style = arguments.style or ("abrupt" if arguments.world == PANDA else "both")
         jobs = [
-            pool.submit(_record, folder, seed, style, arguments.duration, wrist=arguments.wrist)
+            pool.submit(_record, arguments.world, folder, seed, style, arguments.duration, arguments.wrist)
             for folder, seed in missing.items()
         ]
         try:
@@ -99,13 +103,13 @@ def _run_panda(arguments: argparse.Namespace, seeds: range) -> int:
             for job in jobs:  # else leaving the pool would wait for all of them
                 job.cancel()
     write_json(
-        arguments.json, {"world": PANDA, "there": len(folders) - len(missing), "written": len(missing)}
+        arguments.json,
+        {"world": arguments.world, "there": len(folders) - len(missing), "written": len(missing)},
     )
     return 0
 
 
-def _record(folder: Path, seed: int, style: str, duration_s: float, *, wrist: bool) -> Path:
-    from astra_ros.data.recording import record_episode
+def _record(world: str, folder: Path, seed: int, style: str, duration_s: float, wrist: bool) -> Path:  # noqa: FBT001
     from astra_ros.data.worlds.base import STYLES, style_of
 
     partial = folder.parent / ".partial" / folder.name
@@ -115,6 +119,13 @@ def _record(folder: Path, seed: int, style: str, duration_s: float, *, wrist: bo
         partial.rmdir()
     partial.parent.mkdir(parents=True, exist_ok=True)
     (kind,) = [name for name in STYLES if name == style] or [style_of(seed)]
-    record_episode(partial, seed, kind, duration_s, wrist=wrist)
+    if world == PANDA:
+        from astra_ros.data.recording import record_episode
+
+        record_episode(partial, seed, kind, duration_s, wrist=wrist)
+    else:
+        from astra_ros.data.rover_recording import record_drive
+
+        record_drive(partial, seed, kind, duration_s)
     partial.rename(folder)
     return folder

@@ -1,15 +1,16 @@
-"""An episode: one recording as arrays in the model's terms. Frames, what the joints did, and what they were told."""
+"""An episode: one recording as arrays in the model's terms. Frames, what the robot did, and what it was told."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from astra_ros.actions.velocities import VELOCITY_MESSAGES, mean_velocities
 from astra_ros.data.bag import BagError, BagReader
 from astra_ros.data.clocks import Stamps, require_one_clock
 from astra_ros.frames.encodings import PictureError, to_rgb
@@ -17,7 +18,7 @@ from astra_ros.frames.preprocess import fit, share_of, stacked
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
-# Of a joint: stamps (m,), sorted, and positions (m,).
+# Of a joint or an axis: stamps (m,), sorted, and positions or velocities (m,).
 Series = tuple[IntArray, FloatArray]
 
 # Farther from a picture a joint state, or what another camera saw, says nothing of it: an arm moves by centimetres in a tenth of a second.
@@ -41,12 +42,37 @@ class EpisodeTopics:
     image: Image or CompressedImage. other_images: those of further cameras, which come below the first in the order given.
     joint_commands: JointState, or the state of a joint_trajectory_controller. It may be absent from the recording: then what
     the joints did next stands for what they were told.
+    velocity: of a robot that drives, in place of joint states: Odometry, or the commands where it has none. velocity_commands
+    may be absent, as joint_commands.
     """
 
     image: str = "/camera/image_raw/compressed"
     joint_states: str = "/joint_states"
     joint_commands: str = "/joint_commands"
     other_images: tuple[str, ...] = ()
+    velocity: str = ""
+    velocity_commands: str = "/cmd_vel"
+
+    def of(self, representation: str) -> EpisodeTopics:
+        """For a model of actions of that representation; where none was named, a vehicle's velocity is its odometry."""
+        return replace(self, velocity="/odom") if representation == "rate" and not self.velocity else self
+
+    @property
+    def measured(self) -> str:
+        """What the robot did."""
+        return self.velocity or self.joint_states
+
+    @property
+    def commanded(self) -> str:
+        """What it was told; empty where that is all that is known of what it did."""
+        if not self.velocity:
+            return self.joint_commands
+        return self.velocity_commands if self.velocity_commands != self.velocity else ""
+
+    @property
+    def commands_option(self) -> str:
+        """Of `astra data import`."""
+        return "--velocity-commands" if self.velocity else "--joint-commands"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -57,8 +83,8 @@ class EpisodeTopics:
 class Episode:
     """One recording.
 
-    stamps_ns (t,); pixels (t, h, w, 3) uint8; measured (t, a) joints at the stamps;
-    commanded (t, a): the last command before each stamp, the one that led to the frame.
+    stamps_ns (t,); pixels (t, h, w, 3) uint8; measured (t, a) joints at the stamps, or mean velocities since the stamp before;
+    commanded (t, a): the last command before each stamp, the one that led to the frame, or likewise the mean of commands.
     """
 
     name: str
@@ -95,20 +121,20 @@ def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
     sizes = dict[str, tuple[int, int]]()
     with BagReader(path) as bag:
         _require_topics(bag, topics)
-        commands = {topics.joint_commands} & {*bag.topics}  # which may be missing
-        stamps = {topic: Stamps() for topic in (*topics.images, topics.joint_states, *commands)}
+        commands = {topics.commanded} & {*bag.topics}  # which may be missing
+        stamps = {topic: Stamps() for topic in (*topics.images, topics.measured, *commands)}
         for recorded in bag.messages([*stamps]):
             message = bag.deserialize(recorded)
             if recorded.topic not in topics.images:
-                names = tuple(_positions_of(message))
-                found = joints if recorded.topic == topics.joint_states else commanded
+                names = tuple(_values_of(message, recorded.type))
+                found = joints if recorded.topic == topics.measured else commanded
                 found.setdefault(frozenset(names), names)
             elif recorded.topic not in sizes:
                 height, width = _rgb(path, message).shape[:2]
                 sizes[recorded.topic] = height, width
-            stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message))
+            stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message, recorded.stamp_ns))
     if not joints:
-        raise BagError(f"{path}: {topics.joint_states}: expected messages, found none")
+        raise BagError(f"{path}: {topics.measured}: expected messages, found none")
     grown = [_growing(path, topic, stamps[topic].stamped) for topic in topics.images]
     return Contents(
         grown[0],
@@ -151,33 +177,49 @@ def read_episode(
     """
     topics = topics or EpisodeTopics()
     contents = contents or read_contents(path, topics)
-    require_joints(path, topics.joint_states, contents, names)
+    require_joints(path, topics.measured, contents, names)
     part = slice(frames.start, frames.stop) if frames else slice(None)
     used, received = contents.stamps_ns[part], contents.received_ns[part]
     start_ns, end_ns = int(received[0]) - _RECEIVED_WITHIN_NS, int(received[-1]) + _RECEIVED_WITHIN_NS
     with BagReader(path) as bag:
-        recorded = _positions(bag, topics.joint_states, start_ns, end_ns)
-        commands = _positions(bag, topics.joint_commands, None, end_ns)  # an old one may be in force
-        states = _states(path, topics.joint_states, recorded, names)
-        beside = [(topics.joint_states, "joint state", stamps) for stamps, _ in states]
+        recorded = _series(bag, topics.measured, start_ns, end_ns)
+        commands = _series(bag, topics.commanded, None, end_ns)  # an old one may be in force
+        states = _states(path, topics.measured, recorded, names)
+        kind = VELOCITY_MESSAGES.get(bag.topics[topics.measured].type)
+        # Between commands there may be any time.
+        is_steady = kind is None or kind.is_measured
+        what = "velocity" if kind else "joint state"
+        beside = [(topics.measured, what, stamps) for stamps, _ in states if is_steady]
         beside += [
             (topic, "picture", np.array(contents.stamps[topic].stamped, np.int64))
             for topic in topics.other_images
         ]
-        used = used[_covered(path, used, beside)]
-        for topic in (topics.joint_states, *topics.other_images):
+        used = used[_covered(path, used, beside)] if beside else used
+        for topic in (topics.measured, *topics.other_images):
             require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
-        angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad"]
-        _require_unwrapped(path, topics.joint_states, used, {name: recorded[name] for name in angles})
+        angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad" and not kind]
+        _require_unwrapped(path, topics.measured, used, {name: recorded[name] for name in angles})
         share = _share(topics, size)
         pixels = stacked(
             [_pixels(bag, topic, contents.stamps[topic], used, share) for topic in topics.images]
         )
-    measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
     if commands:
         _require_commands(path, topics, contents, commands, names)
-    commanded = _last_before(used, commands, names, measured)
+    if kind:
+        measured = _mean_velocities(used, states, is_measured=kind.is_measured)
+        told = [commands[name] for name in names if name in commands]
+        commanded = _mean_velocities(used, told, is_measured=False) if told else measured
+    else:
+        measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
+        commanded = _last_before(used, commands, names, measured)
     return Episode(recording_name(path), used, pixels, measured, commanded)
+
+
+def _mean_velocities(at: IntArray, axes: Sequence[Series], *, is_measured: bool) -> FloatArray:
+    """(t, a) since the time before; since one such period before the first."""
+    begins = np.append(at[0] - round(float(np.median(np.diff(at)))), at[:-1])
+    stamps, velocities = axes[0][0], np.stack([values for _, values in axes], axis=1)
+    return mean_velocities(stamps, velocities, begins, at, is_measured=is_measured)
 
 
 def recording_name(path: Path) -> str:
@@ -214,7 +256,8 @@ def frame_stride(episode: Episode, step_dt: float) -> int:
 
 def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
     """All but the commands are there, and of the types that are read."""
-    options = {**dict.fromkeys(topics.images, "--image"), topics.joint_states: "--joint-states"}
+    what = "--velocity" if topics.velocity else "--joint-states"
+    options = {**dict.fromkeys(topics.images, "--image"), topics.measured: what}
     for topic, option in options.items():
         if topic not in bag.topics:
             known = ", ".join(sorted(bag.topics))
@@ -223,10 +266,12 @@ def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
             )
     for topic in topics.images:
         _require_type(bag, topic, *_PICTURES)
-    _require_type(bag, topics.joint_states, _JOINT_STATE)
-    if topics.joint_commands in bag.topics:
-        hint = "; import without them: --joint-commands NONE"
-        _require_type(bag, topics.joint_commands, _JOINT_STATE, _CONTROLLER_STATE, hint=hint)
+    is_velocity = bool(topics.velocity)
+    _require_type(bag, topics.measured, *(VELOCITY_MESSAGES if is_velocity else [_JOINT_STATE]))
+    if topics.commanded in bag.topics:
+        types = VELOCITY_MESSAGES if is_velocity else (_JOINT_STATE, _CONTROLLER_STATE)
+        hint = f"; import without them: {topics.commands_option} NONE"
+        _require_type(bag, topics.commanded, *types, hint=hint)
 
 
 def _require_type(bag: BagReader, topic: str, *types: str, hint: str = "") -> None:
@@ -234,27 +279,32 @@ def _require_type(bag: BagReader, topic: str, *types: str, hint: str = "") -> No
         raise BagError(f"{bag.path}: {topic}: expected {' or '.join(types)}, found {found}{hint}")
 
 
-def _stamp_ns(message: Any) -> int:
+def _stamp_ns(message: Any, received_ns: int = 0) -> int:
+    """received_ns: for messages without a stamp."""
+    if not hasattr(message, "header"):
+        return received_ns
     return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
 
 
-def _positions_of(message: Any) -> dict[str, float]:
-    """By joint: of a JointState, or what a joint_trajectory_controller wants (`desired` until Iron)."""
+def _values_of(message: Any, message_type: str) -> dict[str, float]:
+    """By joint: of a JointState, or what a joint_trajectory_controller wants (`desired` until Iron); or by axis of a velocity."""
+    if kind := VELOCITY_MESSAGES.get(message_type):
+        return dict(zip(kind.axes, kind.reader(kind.axes)(message).tolist(), strict=True))
     if not hasattr(message, "joint_names"):
         return dict(zip(message.name, message.position, strict=False))
     wanted = message.reference if hasattr(message, "reference") else message.desired
     return dict(zip(message.joint_names, wanted.positions, strict=False))
 
 
-def _positions(bag: BagReader, topic: str, start_ns: int | None, end_ns: int) -> dict[str, Series]:
-    """What was received on a topic, by joint; several publishers may share it, and it may be absent."""
+def _series(bag: BagReader, topic: str, start_ns: int | None, end_ns: int) -> dict[str, Series]:
+    """What was received on a topic, by joint or axis; several publishers may share it, and it may be absent."""
     columns: dict[str, tuple[array[int], array[float]]] = {}
     for recorded in bag.messages((topic,), start_ns, end_ns) if topic in bag.topics else ():
         message = bag.deserialize(recorded)
-        for name, position in _positions_of(message).items():
-            stamps, positions = columns.setdefault(name, (array("q"), array("f")))
-            stamps.append(_stamp_ns(message))
-            positions.append(position)
+        for name, value in _values_of(message, recorded.type).items():
+            stamps, values = columns.setdefault(name, (array("q"), array("f")))
+            stamps.append(_stamp_ns(message, recorded.stamp_ns))
+            values.append(value)
     return {name: _sorted(np.array(at), np.array(values)) for name, (at, values) in columns.items()}
 
 
@@ -363,11 +413,11 @@ def _require_commands(
     names: Sequence[str],
 ) -> None:
     """Commands are of the model's joints; those that were recorded while the camera ran have stamps of that time."""
-    topic = topics.joint_commands
+    topic = topics.commanded
     if not set(names) & set(contents.commanded):
         raise BagError(
             f"{path}: {topic}: name: expected some of {', '.join(names)}, found {', '.join(contents.commanded)}; give the"
-            " topic of their commands, or import without them (--joint-commands NONE)"
+            f" topic of their commands, or import without them ({topics.commands_option} NONE)"
         )
     at = contents.stamps_ns
     margin = LATE_START_S * NANOSECONDS
@@ -377,7 +427,7 @@ def _require_commands(
             raise BagError(
                 f"{path}: {topic}: header.stamp: expected growing stamps between those of the pictures, {at[0]} to {at[-1]}"
                 f" ns, found {first} to {last} ns; stamp commands with the camera's clock, or import without them"
-                " (--joint-commands NONE)"
+                f" ({topics.commands_option} NONE)"
             )
     require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from astra_ros.data.bag import BagWriter, message_type
+from astra_ros.data.bag_messages import PLAN_STEP_S, PLAN_STEPS, header, jpeg, plan
 from astra_ros.data.panda_sim import CAMERA_FRAME, JOINT_NAMES, PandaSim
 from astra_ros.data.scripted import SCRIPTS, ScriptedPilot
 from astra_ros.data.sim_robot import CONTROL_HZ
@@ -21,8 +20,6 @@ JOINT_STATES_TOPIC = "/joint_states"
 JOINT_COMMANDS_TOPIC = "/joint_commands"
 PLAN_TOPIC = "/action_sequence"
 CAMERA_HZ, PLAN_HZ = 10, 5
-PLAN_STEPS, PLAN_STEP_S = 10, 0.2
-JPEG_QUALITY = 92
 EPISODE_START_NS = 1_700_000_000 * NANOSECONDS
 
 
@@ -57,20 +54,13 @@ def _write(
         if tick % (CONTROL_HZ // PLAN_HZ) == 0:
             bag.write(PLAN_TOPIC, _plan(stamp_ns, commanded[tick:]), stamp_ns)
         for topic, pixels in images.get(tick, {}).items():
-            bag.write(topic, _jpeg(stamp_ns, pixels), stamp_ns)
-
-
-def _header(stamp_ns: int, frame_id: str = "") -> Any:
-    time = message_type("builtin_interfaces/msg/Time")(
-        sec=stamp_ns // NANOSECONDS, nanosec=stamp_ns % NANOSECONDS
-    )
-    return message_type("std_msgs/msg/Header")(stamp=time, frame_id=frame_id)
+            bag.write(topic, jpeg(stamp_ns, CAMERA_FRAME, pixels), stamp_ns)
 
 
 def _joint_state(stamp_ns: int, positions: np.ndarray) -> Any:
     empty = np.zeros(0)
     return message_type("sensor_msgs/msg/JointState")(
-        header=_header(stamp_ns),
+        header=header(stamp_ns),
         name=list(JOINT_NAMES),
         position=positions.astype(float),
         velocity=empty,
@@ -78,36 +68,9 @@ def _joint_state(stamp_ns: int, positions: np.ndarray) -> Any:
     )
 
 
-def _jpeg(stamp_ns: int, pixels: ByteArray) -> Any:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    data = np.frombuffer(stream.getvalue(), np.uint8)
-    return message_type("sensor_msgs/msg/CompressedImage")(
-        header=_header(stamp_ns, CAMERA_FRAME), format="rgb8; jpeg compressed bgr8", data=data
-    )
-
-
 def _plan(stamp_ns: int, upcoming: np.ndarray) -> Any:
-    """The commands of the next PLAN_STEPS model steps, as a planner would have announced them.
-
-    Row k is the last command sent within step k, the one that rules where the arm is at its end.
-    """
-    ticks_per_step = round(PLAN_STEP_S * CONTROL_HZ)
-    last_tick = np.arange(1, PLAN_STEPS + 1) * ticks_per_step - 1
+    """Row k is the last command sent within step k, the one that rules where the arm is at its end."""
+    last_tick = np.arange(1, PLAN_STEPS + 1) * round(PLAN_STEP_S * CONTROL_HZ) - 1
     rows = upcoming[np.minimum(last_tick, len(upcoming) - 1)]
-    plan = message_type("astra_ros/msg/ActionSequence")
-    duration = message_type("builtin_interfaces/msg/Duration")(
-        sec=0, nanosec=round(PLAN_STEP_S * NANOSECONDS)
-    )
-    uuid = message_type("unique_identifier_msgs/msg/UUID")(
-        uuid=np.frombuffer(stamp_ns.to_bytes(16, "big"), np.uint8)
-    )
-    return plan(
-        header=_header(stamp_ns),
-        id=uuid,
-        representation=plan.REPRESENTATION_JOINT_POSITION,
-        step_dt=duration,
-        horizon=PLAN_STEPS,
-        names=list(JOINT_NAMES),
-        data=rows.astype(np.float32).ravel(),
-    )
+    representation = message_type("astra_ros/msg/ActionSequence").REPRESENTATION_JOINT_POSITION
+    return plan(stamp_ns, rows, JOINT_NAMES, representation)

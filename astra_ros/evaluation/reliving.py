@@ -77,11 +77,12 @@ def relived(world_model: WorldModel, episode: Episode, horizon: int, every: int)
     first, end, stride = bounds(manifest, episode, horizon)
     ahead = stride * np.arange(1, horizon + 1)
     plans = iter(plans_of(manifest, episode, horizon, every))
+    did = manifest.action.steps(episode.measured, np.arange(len(episode.measured)), stride)
     world_model.reset()
-    for now, (stamp, pixels, positions) in enumerate(
-        zip(episode.stamps_ns.tolist(), episode.pixels, episode.measured, strict=True)
+    for now, (stamp, pixels, measured) in enumerate(
+        zip(episode.stamps_ns.tolist(), episode.pixels, did, strict=True)
     ):
-        world_model.observe(Observation(stamp, pixels, positions))
+        world_model.observe(Observation(stamp, pixels, measured))
         if first <= now < end and (now - first) % every == 0:
             yield Moment(stamp, next(plans), pixels, episode.pixels[now + ahead])
 

@@ -27,8 +27,8 @@ class HistorySlots:
     """What the network is given of the past, in the order of history/layout.py.
 
     latents: (s, c, h, w) float32; zeros where empty.
-    actions: (s, a) float32, what led to each frame: joint positions as measured or, after a predicted chunk, as
-    commanded. Slots from before the anchor repeat its action, so that nothing seems to move; in a gap they are
+    actions: (s, a) float32, what led to each frame: joint positions or velocities as measured or, after a predicted chunk,
+    as commanded. Slots from before the anchor repeat its action, so that nothing seems to move; in a gap they are
     interpolated.
     mask: (s,) float32, 1 = filled.
     """
@@ -167,7 +167,7 @@ def _actions(frames: Sequence[_Frame | None], wanted_ns: Sequence[int]) -> Float
     """(s, a): as measured where a slot is filled, else at the slot's time between the frames around it."""
     origin_ns = wanted_ns[-1]  # nanoseconds since 1970 are too large for a float
     measured = {
-        frame.stamp_ns - origin_ns: frame.observation.positions for frame in frames if frame is not None
+        frame.stamp_ns - origin_ns: frame.observation.measured for frame in frames if frame is not None
     }
     at = [
         (stamp_ns if frame is None else frame.stamp_ns) - origin_ns

@@ -11,7 +11,7 @@ import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.base import Backend, Past
-from astra_ros.data.episode import Episode, IntArray
+from astra_ros.data.episode import Episode, IntArray, frame_stride
 from astra_ros.planning.evaluation import Evaluation, Future, Question, costs_of
 from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, codec_distance, measured
 from astra_ros.planning.sampling import Costs, Planned
@@ -106,22 +106,22 @@ def plan_recorded(
     candidates, past = Candidates(backend), _observe(world_model, episode, task.now)
     distance = task.distance_to(backend, Goal(backend.encode(task.goal), task.goal))
     costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
-    still = manifest.action.clip(np.tile(episode.measured[task.now], (task.horizon, 1)))
+    action, stride = manifest.action, frame_stride(episode, manifest.action.step_dt)
+    still = action.clip(np.tile(action.rest(episode.measured[task.now]), (task.horizon, 1)))
     # Which also opens the graphs for candidates, whose time is no part of planning.
     _require_distance(costs(still[None]))
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
-    planned = optimise(log, still, manifest.action)
+    planned = optimise(log, still, action)
     seconds = time.perf_counter() - started
-    frames = frames_ahead(episode, task.now, manifest.action.step_dt, task.horizon)
+    frames = frames_ahead(episode, task.now, action.step_dt, task.horizon)
     happened = None if frames is None else episode.pixels[frames]
-    # A joint position, the only representation that WorldModel takes, is recorded as it led to its frame.
-    recorded = [] if frames is None else [manifest.action.clip(episode.commanded[frames])]
+    recorded = [] if frames is None else [action.clip(action.steps(episode.commanded, frames, stride))]
     plans = np.stack([planned.plan, still, *recorded])
     futures = _futures(candidates, past, Question(plans, distance, task.seed, top_k=len(plans)))
     finals = [float(futures[index].goal_distance[-1]) for index in range(len(plans))]
     return PlannedTask(
-        names=manifest.action.names,
-        step_dt=manifest.action.step_dt,
+        names=action.names,
+        step_dt=action.step_dt,
         plan=planned.plan,
         iterations=tuple(log.iterations),
         seconds=seconds,
@@ -172,9 +172,11 @@ def _nearest(episode: Episode, now: int, seconds: float, step_dt: float) -> int 
 
 
 def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
+    action = world_model.manifest.action
+    did = action.steps(episode.measured, np.arange(now + 1), frame_stride(episode, action.step_dt))
     world_model.reset()
     for k in range(now + 1):
-        world_model.observe(Observation(int(episode.stamps_ns[k]), episode.pixels[k], episode.measured[k]))
+        world_model.observe(Observation(int(episode.stamps_ns[k]), episode.pixels[k], did[k]))
     return world_model.past(int(episode.stamps_ns[now]))
 
 

@@ -12,6 +12,8 @@ from typing import Self
 
 import numpy as np
 
+from astra_ros.actions.spec import ActionSpec
+from astra_ros.actions.velocities import UNITS
 from astra_ros.backends.base import Backend, Past
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.factory import open_backend
@@ -51,7 +53,7 @@ class WorldModel:
         joint_prefix: put before the names in `manifest.action`, for a robot that has the model's arm under other names.
         """
         bundle = _with_joint_prefix(load_bundle(bundle_dir), joint_prefix)
-        _require_joint_positions(bundle.manifest)
+        _require_told(bundle.manifest.action, bundle.manifest.model_id)
         with ExitStack() as undo:
             opened = open_backend(bundle, backend, num_threads, precision)
             undo.callback(opened.close)
@@ -86,8 +88,8 @@ class WorldModel:
     ) -> Prediction:
         """What the camera will see if the plan is executed.
 
-        t0_ns: stamp of a remembered observation. plan: (horizon, a) commanded joint positions in the order and units
-        of `manifest.action`, row k the position at the end of step k. They are not clipped here: the caller limits them to
+        t0_ns: stamp of a remembered observation. plan: (horizon, a) commanded joint positions or velocities in the order
+        and units of `manifest.action`, row k the position at the end of step k, or the mean velocity of it. They are not clipped here: the caller limits them to
         the trained range (`manifest.action.clip`), because it can tell the user. after_chunk: called after every chunk; an
         exception that it raises ends the prediction.
         The same observations, plan, seed and bundle give the same bytes. Raises ValueError, and LookupError when t0
@@ -128,14 +130,14 @@ class WorldModel:
         expected, limit = self.manifest.action.dim, self.manifest.max_horizon
         if plan.ndim != 2 or plan.shape[1] != expected or not len(plan):
             names = ", ".join(self.manifest.action.names)
-            raise ValueError(f"plan: expected (horizon, {expected}) positions of {names}; found {plan.shape}")
+            raise ValueError(f"plan: expected (horizon, {expected}) rows of {names}; found {plan.shape}")
         if len(plan) > limit:
             raise ValueError(
                 f"plan: expected a horizon of at most {limit} frames (manifest.max_horizon), found {len(plan)};"
                 f" send the first {limit} rows"
             )
         if not np.isfinite(plan).all():
-            raise ValueError(f"plan: expected finite positions, found {plan[~np.isfinite(plan)][0]}")
+            raise ValueError(f"plan: expected finite numbers, found {plan[~np.isfinite(plan)][0]}")
         return np.ascontiguousarray(plan, np.float32)
 
 
@@ -145,12 +147,14 @@ def _with_joint_prefix(bundle: Bundle, prefix: str) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, action=action))
 
 
-def _require_joint_positions(manifest: Manifest) -> None:
-    # What observations carry; the other representations say how a robot moved between two frames.
-    action = manifest.action
-    if action.representation != "joint_position":
+def _require_told(action: ActionSpec, model_id: str) -> None:
+    """A robot tells its joints' positions, or a vehicle's velocity. Raises BundleError for what it does not tell, such as keys."""
+    if action.representation == "joint_position":
+        return
+    if action.representation != "rate" or not {*action.names} <= {*UNITS}:
+        found = f"{action.representation} of {', '.join(action.names)}"
         raise BundleError(
-            f"action.representation: expected joint_position, the only one that a robot's joint states give, found"
-            f" {action.representation} (action space {action.space!r} of {manifest.model_id}); export another space of the"
-            " checkpoint: python -m export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
+            f"action: expected joint_position, or rate of some of {', '.join(UNITS)}, which a robot tells, found {found}"
+            f" (action space {action.space!r} of {model_id}); export another space of the checkpoint: python -m"
+            " export.to_onnx CHECKPOINT --space SPACE --out BUNDLE"
         )

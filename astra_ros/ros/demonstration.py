@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,16 +48,18 @@ _RESERVATION_PORT = 32768
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """bag: recording with the input topics; plan_topic may be missing. image_topics: of the model's cameras, in its order.
+    """bag: recording with the input topics. image_topics: of the model's cameras, in its order.
 
+    remaps: the node's other inputs to topics of the recording: what the robot did, and what it was told, which may be missing.
+    parameters: further ones of the node.
     bundle: None is the shipped one. out: existing folder for the bag `predicted_futures` and the node's log. duration_s: 0 plays to the end.
     """
 
     bag: Path
     out: Path
     image_topics: tuple[str, ...]
-    joint_topic: str
-    plan_topic: str | None
+    remaps: Mapping[str, str]
+    parameters: Mapping[str, str] = field(default_factory=dict)
     bundle: Path | None = None
     rate: float = 1.0
     duration_s: float = 0.0
@@ -216,7 +218,7 @@ def _is_real_time(config: DemoConfig) -> bool:
 
 def _playback(config: DemoConfig) -> PlaybackConfig:
     """At the recorded speed the robot is as good as live; at another one time itself is simulated."""
-    topics = [*config.image_topics, config.joint_topic, *([config.plan_topic] if config.plan_topic else [])]
+    topics = [*config.image_topics, *config.remaps.values()]
     return PlaybackConfig(
         bag=config.bag,
         rate=config.rate,
@@ -228,20 +230,22 @@ def _playback(config: DemoConfig) -> PlaybackConfig:
 
 
 def _ros_args(config: DemoConfig) -> list[str]:
-    remaps = {
+    cameras = {
         camera_source(number): topic.removesuffix("/compressed")
         for number, topic in enumerate(config.image_topics, 1)
     }
-    remaps["joint_states"] = config.joint_topic
-    if config.plan_topic:
-        remaps["action_sequence"] = config.plan_topic
     parameters = {
+        **config.parameters,
         "image_transport": "compressed",
         "use_sim_time": "false" if _is_real_time(config) else "true",
     }
     if config.bundle:
         parameters["bundle"] = str(config.bundle.resolve())
     return [
-        *(part for name, topic in remaps.items() for part in ("-r", f"{name}:={topic}")),
+        *(
+            part
+            for name, topic in {**cameras, **config.remaps}.items()
+            for part in ("-r", f"{name}:={topic}")
+        ),
         *(part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")),
     ]

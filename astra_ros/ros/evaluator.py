@@ -118,8 +118,8 @@ class Evaluator:
         if match is None:
             raise QueryRefusal(
                 Status.STALE_OBSERVATION,
-                "observation: expected a picture with joint positions, found none yet; start the camera and the joint"
-                " states (astra doctor says what is missing)",
+                "observation: expected a picture and what the robot did, found none yet; start the camera and the"
+                " robot's driver (astra doctor says what is missing)",
             )
         age_s = (self._now_ns() - match.frame.stamp_ns) / NANOSECONDS
         if age_s > config.max_observation_age_s:
@@ -133,7 +133,7 @@ class Evaluator:
     def _commands(self, query: Query, match: Match) -> list[Commands]:
         manifest, t0_ns = self._model.manifest, match.frame.stamp_ns
         horizon = horizon_of(query.plans, t0_ns, manifest)
-        return [commands_for(plan, t0_ns, match.positions, horizon, manifest.action) for plan in query.plans]
+        return [commands_for(plan, t0_ns, match.measured, horizon, manifest.action) for plan in query.plans]
 
     def _question(self, query: Query, commands: list[Commands], config: NodeConfig) -> Question:
         plans, trust = np.stack([one.rows for one in commands]), self._model.trust

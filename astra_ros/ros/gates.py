@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
+
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA = ("sensor_msgs/msg/Image", _COMPRESSED)
-JOINTS = ("sensor_msgs/msg/JointState",)
-PLAN = ("astra_ros/msg/ActionSequence", "trajectory_msgs/msg/JointTrajectory")
+COMMANDS = tuple(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured)
+ROBOT = ("sensor_msgs/msg/JointState", "nav_msgs/msg/Odometry")
+PLAN = ("astra_ros/msg/ActionSequence", "trajectory_msgs/msg/JointTrajectory", *COMMANDS)
 _LEVELS = {DiagnosticStatus.OK: "OK", DiagnosticStatus.WARN: "WARN", DiagnosticStatus.ERROR: "ERROR"}
 _NEXT_STEP = {"unconfigured": "configure", "inactive": "activate"}
 
@@ -81,6 +84,15 @@ def state_gate(node: str, state: str, status: DiagnosticStatus | None) -> Gate:
     return Gate("state", f"{state or 'no answer'}{reason}", "look at the node's log, and start it again")
 
 
+def robot_gate(topics: Sequence[TopicFacts], others: Mapping[str, str]) -> Gate:
+    """What the robot tells of itself. topics, others: of every type on which it may; commands may stand for odometry."""
+    told = sorted(topics, key=lambda topic: topic.type in COMMANDS)
+    topic = told[0] if told else None
+    name = "joint states" if topic is None or topic.type == ROBOT[0] else "velocity"
+    same = {one: kind for one, kind in others.items() if topic and kind == topic.type}
+    return input_gate(name, topic, same)
+
+
 def input_gate(name: str, topic: TopicFacts | None, candidates: Mapping[str, str]) -> Gate:
     """One subscription of the node. candidates: other topics of the same kind, and their types."""
     if topic is None:
@@ -113,7 +125,7 @@ def plan_gate(topics: Sequence[TopicFacts]) -> Gate:
     """Plans may be rare or missing; a publisher of them must match. topics: all that a plan may come on."""
     published = [topic for topic in topics if topic.publishers]
     if not published:
-        return Gate("plan", "nobody publishes one: predictions are for holding still")
+        return Gate("plan", "nobody publishes one: predictions are for holding still, or driving on")
     for topic in published:
         if topic.incompatible:
             return input_gate("plan", topic, {})

@@ -1,4 +1,4 @@
-"""What the callbacks leave for the worker, guarded by one lock: pictures, joint positions, plans, what else it shall do."""
+"""What the callbacks leave for the worker, guarded by one lock: pictures, what the robot did, plans, what else it shall do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from threading import Condition
 from typing import NamedTuple
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Plan, Schedule
 from astra_ros.ros.sync import JointBuffer
+from astra_ros.ros.vehicle import VelocityBuffer
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
 
 # More pictures than this come during one prediction only from a camera that is far too fast for the history.
@@ -50,7 +52,7 @@ class Inbox:
         self._config = config
         self._waiting: deque[Frame] = deque()
         self._oldest_taken_ns: int | None = None
-        self._joints = JointBuffer(spec.names, spec.units)
+        self._measured = _buffer_for(spec, config)
         self._plans = Schedule()
         self._must_forget = False
         self._is_stopping = False
@@ -79,11 +81,16 @@ class Inbox:
             self._changed.notify_all()
         return has_room
 
-    def add_joint_positions(self, stamp_ns: int, positions: FloatArray) -> None:
+    def add_measured(self, stamp_ns: int, measured: FloatArray) -> None:
         """Raises Refusal for a stamp out of order."""
         with self._changed:
-            self._joints.push(stamp_ns, positions, self._oldest_age_ns(stamp_ns))
+            self._measured.push(stamp_ns, measured, self._oldest_age_ns(stamp_ns))
             self._changed.notify_all()
+
+    def set_command(self, command: Plan) -> None:
+        """What the robot is told from moment to moment."""
+        with self._changed:
+            self._plans.set_command(command)
 
     def set_plan(self, plan: Plan | None) -> None:
         """None: none any more."""
@@ -98,7 +105,7 @@ class Inbox:
         with self._changed:
             self._waiting.clear()
             self._oldest_taken_ns = None
-            self._joints.clear()
+            self._measured.clear()
             self._plans.clear()
             self._must_forget = True
 
@@ -118,14 +125,14 @@ class Inbox:
             return self._is_stopping
 
     def wait(self, has_other_work: Callable[[], bool]) -> bool:
-        """For a picture whose joint positions are as good as they get, or other work. False: stop."""
+        """For a picture of which what the robot did is known as well as it gets, or other work. False: stop."""
         with self._changed:
             while not (self._is_stopping or self._is_ready() or has_other_work()):
                 self._changed.wait(self._patience_s())
             return not self._is_stopping
 
     def take(self) -> Taken:
-        """Pictures whose joint positions are as good as they get; they are kept until the next call."""
+        """Pictures of which what the robot did is known as well as it gets; that is kept until the next call."""
         with self._changed:
             must_forget, self._must_forget = self._must_forget, False
             frames = []
@@ -134,12 +141,12 @@ class Inbox:
             self._oldest_taken_ns = frames[0].stamp_ns if frames else None
             return Taken(frames, must_forget)
 
-    def positions_at(self, stamp_ns: int) -> tuple[FloatArray, int] | None:
-        """(a,) positions and how far [ns] the nearest joint state was; None: all is to be forgotten. Raises Refusal."""
+    def measured_at(self, stamp_ns: int) -> tuple[FloatArray, int] | None:
+        """(a,) what the robot did and how far [ns] the nearest message was; None: all is to be forgotten. Raises Refusal."""
         with self._changed:
             if self._must_forget:
                 return None
-            return self._joints.at(stamp_ns, round(self._config.sync_slop_s * NANOSECONDS))
+            return self._measured.at(stamp_ns, round(self._config.sync_slop_s * NANOSECONDS))
 
     def plan_at(self, stamp_ns: int, now_ns: int) -> tuple[Plan | None, NodeConfig]:
         """In force then, and the configuration that says so."""
@@ -147,23 +154,23 @@ class Inbox:
             return self._plans.at(stamp_ns, now_ns, self._config.plan_timeout_s), self._config
 
     def _picture_age_ns(self) -> int:
-        """Joint states and plans are kept for pictures as old as this when they come."""
+        """What the robot did and plans are kept for pictures as old as this when they come."""
         return min(round(self._config.max_observation_age_s * NANOSECONDS), _LONGEST_KEPT_NS)
 
     def _oldest_age_ns(self, newest_ns: int) -> int:
-        """And joint states, against the newest one, also for those that wait for a busy worker, or were just taken by it."""
+        """And what it did, against the newest, also for those that wait for a busy worker, or were just taken by it."""
         oldest_ns = self._oldest_taken_ns
         if oldest_ns is None:
             oldest_ns = self._waiting[0].stamp_ns if self._waiting else newest_ns
         return max(self._picture_age_ns(), newest_ns - oldest_ns)
 
     def _is_ready(self) -> bool:
-        """The oldest picture has a joint state on the far side of its stamp, has waited the slop for one, or has to make room."""
+        """The oldest picture has a message on the far side of its stamp, has waited the slop for one, or has to make room."""
         if not self._waiting:
             return False
         oldest = self._waiting[0]
         return (
-            self._joints.covers(oldest.stamp_ns)
+            self._measured.covers(oldest.stamp_ns)
             or time.monotonic() >= self._deadline_s(oldest)
             or len(self._waiting) == _MAX_WAITING
         )
@@ -173,3 +180,9 @@ class Inbox:
 
     def _deadline_s(self, frame: Frame) -> float:
         return frame.received_s + self._config.sync_slop_s
+
+
+def _buffer_for(spec: ActionSpec, config: NodeConfig) -> JointBuffer | VelocityBuffer:
+    if spec.representation == "joint_position":
+        return JointBuffer(spec.names, spec.units)
+    return VelocityBuffer(spec.step_dt, is_measured=VELOCITY_MESSAGES[config.odom_type].is_measured)

@@ -8,13 +8,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Header
-from trajectory_msgs.msg import JointTrajectory
+from sensor_msgs.msg import CompressedImage, Image
 
 from astra_ros.backends.manifest import Manifest
 from astra_ros.frames.preprocess import fit, share_of
@@ -25,19 +22,16 @@ from astra_ros.ros.health import Health
 from astra_ros.ros.inbox import Frame
 from astra_ros.ros.listener import Listener
 from astra_ros.ros.parameters import NodeConfig
-from astra_ros.ros.plans import read_plan, require_overlap
+from astra_ros.ros.plans import read_plan
 from astra_ros.ros.queries import QueryRefusal, read_goal
 from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.robot_inputs import Clock, robot_inputs
 from astra_ros.ros.stamps import TIME_RESET_NS, require_recent, to_ns
 from astra_ros.ros.standing_goal import StandingGoal
-from astra_ros.ros.sync import JointReader
-from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
+from astra_ros.ros.trajectories import MAX_DURATION_S
 from astra_ros.ros.views import Views, camera_source
 from astra_ros.ros.worker import Worker
-from astra_ros.types import NANOSECONDS, FloatArray
-
-# Rows of a trajectory within a step of the model: its points lie where they lie.
-_FINER = 10
+from astra_ros.types import NANOSECONDS
 
 
 class Inputs:
@@ -57,9 +51,9 @@ class Inputs:
         self._manifest = manifest
         self.config = config
         self._health = health
-        self._joint_reader = JointReader(manifest.action.names)
+        clock = Clock(self._now_ns, self._recent_ns)
+        self._robot = robot_inputs(manifest.action, config, clock)
         self._worker: Worker | None = None
-        self._positions: FloatArray | None = None
         self._listener = Listener(node, health)
         with ExitStack() as undo:
             undo.callback(self.destroy)
@@ -86,14 +80,15 @@ class Inputs:
 
     def _forget_own(self) -> None:
         self._views.clear()
-        self._newest_ns, self._positions = dict.fromkeys(self.image_topics, 0), None
+        self._robot.forget()
+        self._newest_ns = dict.fromkeys(self.image_topics, 0)
 
     def destroy(self) -> None:
         self._listener.destroy()
 
     def _on_image(self, source: str, message: Image | CompressedImage, worker: Worker) -> None:
         received_s = time.monotonic()
-        stamp_ns = self._recent_stamp_ns(message.header)
+        stamp_ns = self._recent_ns(to_ns(message.header.stamp))
         self._require_in_order(source, stamp_ns)
         camera = self._manifest.camera
         pixels = fit(to_rgb(message), share_of(camera.height, camera.count), camera.width)
@@ -107,40 +102,12 @@ class Inputs:
                 self._health.resolve("cameras")
                 worker.add_frame(found)
 
-    def _on_joint_state(self, message: JointState, worker: Worker) -> None:
-        positions = self._joint_reader.read(message)
-        stamp_ns = self._recent_stamp_ns(message.header)
-        worker.add_joint_positions(stamp_ns, positions)
-        before = self._positions
-        self._positions = positions if before is None else np.where(np.isnan(positions), before, positions)
-
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         """One without rows withdraws the plan."""
         if not message.horizon and not message.data:
             worker.set_plan(None)
         else:
             worker.set_plan(read_plan(message, self._manifest.action, MAX_DURATION_S, self._now_ns()))
-
-    def _on_trajectory(self, message: JointTrajectory, worker: Worker) -> None:
-        """One without points withdraws the plan."""
-        if not message.points:
-            worker.set_plan(None)
-            return
-        action, now_ns = self._manifest.action, self._now_ns()
-        # Where the robot will be at a later start is not known yet.
-        measured = None if to_ns(message.header.stamp) > now_ns else self._all_positions()
-        try:
-            step_ns = round(action.step_dt * NANOSECONDS / _FINER)  # it is sampled again, from a picture on
-            plan = read_trajectory(message, action.names, step_ns, measured, now_ns)
-        except TrajectoryError as error:
-            raise Refusal(Drop.BAD_PLAN, str(error)) from error
-        require_overlap(plan, MAX_DURATION_S, now_ns)
-        worker.set_plan(plan)
-
-    def _all_positions(self) -> FloatArray | None:
-        """The last ones, once every joint has been told of."""
-        positions = self._positions
-        return None if positions is None or np.isnan(positions).any() else positions
 
     def _on_goal(self, message: Goal) -> bool:
         try:
@@ -149,8 +116,8 @@ class Inputs:
             raise Refusal(Drop.BAD_GOAL, str(refusal)) from refusal
         return True
 
-    def _recent_stamp_ns(self, header: Header) -> int:
-        stamp_ns, config = to_ns(header.stamp), self.config
+    def _recent_ns(self, stamp_ns: int) -> int:
+        config = self.config
         require_recent(stamp_ns, self._now_ns(), config.max_observation_age_s, config.future_tolerance_s)
         return stamp_ns
 
@@ -179,10 +146,9 @@ class Inputs:
             yield source, subscription.topic_name
 
     def _listen_to_robot(self) -> None:
-        commands, joints = qos.commands, qos.sensor(depth=10)
-        self._listen("joint_states", JointState, "joint_states", self._on_joint_state, joints)
-        self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, commands())
-        self._listen("joint_trajectory", JointTrajectory, "joint_trajectory", self._on_trajectory, commands())
+        for topic in self._robot.topics():
+            self._listen(topic.name, topic.message_type, topic.name, topic.handle, topic.profile)
+        self._listen("action_sequence", ActionSequence, "action_sequence", self._on_plan, qos.commands())
         # Latched goals come once, so they are taken whether the node is active or not.
         self._listener.listen("goal", Goal, "goal", self._on_goal, qos.latched())
 

@@ -18,7 +18,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from astra_ros.ros import gates
 from astra_ros.ros.bag_recorder import TopicTally, subscription_qos
-from astra_ros.ros.gates import CAMERA, JOINTS, PLAN, Gate, Inspection, TopicFacts
+from astra_ros.ros.gates import CAMERA, COMMANDS, PLAN, ROBOT, Gate, Inspection, TopicFacts
 from astra_ros.ros.message_types import message_class, stamp_ns
 from astra_ros.ros.session import ros_session
 from astra_ros.types import NANOSECONDS
@@ -64,14 +64,15 @@ class _Inspector:
         return Inspection(self._name, state, values, facts, self._gates(state, facts))
 
     def _gates(self, state: str, facts: Sequence[TopicFacts]) -> tuple[Gate, ...]:
-        by_kind = {kind: [fact for fact in facts if fact.type in kind] for kind in (CAMERA, JOINTS, PLAN)}
+        by_kind = {kind: [fact for fact in facts if fact.type in kind] for kind in (CAMERA, PLAN)}
+        told = (*ROBOT, *COMMANDS)
         return (
             gates.state_gate(self._name, state, self._status),
             *(
                 gates.input_gate("camera", one, self._topics_of(CAMERA))
                 for one in (by_kind[CAMERA] or (None,))
             ),
-            gates.input_gate("joint states", next(iter(by_kind[JOINTS]), None), self._topics_of(JOINTS)),
+            gates.robot_gate([fact for fact in facts if fact.type in told], self._topics_of(told)),
             gates.plan_gate(by_kind[PLAN]),
             gates.health_gate(self._status),
             gates.output_gate(next(f for f in facts if f.name == self._future_topic)),
@@ -104,7 +105,7 @@ class _Inspector:
     def _topics(self) -> dict[str, str]:
         """What the node consumes and its prediction, by topic."""
         read = self._node.get_subscriber_names_and_types_by_node(self._base_name, self._namespace)
-        wanted = {topic: types[0] for topic, types in read if types[0] in (*CAMERA, *JOINTS, *PLAN)}
+        wanted = {topic: types[0] for topic, types in read if types[0] in (*CAMERA, *ROBOT, *PLAN)}
         return {**wanted, self._future_topic: "astra_ros/msg/PredictedFuture"}
 
     @property

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from astra_ros.planning.goals import GoalDistance, measured
+from astra_ros.planning import goals
+from astra_ros.planning.goals import GoalDistance
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Health, Timing
 from astra_ros.ros.hindsight import Comparison, Hindsight
@@ -14,6 +15,7 @@ from astra_ros.ros.inbox import Frame, Inbox
 from astra_ros.ros.parameters import NodeConfig, resolve_horizon
 from astra_ros.ros.plans import Commands, commands_for
 from astra_ros.ros.refusal import Drop, Refusal
+from astra_ros.ros.vehicle import robot_topic
 from astra_ros.types import NANOSECONDS, FloatArray, Observation, Prediction
 
 # One usual picture of a hundred is taken for unusual: it is flagged, but nobody is called.
@@ -22,10 +24,10 @@ _UNUSUAL_IN_A_ROW = 3
 
 @dataclass(frozen=True)
 class Match:
-    """A picture in the history. positions: (a,) at its stamp. skew_ns: distance to the nearest joint state."""
+    """A picture in the history. measured: as Observation has it. skew_ns: distance to the nearest message that tells it."""
 
     frame: Frame
-    positions: FloatArray
+    measured: FloatArray
     skew_ns: int
 
 
@@ -125,18 +127,18 @@ class LiveStream:
         return 0 <= match.frame.stamp_ns - shown_ns < 0.9 * NANOSECONDS / rate_hz
 
     def _observe(self, frame: Frame) -> Match | None:
-        """Into the history, with the joint positions at its stamp. None: it has none."""
+        """Into the history, with what the robot did. None: nobody told that."""
         try:
-            found = self._inbox.positions_at(frame.stamp_ns)
+            found = self._inbox.measured_at(frame.stamp_ns)
         except Refusal as refusal:
-            self._health.refuse("sync", refusal, consequence_of="joint_states")
+            self._health.refuse("sync", refusal, consequence_of=robot_topic(self._model.manifest.action))
             return None
         if found is None:
             return None
-        positions, skew_ns = found
+        measured, skew_ns = found
         self._health.resolve("sync")
-        self._model.observe(Observation(frame.stamp_ns, frame.pixels, positions))
-        return Match(frame, positions, skew_ns)
+        self._model.observe(Observation(frame.stamp_ns, frame.pixels, measured))
+        return Match(frame, measured, skew_ns)
 
     def _compare(self, matches: Sequence[Match]) -> None:
         for frame in (match.frame for match in matches):
@@ -163,7 +165,7 @@ class LiveStream:
         plan, config = self._inbox.plan_at(frame.stamp_ns, now_ns)
         manifest = self._model.manifest
         horizon = resolve_horizon(config, manifest)
-        commands = commands_for(plan, frame.stamp_ns, match.positions, horizon, manifest.action)
+        commands = commands_for(plan, frame.stamp_ns, match.measured, horizon, manifest.action)
         preprocess_s = frame.preprocess_s + time.monotonic() - started_s
         prediction = self._model.predict(frame.stamp_ns, commands.rows, config.seed, self._between_chunks)
         timing = Timing(
@@ -179,7 +181,7 @@ class LiveStream:
         """A plug-in that cannot measure costs the stream its distances, not its pictures."""
         try:
             measure = self._ports.goal_distance()
-            distance = measured(measure, prediction.latents[None])[0] if measure else None
+            distance = goals.measured(measure, prediction.latents[None])[0] if measure else None
         except Exception as error:  # noqa: BLE001
             self._health.report("goal_distance", "goal_distance_failed", f"{type(error).__name__}: {error}")
             return None

@@ -1,4 +1,4 @@
-"""The lifecycle node `world_model`: camera and joints in, predicted futures out.
+"""The lifecycle node `world_model`: camera and what the robot does in, predicted futures out.
 
 configure loads, verifies and warms up the model; activate opens the gates; deactivate closes them and forgets the
 history; cleanup frees everything; an error frees everything too and leads back to unconfigured.
@@ -186,9 +186,10 @@ class WorldModelNode(LifecycleNode):
         health.expire("prediction", _FAILED_PREDICTION_S)
         if not session or not session.is_active:
             return
-        for source in ("action_sequence", "joint_trajectory"):
+        for source in ("action_sequence", "joint_trajectory", "cmd_vel"):
             health.expire(source, session.config.plan_timeout_s)
-        health.expire("joint_states", _SILENCE_S)
+        for source in ("joint_states", "odom"):
+            health.expire(source, _SILENCE_S)
         for source, topic in session.image_topics.items():
             self._check_camera(source, topic)
 

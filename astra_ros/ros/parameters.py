@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, fields
 
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.backends.manifest import PRECISIONS, Manifest
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
 MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
-USUAL_HORIZON_S = 2.0  # what a planner of arm motions looks ahead, and a recorded plan usually covers
+USUAL_HORIZON_S = 2.0  # what a planner of motions looks ahead, and a recorded plan usually covers
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class NodeConfig:
         "Put before the names of the model's joints, in all topics: left_ of left_panda_joint1.",
         is_live=False,
     )
+    odom_type: str = parameter(
+        "nav_msgs/msg/Odometry",
+        "Of a model of a vehicle: type of the topic odom; without odometry the commands' topic and type.",
+        Limits(choices=tuple(VELOCITY_MESSAGES)),
+        is_live=False,
+    )
+    cmd_vel_type: str = parameter(
+        "geometry_msgs/msg/TwistStamped",
+        "Of a model of a vehicle: type of the topic cmd_vel.",
+        Limits(choices=tuple(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured)),
+        is_live=False,
+    )
     horizon: int = parameter(
         0,
         "Frames to predict; 0: two seconds, or the model's longest if that is shorter.",
@@ -57,7 +70,7 @@ class NodeConfig:
     )
     sync_slop_s: float = parameter(
         0.05,
-        "Largest distance of a picture to the nearest joint state, and to those of the model's other cameras [s].",
+        "Largest distance of a picture to the nearest joint state or odometry, and to those of the model's other cameras [s].",
         Limits(0.0, 10.0),
     )
     plan_timeout_s: float = parameter(

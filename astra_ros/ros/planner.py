@@ -96,6 +96,11 @@ class Planner(Node):
         then.
         """
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
+        if spec.representation != "joint_position":
+            raise WorldModelError(
+                f"{config.world_model}: expected a model of joint positions, whose trajectories this node publishes, found one of"
+                f" {', '.join(spec.names)}; search with WorldModelClient.costs and planning.cem (docs/planning.md)"
+            )
         try:
             planned, begins_ns = self._search.run(spec, config)
         finally:

@@ -1,8 +1,8 @@
-"""ActionSequence → the commanded joint positions of every predicted frame.
+"""ActionSequence → the commanded joint positions, or velocities of a vehicle, of every predicted frame.
 
 Row k of a plan is the position at its stamp + (k + 1) * its step_dt; frame k of a prediction wants the position at
 t0 + (k + 1) * the model's step_dt. Between two rows a joint moves linearly; from t0 to the first row that has not
-elapsed it moves from where it was measured.
+elapsed it moves from where it was measured. A velocity is in force during its step, and a frame wants the mean of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.actions.velocities import mean_levels
 from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import to_ns
@@ -24,7 +25,10 @@ NO_PLAN_ID = (0,) * 16
 _MOST_PLANS = 256
 # Predictions begin at pictures that are younger than that, unless they may be older.
 _OLDEST_T0_NS = NANOSECONDS
-REPRESENTATIONS = {"joint_position": ActionSequence.REPRESENTATION_JOINT_POSITION}
+REPRESENTATIONS = {
+    "joint_position": ActionSequence.REPRESENTATION_JOINT_POSITION,
+    "rate": ActionSequence.REPRESENTATION_BASE_VELOCITY,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Plan:
     """What the robot is going to be told.
 
     plan_id: (16,) the sender's id. stamp_ns: start; 0 = the observation that a prediction starts from.
-    rows: (n, a) positions in the model's order and units; NaN: of joints that it leaves where they are, or on their way to
+    rows: (n, a) positions or velocities in the model's order and units; NaN: of joints that it leaves where they are, or on their way to
     the next row that says more. received_ns: on the node's clock.
     """
 
@@ -50,10 +54,11 @@ class Plan:
 
 
 class Schedule:
-    """The plan in force, and those that follow it, in the order of their starts."""
+    """The plan in force, and those that follow it, in the order of their starts; and what a vehicle is told without one."""
 
     def __init__(self) -> None:
         self._plans: list[Plan] = []
+        self._command: Plan | None = None
 
     def set(self, plan: Plan, picture_age_ns: int = 0) -> None:
         """In force from its start on; what was to start later is replaced. picture_age_ns: how old one may be."""
@@ -61,13 +66,18 @@ class Schedule:
         earlier = [one for one in self._plans if one.stamp_ns < plan.stamp_ns]
         self._plans = [*earlier, plan][-_MOST_PLANS:]
 
+    def set_command(self, command: Plan) -> None:
+        """In force where no plan is: a controller that follows one sends commands all the time."""
+        self._command = command
+
     def clear(self) -> None:
-        self._plans = []
+        self._plans, self._command = [], None
 
     def at(self, t0_ns: int, now_ns: int, timeout_s: float) -> Plan | None:
         """What a prediction from t0 is made for, which rises from call to call; the next plan when none is in force."""
         self._drop_superseded(t0_ns)
-        return next((plan for plan in self._plans if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
+        told = (*self._plans, *([self._command] if self._command else []))
+        return next((plan for plan in told if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
 
     def _drop_superseded(self, t0_ns: int) -> None:
         num_begun = sum(plan.stamp_ns <= t0_ns for plan in self._plans)
@@ -98,7 +108,7 @@ def read_plan(message: ActionSequence, spec: ActionSpec, latest_start_s: float, 
     if not np.isfinite(rows).all():
         row, column = np.argwhere(~np.isfinite(rows))[0]
         raise _refusal(
-            f"data: expected finite positions, found {rows[row, column]} for {spec.names[column]!r} in row {row};"
+            f"data: expected finite numbers, found {rows[row, column]} for {spec.names[column]!r} in row {row};"
             " check the planner"
         )
     plan = Plan(
@@ -115,14 +125,15 @@ def read_plan(message: ActionSequence, spec: ActionSpec, latest_start_s: float, 
 def commands_for(
     plan: Plan | None, t0_ns: int, measured: FloatArray, horizon: int, spec: ActionSpec
 ) -> Commands:
-    """Positions for every frame of a prediction from t0.
+    """Positions or velocities for every frame of a prediction from t0.
 
-    plan: None = hold still. measured: (a,) positions at t0. Returns horizon rows.
+    plan: None = go on as measured: hold still, or drive on. measured: (a,) at t0. Returns horizon rows.
     """
     if plan is None:
         rows, flags = np.tile(measured, (horizon, 1)), int(PredictedFuture.FLAG_HOLD_STILL)
     else:
-        rows, flags = _resample(plan, t0_ns, measured, horizon, round(spec.step_dt * NANOSECONDS))
+        resample = _resample if spec.representation == "joint_position" else _average
+        rows, flags = resample(plan, t0_ns, measured, horizon, round(spec.step_dt * NANOSECONDS))
     clipped = spec.clip(rows)
     if not np.array_equal(clipped, rows):
         flags |= PredictedFuture.FLAG_ACTION_CLIPPED
@@ -145,6 +156,18 @@ def _resample(
     return rows, _length_flags(int(row_ns[-1]), int(wanted_ns[-1]))
 
 
+def _average(
+    plan: Plan, t0_ns: int, measured: FloatArray, horizon: int, step_ns: int
+) -> tuple[FloatArray, int]:
+    """A vehicle goes on as measured until the plan starts, and as the last row says once it is over."""
+    start_ns = plan.stamp_ns - t0_ns if plan.stamp_ns else 0
+    changes_ns = start_ns + plan.step_ns * np.arange(len(plan.rows))
+    ends_ns = step_ns * np.arange(1, horizon + 1)
+    levels = np.concatenate([measured[None], plan.rows])
+    rows = mean_levels(changes_ns, levels, ends_ns - step_ns, ends_ns)
+    return rows, _length_flags(start_ns + plan.step_ns * len(plan.rows), int(ends_ns[-1]))
+
+
 def _between(wanted_ns: Any, knots_ns: Any, joint: FloatArray) -> Any:
     """Linear between the knots that say where the joint is."""
     is_said = np.isfinite(joint)
@@ -164,7 +187,7 @@ def _find_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:
     if message.representation != expected:
         raise _refusal(
             f"representation: expected {expected} ({spec.representation}, as the model was trained) or"
-            f" {ActionSequence.REPRESENTATION_MODEL_NATIVE} (its own numbers), found {message.representation}; convert the plan to joint positions"
+            f" {ActionSequence.REPRESENTATION_MODEL_NATIVE} (its own numbers), found {message.representation}; convert the plan"
         )
     names: Sequence[str] = message.names
     missing = [name for name in spec.names if name not in names]

@@ -16,6 +16,8 @@ class Drop(StrEnum):
     BAD_JOINT_STATE = "bad_joint_state"
     OTHER_JOINTS = "other_joints"
     NO_JOINT_STATE = "no_joint_state"
+    BAD_VELOCITY = "bad_velocity"
+    NO_VELOCITY = "no_velocity"
     NO_OTHER_PICTURE = "no_other_picture"
     BAD_PLAN = "bad_action_sequence"
     BAD_GOAL = "bad_goal"

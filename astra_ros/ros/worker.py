@@ -1,7 +1,7 @@
 """The thread that owns the world model: the newest observation wins, and what it overtakes is counted.
 
 The callbacks only leave things in the inbox; decoding a picture is theirs, predicting is the worker's, so a slow model delays
-neither parameters nor services. Every picture that has joint positions enters the history, also those that come while
+neither parameters nor services. Every picture of which what the robot did is known enters the history, also those that come while
 a prediction runs; only the newest of them is predicted from, and only while somebody takes predictions. Questions about
 candidates are answered in between, a chunk after every picture that is served, or as fast as they go while none comes; each
 from the newest picture when it begins, also where that is only predicted from afterwards.
@@ -73,9 +73,13 @@ class Worker:
         if not self._inbox.add_frame(frame):
             self._health.count(Drop.SUPERSEDED)
 
-    def add_joint_positions(self, stamp_ns: int, positions: FloatArray) -> None:
+    def add_measured(self, stamp_ns: int, measured: FloatArray) -> None:
         """Raises Refusal for a stamp out of order."""
-        self._inbox.add_joint_positions(stamp_ns, positions)
+        self._inbox.add_measured(stamp_ns, measured)
+
+    def set_command(self, command: Plan) -> None:
+        """What the robot is told from moment to moment."""
+        self._inbox.set_command(command)
 
     def set_plan(self, plan: Plan | None) -> None:
         """None: none any more."""

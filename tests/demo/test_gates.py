@@ -81,10 +81,25 @@ def test_plans_may_be_missing_but_not_mismatched() -> None:
     nobody, mismatched = replace(HEALTHY, publishers=()), replace(HEALTHY, incompatible="DURABILITY")
     for silent in ([], [nobody, nobody]):
         assert gates.plan_gate(silent) == Gate(
-            "plan", "nobody publishes one: predictions are for holding still"
+            "plan", "nobody publishes one: predictions are for holding still, or driving on"
         )
     assert gates.plan_gate([nobody, SILENT]) == Gate("plan", "/image: 0.0 Hz")
     assert gates.plan_gate([HEALTHY, mismatched]).fix
+
+
+def test_what_the_robot_tells_of_itself() -> None:
+    """Odometry is it, and not the commands beside it; without odometry they are."""
+    odometry = replace(HEALTHY, name="/odom", type="nav_msgs/msg/Odometry", publishers=())
+    command = replace(HEALTHY, name="/cmd_vel", type="geometry_msgs/msg/Twist")
+    elsewhere = {"/wheels/odom": odometry.type, "/teleop": command.type}
+    found = gates.robot_gate([command, odometry], elsewhere)
+    assert (found.name, found.found) == ("velocity", "nobody publishes /odom (nav_msgs/msg/Odometry)")
+    assert "/wheels/odom" in found.fix
+    assert "/teleop" not in found.fix
+    assert gates.robot_gate([command], elsewhere) == Gate("velocity", "/cmd_vel: 30.0 Hz")
+    joints = replace(HEALTHY, name="/joint_states", type="sensor_msgs/msg/JointState")
+    assert gates.robot_gate([joints], {}).name == "joint states"
+    assert gates.robot_gate([], {}).fix == "configure the node first"
 
 
 def test_one_prediction_is_enough() -> None:

@@ -15,7 +15,10 @@ from tests.package.launch_file import LAUNCH_FILE, evaluate, parameters
 
 # Of Fast DDS 2 and 3.
 FASTDDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-DEMO_TOPICS = {"/camera/image_raw", "/camera/image_raw/compressed", "/joint_states", "/action_sequence"}
+DEMO_TOPICS = {
+    *("/camera/image_raw", "/camera/image_raw/compressed"),
+    *("/joint_states", "/odom", "/cmd_vel", "/action_sequence"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +118,7 @@ def left_to_the_parameter_file() -> set[str]:
 def test_what_overrides_a_parameter_is_called_as_it_is() -> None:
     shipped = yaml.safe_load((LAUNCH_FILE.parents[1] / "config" / "world_model.yaml").read_text())
     names = left_to_the_parameter_file()
-    assert len(names) == 9
+    assert len(names) == 11
     assert names - {"use_sim_time"} <= shipped["/**"]["ros__parameters"].keys()
 
 
@@ -132,7 +135,10 @@ def test_a_fast_dds_profile_of_the_user_is_kept(variable: str, monkeypatch: pyte
 
 
 def test_every_input_can_be_remapped() -> None:
-    topics = ("image", "image_2", "image_3", "joint_states", "action_sequence", "joint_trajectory", "goal")
+    topics = (
+        *("image", "image_2", "image_3", "joint_states", "odom", "cmd_vel"),
+        *("action_sequence", "joint_trajectory", "goal"),
+    )
     wanted = {topic: f"/arm/{topic}" for topic in topics}
     assert dict(node("world_model", **wanted)["remappings"]) == wanted
 
@@ -202,6 +208,16 @@ def test_demo_plays_a_recording_without_plans(tmp_path: Path) -> None:
     ]
     assert played[0] == ["/camera/image_raw/compressed", "/joint_states"]
     assert played[1] == [*played[0], "/action_sequence"]
+
+
+def test_demo_plays_a_vehicle(tmp_path: Path) -> None:
+    names = ("/cmd_vel", "/odom", "/camera/image_raw/compressed", "/tf")
+    recorded = [{"topic_metadata": {"name": name}} for name in names]
+    metadata = {"rosbag2_bagfile_information": {"topics_with_message_count": recorded}}
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    player = node("bag_player", demo="true", bag=str(tmp_path), odom="wheels")
+    assert parameters(player)["topics"] == ["/camera/image_raw/compressed", "/odom", "/cmd_vel"]
+    assert dict(player["remappings"])["/odom"] == "wheels"
 
 
 @pytest.mark.parametrize(("asked", "node_reads", "is_decompressed"), [({}, "compressed", False), ({"image_transport": "raw"}, "raw", True)])  # fmt: skip

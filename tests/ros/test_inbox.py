@@ -37,13 +37,13 @@ def stamps(inbox: Inbox) -> list[int]:
 
 
 def test_a_picture_waits_for_the_joint_state_after_it(inbox: Inbox) -> None:
-    inbox.add_joint_positions(80 * MS, HERE)
+    inbox.add_measured(80 * MS, HERE)
     inbox.add_frame(frame(100 * MS))
     assert stamps(inbox) == []
-    inbox.add_joint_positions(120 * MS, HERE + 1)
+    inbox.add_measured(120 * MS, HERE + 1)
     assert inbox.wait(lambda: False)
     assert stamps(inbox) == [100 * MS]
-    found = inbox.positions_at(100 * MS)
+    found = inbox.measured_at(100 * MS)
     assert found is not None
     np.testing.assert_allclose(found[0], HERE + 0.5)
     assert found[1] == 20 * MS
@@ -56,7 +56,7 @@ def test_it_does_not_wait_longer_than_the_slop(inbox: Inbox) -> None:
     assert 0.1 < time.monotonic() - began_s < 5
     assert stamps(inbox) == [100 * MS]
     with pytest.raises(Refusal, match="joint"):
-        inbox.positions_at(100 * MS)
+        inbox.measured_at(100 * MS)
 
 
 def test_other_work_and_the_end_are_not_waited_past(inbox: Inbox) -> None:
@@ -77,12 +77,12 @@ def test_other_work_and_the_end_are_not_waited_past(inbox: Inbox) -> None:
 def test_pictures_come_in_order_and_too_many_lose_the_oldest(inbox: Inbox) -> None:
     kept = [inbox.add_frame(frame(number * MS)) for number in range(1, 67)]
     assert kept == [True] * 64 + [False] * 2
-    inbox.add_joint_positions(100 * MS, HERE)
+    inbox.add_measured(100 * MS, HERE)
     assert stamps(inbox) == [number * MS for number in range(3, 67)]
 
 
 def test_forgetting_leaves_nothing_and_is_told_once(inbox: Inbox) -> None:
-    inbox.add_joint_positions(200 * MS, HERE)
+    inbox.add_measured(200 * MS, HERE)
     inbox.add_frame(frame(100 * MS))
     plan_ns = time.monotonic_ns()
     assert inbox.plan_at(100 * MS, plan_ns)[0] is None
@@ -90,13 +90,13 @@ def test_forgetting_leaves_nothing_and_is_told_once(inbox: Inbox) -> None:
     assert inbox.plan_at(100 * MS, plan_ns)[0] is not None
     inbox.forget()
     assert inbox.must_forget
-    assert inbox.positions_at(100 * MS) is None
+    assert inbox.measured_at(100 * MS) is None
     assert inbox.plan_at(100 * MS, plan_ns)[0] is None
     taken = inbox.take()
     assert (taken.frames, taken.must_forget) == ([], True)
     assert (inbox.take().must_forget, inbox.must_forget) == (False, False)
     with pytest.raises(Refusal):
-        inbox.positions_at(100 * MS)
+        inbox.measured_at(100 * MS)
 
 
 def test_the_configuration_is_the_newest(inbox: Inbox) -> None:
@@ -106,21 +106,21 @@ def test_the_configuration_is_the_newest(inbox: Inbox) -> None:
 
 
 def test_a_picture_that_waits_for_a_busy_worker_keeps_its_joint_states(inbox: Inbox) -> None:
-    inbox.add_joint_positions(80 * MS, HERE)
-    inbox.add_joint_positions(120 * MS, HERE + 1)
+    inbox.add_measured(80 * MS, HERE)
+    inbox.add_measured(120 * MS, HERE + 1)
     inbox.add_frame(frame(100 * MS))
     inbox.add_frame(frame(7000 * MS))
-    inbox.add_joint_positions(10_000 * MS, HERE)
+    inbox.add_measured(10_000 * MS, HERE)
     assert stamps(inbox) == [100 * MS, 7000 * MS]
     # The worker has it, but has not looked yet.
-    inbox.add_joint_positions(20_000 * MS, HERE)
-    found = inbox.positions_at(100 * MS)
+    inbox.add_measured(20_000 * MS, HERE)
+    found = inbox.measured_at(100 * MS)
     assert found is not None
     np.testing.assert_allclose(found[0], HERE + 0.5)
     assert stamps(inbox) == []
-    inbox.add_joint_positions(30_000 * MS, HERE)
+    inbox.add_measured(30_000 * MS, HERE)
     with pytest.raises(Refusal, match=r"found the oldest .* s newer"):
-        inbox.positions_at(100 * MS)
+        inbox.measured_at(100 * MS)
 
 
 def test_pictures_that_fill_the_queue_wait_no_longer_so_that_missing_joint_states_are_told() -> None:
@@ -133,4 +133,4 @@ def test_pictures_that_fill_the_queue_wait_no_longer_so_that_missing_joint_state
         assert inbox.wait(lambda: False)
         assert stamps(inbox) == [(number - 63) * MS]
     with pytest.raises(Refusal, match="no joint state received"):
-        inbox.positions_at(6 * MS)
+        inbox.measured_at(6 * MS)

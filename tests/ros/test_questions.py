@@ -635,7 +635,7 @@ class Beside:
     def show_a_picture(self) -> int:
         """Its stamp."""
         stamp_ns = self.rig.now_ns()
-        self.worker.add_joint_positions(stamp_ns, POSITIONS)
+        self.worker.add_measured(stamp_ns, POSITIONS)
         self.worker.add_frame(
             Frame(stamp_ns, "camera", np.zeros((48, 64, 3), np.uint8), time.monotonic(), 0.0)
         )
@@ -751,7 +751,7 @@ def test_a_picture_waits_for_no_more_than_one_chunk_of_a_question(
     events: list[str] = []
     for owner, method, name in (
         (Worker, "add_frame", "input"),
-        (Worker, "add_joint_positions", "input"),
+        (Worker, "add_measured", "input"),
         (Tickets, "advance", "chunk"),
         (WorldModel, "predict", "picture"),
     ):
@@ -788,7 +788,7 @@ def test_a_finished_reply_does_not_wait_for_pictures(
             events.append(name)
             stamp_ns = asker.rig.now_ns()
             pixels = np.zeros((48, 64, 3), np.uint8)
-            worker.add_joint_positions(stamp_ns, POSITIONS)
+            worker.add_measured(stamp_ns, POSITIONS)
             worker.add_frame(Frame(stamp_ns, "camera", pixels, time.monotonic(), 0.0))
             return found
 

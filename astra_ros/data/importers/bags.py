@@ -1,4 +1,4 @@
-"""rosbag2 recordings of a robot arm: a camera, joint states and, where they were recorded, joint commands."""
+"""rosbag2 recordings of a robot: a camera, what its joints or wheels did and, where that was recorded, what they were told."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astra_ros.actions.velocities import UNITS, VELOCITY_MESSAGES
 from astra_ros.data.bag import STORAGE_SUFFIXES, BagError, is_recording
 from astra_ros.data.episode import (
     Contents,
@@ -40,8 +41,8 @@ _LONGEST_SEGMENT_S = 120.0
 class BagsConfig:
     """How recordings are read.
 
-    space: name of the action space. joints: which, in this order; empty takes those of the first JointState.
-    units: one for all joints, or one per joint. size: of the pictures, a square's side or (height, width), pixels.
+    space: name of the action space. joints: which, or axes of a vehicle's velocity, in this order; empty takes those of
+    the first JointState, or the usual axes. units: one for all joints, or one per joint; those of axes are given. size: of the pictures, a square's side or (height, width), pixels.
     """
 
     space: str
@@ -80,6 +81,12 @@ class Recordings:
         return self._first.joints[0]
 
     @property
+    def usual_axes(self) -> tuple[str, ...]:
+        """Of recordings of a velocity."""
+        kinds = VELOCITY_MESSAGES.values()
+        return next(kind.usual for kind in kinds if kind.axes == self._first.joints[0])
+
+    @property
     def _first(self) -> Contents:
         return next(iter(self.contents.values()))
 
@@ -95,8 +102,7 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     if doubles := [bag for bag, name in zip(bags, called, strict=True) if called.count(name) > 1]:
         raise BagError(f"{doubles[0]}: expected a name of its own, found {doubles[-1]}; rename one")
     found = _look_through(bags, config)
-    names = config.joints or found.joints(config.topics.joint_states)
-    units = config.units * len(names) if len(config.units) == 1 else config.units
+    schema = _schema(found, config)
     images = config.topics.images
     cameras = (
         found.picture_sizes[0]
@@ -106,15 +112,24 @@ def open_source(folders: Sequence[Path], config: BagsConfig) -> Source:
     wanted = (config.size, config.size) if isinstance(config.size, int) else config.size
     height, width = stored_size(cameras, wanted)
     size = (height * len(images), width)
-    load = partial(read_episode, names=names, size=size, topics=config.topics, units=units)
+    load = partial(read_episode, names=schema.names, size=size, topics=config.topics, units=schema.units)
     notes = [_note(bag, contents) for bag, contents in found.contents.items()]
     return Source(
-        schema=ActionSchema(config.space, "arm", "joint_position", names, units),
+        schema=schema,
         fps=found.fps,
         picture_size=cameras,
         episodes={name: one for bag in bags for name, one in _episodes(bag, found, load).items()},
         notes=[note for note in notes if note],
     )
+
+
+def _schema(found: Recordings, config: BagsConfig) -> ActionSchema:
+    if config.topics.velocity:
+        axes = config.joints or found.usual_axes
+        return ActionSchema(config.space, "drive", "rate", axes, tuple(UNITS[axis] for axis in axes))
+    names = config.joints or found.joints(config.topics.joint_states)
+    units = config.units * len(names) if len(config.units) == 1 else config.units
+    return ActionSchema(config.space, "arm", "joint_position", names, units)
 
 
 def camera_names(topics: Sequence[str]) -> tuple[str, ...]:
@@ -154,7 +169,7 @@ def _look_through(bags: Sequence[Path], config: BagsConfig) -> Recordings:
     for bag in bags:
         try:
             contents = read_contents(bag, config.topics)
-            require_joints(bag, config.topics.joint_states, contents, config.joints)
+            require_joints(bag, config.topics.measured, contents, config.joints)
             found.contents[bag] = contents
         except BagError as error:
             found.bad[bag] = error

@@ -94,7 +94,7 @@ def test_everything_matters(world_model: WorldModel, changed: str) -> None:
     if changed in ("picture", "joints"):
         *earlier, last = observations()
         pixels = 255 - last.pixels if changed == "picture" else last.pixels
-        positions = last.positions + 1 if changed == "joints" else last.positions
+        positions = last.measured + 1 if changed == "joints" else last.measured
         world_model.reset()
         for observation in (*earlier, Observation(last.stamp_ns, pixels, positions)):
             world_model.observe(observation)
@@ -106,10 +106,10 @@ def test_everything_matters(world_model: WorldModel, changed: str) -> None:
 def slots_of(seen: list[Observation], world_model: WorldModel) -> HistorySlots:
     """Four observations in the slots, by hand."""
     latents = np.zeros((NUM_SLOTS, *LATENT), np.float32)
-    actions, mask = np.tile(seen[0].positions, (NUM_SLOTS, 1)), np.zeros(NUM_SLOTS, np.float32)
+    actions, mask = np.tile(seen[0].measured, (NUM_SLOTS, 1)), np.zeros(NUM_SLOTS, np.float32)
     for slot, observation in ((0, seen[0]), *enumerate(seen, start=NUM_SLOTS - len(seen))):
         latents[slot] = world_model.backend.encode(observation.pixels)
-        actions[slot], mask[slot] = observation.positions, 1.0
+        actions[slot], mask[slot] = observation.measured, 1.0
     return HistorySlots(latents, actions, mask)
 
 
@@ -211,7 +211,7 @@ def test_a_model_of_another_representation_is_refused_with_what_to_do(
     )
     with pytest.raises(
         BundleError,
-        match=r"action.representation: expected joint_position, .*found rate \(action space 'keys' .*--space",
+        match=r"action: expected joint_position, or rate of some of linear.x, .*found rate of key_0, .*\(action space 'keys' .*--space",
     ) as refusal:
         WorldModel.load(bundle.root)
     assert "\n" not in str(refusal.value)
@@ -236,10 +236,10 @@ def test_one_observation_is_enough(world_model: WorldModel) -> None:
             plan(101),
             r"expected a horizon of at most 100 frames \(manifest.max_horizon\), found 101; send the first 100 rows",
         ),
-        (plan(2)[:, :7], r"expected \(horizon, 8\) positions of panda_joint1, .*; found \(2, 7\)"),
-        (plan(2)[0], r"expected \(horizon, 8\) positions .*found \(8,\)"),
+        (plan(2)[:, :7], r"expected \(horizon, 8\) rows of panda_joint1, .*; found \(2, 7\)"),
+        (plan(2)[0], r"expected \(horizon, 8\) rows .*found \(8,\)"),
         (plan(2)[:0], r"expected .*found \(0, 8\)"),
-        (plan(2) * np.float32("nan"), "expected finite positions, found nan"),
+        (plan(2) * np.float32("nan"), "expected finite numbers, found nan"),
     ],
 )
 def test_bad_plans(world_model: WorldModel, wrong: FloatArray, message: str) -> None:
@@ -311,7 +311,7 @@ def test_the_robots_path_runs_without_torch(
         tmp_path / "arrays.npz",
         stamps=[observation.stamp_ns for observation in seen],
         pixels=np.stack([observation.pixels for observation in seen]),
-        positions=np.stack([observation.positions for observation in seen]),
+        positions=np.stack([observation.measured for observation in seen]),
         plan=plan(6),
     )
     result = subprocess.run(
