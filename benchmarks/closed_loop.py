@@ -2,8 +2,8 @@
 
     python -m benchmarks.closed_loop --task reach --episodes 100 --out runs/closed_loop
 
-A simulated robot is a ROS node (camera, joint states, /clock, joint trajectories), the world model another one in a process of its
-own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the arm carries its choice
+A simulated robot is a ROS node (camera, joint states or odometry, /clock, plans), the world model another one in a process of its
+own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the robot carries its choice
 out. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
 
 Every episode leaves OUT/<task>_<seed>.json; started again, the command does only what is missing, and refuses what other
@@ -30,7 +30,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import load_bundle, shipped_bundle
@@ -44,8 +43,9 @@ from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
-from astra_ros.ros.planner import to_trajectory
 from astra_ros.ros.simulated_arm import ROBOT_OF, SimulatedArm
+from astra_ros.ros.simulated_robot import SimulatedRobot
+from astra_ros.ros.simulated_rover import SimulatedRover
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import SetGoal
 from astra_ros.types import ByteArray, FloatArray
@@ -55,9 +55,13 @@ from benchmarks.closed_loop_summary import report, require_same, summary
 COUNTS = (1, 4, 16, 64)
 PROBED = 16  # candidates that the simulator itself tries, for the oracle and for the ranking
 PLANS_PER_POLICY = 4
-NOISE_M = {"reach": 0.06, "lift": 0.03, "push": 0.015}
+ROBOTS: dict[str, tuple[str, type[SimulatedRobot]]] = {
+    **{task: (robot, SimulatedArm) for task, robot in ROBOT_OF.items()},
+    "go": ("rover", SimulatedRover),
+}
+NOISE_M = {"reach": 0.06, "lift": 0.03, "push": 0.015, "go": 0.25}
 # Of the surest of the policies, whose success the world model must tell apart.
-SUREST_M = {"reach": 0.01, "lift": 0.01, "push": 0.003}
+SUREST_M = {"reach": 0.01, "lift": 0.01, "push": 0.003, "go": 0.03}
 REFINED = 16  # plans of the prior, the best of which CEM starts at, and which are mixed
 # So near that the model is not led where it errs: five times as far it finds plans of which it wrongly expects more
 # (chosen on 14 and 20 other episodes of lift and reach).
@@ -70,12 +74,12 @@ _WAIT_S = 60.0
 class Lab:
     """Everything that runs.
 
-    model: encodes pictures as the node does. done: what came of each trajectory. spinning: of the arm and the node. reset, goal:
+    model: encodes pictures as the node does. done: what came of each plan. spinning: of the robot and the node. reset, goal:
     clients. drops: inputs that the world model did not use, as its diagnostics say.
     """
 
     sim: SimClient
-    arm: SimulatedArm
+    robot: SimulatedRobot
     client: WorldModelClient
     node: Node
     model: Backend
@@ -87,7 +91,7 @@ class Lab:
     noise_m: float
 
     def begin(self, task: str, seed: int) -> Episode:
-        self.arm.begin_again()
+        self.robot.begin_again()
         lived = self.sim.reset(task=task, seed=seed)
         return Episode(self, seed, lived)
 
@@ -126,9 +130,9 @@ class Episode:
         lab = self.lab
         self.settle()  # a picture on its way would become the first of the new history
         lab.sim.restart()
-        lab.arm.begin_again()
+        lab.robot.begin_again()
         lab.call(lab.reset, Trigger.Request())
-        lab.arm.show(self.lived)
+        lab.robot.show(self.lived)
         self.settle()
 
     def set_goal(self) -> None:
@@ -146,7 +150,7 @@ class Episode:
 
     def settle(self) -> None:
         """Wait until the world model has seen the newest picture."""
-        newest, still = self.lab.arm.newest_stamp_ns, np.tile(self.lab.arm.positions, (1, 1, 1))
+        newest, still = self.lab.robot.newest_stamp_ns, np.tile(self.lab.robot.rest, (1, 1, 1))
         deadline_s = time.monotonic() + _WAIT_S
         while newest and time.monotonic() < deadline_s:
             try:
@@ -164,8 +168,8 @@ class Episode:
     def ask(self, plans: FloatArray) -> Reply:
         return self.lab.client.ask(plans, top_k=0, seed=self.seed)
 
-    def carry_out(self, plan: FloatArray, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
-        publish(to_trajectory(plan, self.lab.client.spec()))
+    def carry_out(self, plan: FloatArray, publish: Callable[[Any], None]) -> dict[str, Any]:
+        publish(self.lab.robot.plan(plan, self.lab.client.info()))
         lived = outcome(self.lab.done, self.lab.spinning)
         self.settle()
         return lived
@@ -233,7 +237,7 @@ def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[
     result: dict[str, Any] = {"task": task, "seed": seed, "is_possible": episode.is_possible, "methods": {}}
     if not episode.is_possible:
         return result
-    publisher = lab.node.create_publisher(JointTrajectory, "/joint_trajectory", 1)
+    publisher = lab.node.create_publisher(lab.robot.plan_type, f"/{lab.robot.plan_topic}", 1)
     _wait_for(lambda: publisher.get_subscription_count() >= 2)
     episode.set_goal()
     for name, choose in methods().items():
@@ -246,7 +250,7 @@ def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[
     return result
 
 
-def _try(episode: Episode, choose: Choice, publish: Callable[[JointTrajectory], None]) -> dict[str, Any]:
+def _try(episode: Episode, choose: Choice, publish: Callable[[Any], None]) -> dict[str, Any]:
     """decision_s: seconds of choosing, in all."""
     episode.restart()
     seconds, is_success = 0.0, False
@@ -288,7 +292,7 @@ def _policies(episode: Episode, noises_m: Sequence[float]) -> list[dict[str, Any
 
 
 def outcome(done: Queue[dict[str, Any]], spinning: Future[None], wait_s: float = _WAIT_S) -> dict[str, Any]:
-    """What came of a trajectory. Raises what ended the nodes, the simulator's SimError for one, or TimeoutError."""
+    """What came of a plan. Raises what ended the nodes, the simulator's SimError for one, or TimeoutError."""
     deadline_s = time.monotonic() + wait_s
     while time.monotonic() < deadline_s:
         try:
@@ -296,9 +300,7 @@ def outcome(done: Queue[dict[str, Any]], spinning: Future[None], wait_s: float =
         except Empty:
             if spinning.done():
                 spinning.result()
-    raise TimeoutError(
-        f"joint_trajectory: expected it to be carried out within {wait_s:g} s, found it was not"
-    )
+    raise TimeoutError(f"plan: expected it to be carried out within {wait_s:g} s, found it was not")
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
@@ -347,20 +349,21 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         "sync_slop_s": 1.0,  # on a busy machine a joint state may come late; none is missing
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./image.subscription.depth": 50,
-        "qos_overrides./joint_states.subscription.reliability": "reliable",
+        **{f"qos_overrides./{one}.subscription.reliability": "reliable" for one in ("joint_states", "odom")},
     }
     with ExitStack() as last:
         log = config.out / f"simulator_{time.time_ns()}.log"
-        sim = last.enter_context(SimClient(config.python, log, ROBOT_OF[config.task]))
-        _require_joints(config.bundle, sim.describe()["joint_names"].tolist())
+        robot, kind = ROBOTS[config.task]
+        sim = last.enter_context(SimClient(config.python, log, robot))
+        _require_names(config.bundle, sim.describe()["names"].tolist())
         last.enter_context(active_node(config.out, parameters))
         model = open_backend(load_bundle(config.bundle), "onnxruntime", 1, "fp32")
         last.callback(model.close)
         done: Queue[dict[str, Any]] = Queue()
-        arm, node = SimulatedArm(sim, done.put), Node("closed_loop")
+        simulated, node = kind(sim, done.put), Node("closed_loop")
         client = WorldModelClient(node, "/world_model")
         executor = CalmExecutor(4)
-        for member in (arm, node):
+        for member in (simulated, node):
             executor.add_node(member)
         spinning = last.enter_context(ThreadPoolExecutor(1)).submit(executor.spin)
         last.callback(executor.shutdown)
@@ -376,14 +379,14 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         reset = node.create_client(Trigger, "/world_model/reset")
         goal = node.create_client(SetGoal, "/world_model/set_goal")
-        yield Lab(sim, arm, client, node, model, done, spinning, reset, goal, drops, config.noise_m)
+        yield Lab(sim, simulated, client, node, model, done, spinning, reset, goal, drops, config.noise_m)
 
 
-def _require_joints(bundle: Path, joints: Sequence[str]) -> None:
+def _require_names(bundle: Path, expected: Sequence[str]) -> None:
     names = list(load_bundle(bundle).manifest.action.names)
-    if names != joints:
+    if names != expected:
         raise SystemExit(
-            f"--bundle {bundle}: expected a model of {', '.join(joints)}, found one of {', '.join(names)}; train and export one for"
+            f"--bundle {bundle}: expected a model of {', '.join(expected)}, found one of {', '.join(names)}; train and export one for"
             " this robot (docs/evaluation.md)"
         )
 

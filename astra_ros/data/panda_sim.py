@@ -131,7 +131,7 @@ class PandaSim:
         self.state = self._read(self._env._get_observations(force_update=True))  # noqa: SLF001
 
     @property
-    def positions(self) -> np.ndarray:
+    def measured(self) -> np.ndarray:
         """(8,) measured joints."""
         return self.state.positions
 

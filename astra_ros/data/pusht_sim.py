@@ -63,7 +63,7 @@ class PushTSim:
         self.restore(TableState.at_rest(rng.uniform(LOWER_M, UPPER_M, 2), tee, zone))
 
     @property
-    def positions(self) -> np.ndarray:
+    def measured(self) -> np.ndarray:
         """(2,) m, of the disc."""
         return self.save().disc
 

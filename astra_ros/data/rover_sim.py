@@ -29,15 +29,17 @@ HOME = 1  # the same for all episodes, as a robot's home is
 VIEW_M = 0.8  # nobody drives so near to a wall that nothing else is seen
 _SPREAD, _FORWARD_M_S = np.array([0.25, 0.7]), 0.2
 _PERIODS_PER_FRAME = CONTROL_HZ // FRAME_HZ
+_STOP = np.zeros((round(CONTROL_HZ * UPPER[0] / ACCELERATION[0]), 2))  # commands after which it stands
 
 
 @dataclass(frozen=True)
 class RoverState:
-    """position: (2,) m. yaw: rad, to the left. velocity: (2,) as AXES."""
+    """position: (2,) m. yaw: rad, to the left. velocity: (2,) as AXES. is_stopped: by the bumper."""
 
     position: np.ndarray
     yaw: float
     velocity: np.ndarray
+    is_stopped: bool = False
 
     @property
     def ahead(self) -> np.ndarray:
@@ -54,24 +56,25 @@ class RoverSim:
         self.state = self._start(np.random.default_rng(seed))
 
     @property
-    def velocity(self) -> np.ndarray:
-        """(2,) of the last control period, as the wheels' encoders tell it."""
+    def measured(self) -> np.ndarray:
+        """(2,) the velocity of the last control period, as the wheels' encoders tell it."""
         return self.state.velocity
 
     def step(self, command: np.ndarray) -> None:
         """Hold a command (2,) for one control period (1 / CONTROL_HZ seconds)."""
         self.state = self.after(self.state, command)
 
-    def after(self, state: RoverState, command: np.ndarray) -> RoverState:
-        """What one control period makes of a state."""
+    def after(self, state: RoverState, command: np.ndarray, *, is_free: bool = False) -> RoverState:
+        """What one control period makes of a state. is_free: as if nothing stood in the way."""
         most = ACCELERATION / CONTROL_HZ
         change = np.clip(np.clip(command, LOWER, UPPER) - state.velocity, -most, most)
         velocity = state.velocity + change
         heading = state.yaw + velocity[1] / CONTROL_HZ / 2
         position = state.position + velocity[0] / CONTROL_HZ * np.array([np.cos(heading), np.sin(heading)])
-        if not self._room.is_free(position):
+        is_stopped = not (is_free or self._room.is_free(position))
+        if is_stopped:
             position, velocity = state.position, velocity * [0.0, 1.0]
-        return RoverState(position, state.yaw + velocity[1] / CONTROL_HZ, velocity)
+        return RoverState(position, state.yaw + velocity[1] / CONTROL_HZ, velocity, is_stopped)
 
     def has_view(self, state: RoverState) -> bool:
         """Whether no wall is right ahead."""
@@ -123,11 +126,8 @@ class RoverDriver:
 
     def _is_safe(self, commands: np.ndarray) -> bool:
         state = self._sim.state
-        for command in [
-            *np.repeat(commands, _PERIODS_PER_FRAME, axis=0),
-            *[np.zeros(2)] * _PERIODS_PER_FRAME,
-        ]:
-            before, state = state, self._sim.after(state, command)
-            if (state.position == before.position).all() and abs(before.velocity[0]) > 0:
-                return False  # the bumper stopped it
+        for command in np.concatenate([np.repeat(commands, _PERIODS_PER_FRAME, axis=0), _STOP]):
+            state = self._sim.after(state, command)
+            if state.is_stopped:
+                return False
         return self._sim.has_view(state)

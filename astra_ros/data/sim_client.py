@@ -26,7 +26,7 @@ class SimClient:
     """Requests are methods: sim.reset(task="reach", seed=3); see SimServer for them. Used as a context."""
 
     def __init__(self, python: Path, log: Path, robot: str = "panda") -> None:
-        """python: of the simulator's environment. log: takes what it prints. robot: panda or pusht."""
+        """python: of the simulator's environment. log: takes what it prints. robot: one of sim_server.ROBOTS."""
         if not python.is_file():
             raise SimError(f"{python}: expected the simulator's Python, found none; make it: make sim")
         with ExitStack() as undo:

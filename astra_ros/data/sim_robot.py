@@ -19,8 +19,8 @@ class Simulation(Protocol):
     """One episode; the same seed gives the same episode."""
 
     @property
-    def positions(self) -> np.ndarray:
-        """(a,) as measured."""
+    def measured(self) -> np.ndarray:
+        """(a,) joint positions, or a vehicle's velocity."""
 
     def step(self, command: np.ndarray) -> object:
         """Hold a command (a,) for one control period (1 / CONTROL_HZ seconds)."""
@@ -40,7 +40,7 @@ class Simulation(Protocol):
 class Task(Protocol):
     """Where an episode starts, what is to be seen at its end, and what succeeds.
 
-    Plans are (rows, a) commanded positions, one row per step. The prior that proposes them sees the goal badly: it aims
+    Plans are (rows, a) commanded positions or velocities, one row per step. The prior that proposes them sees the goal badly: it aims
     where the goal is, give or take `noise_m`. A planner improves on it by choosing.
     """
 
@@ -61,12 +61,20 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Robot:
-    """simulate: of a seed. tasks: by name, each made of a simulation of this robot."""
+    """names: of its joints, or axes. simulate: of a seed. tasks: by name, each made of a simulation of this robot.
 
-    joint_names: tuple[str, ...]
+    is_vehicle: it is told velocities, each of which is in force during its step; else positions.
+    """
+
+    names: tuple[str, ...]
     camera_frame: str
     simulate: Callable[[int], Simulation]
     tasks: Mapping[str, Callable[[Any], Task]]
+    is_vehicle: bool = False
+
+    def commands(self, rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """(rows, a) → (periods, a)."""
+        return np.repeat(rows, PERIODS_PER_STEP, axis=0) if self.is_vehicle else commands_of(rows, before)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,15 @@ from typing import Any
 import numpy as np
 
 from astra_ros.data.arrays import pack, unpack
-from astra_ros.data.sim_robot import CONTROL_HZ, STEP_S, Outcome, Robot, Simulation, Task, commands_of
+from astra_ros.data.sim_robot import CONTROL_HZ, STEP_S, Outcome, Robot, Simulation, Task
 from astra_ros.types import ByteArray
 
 # A robot's module, and the simulator it needs, is loaded when it is asked for.
-ROBOTS = {"panda": "astra_ros.data.arm_tasks", "pusht": "astra_ros.data.pusht_task"}
+ROBOTS = {
+    "panda": "astra_ros.data.arm_tasks",
+    "pusht": "astra_ros.data.pusht_task",
+    "rover": "astra_ros.data.rover_task",
+}
 # One picture per step of the world model.
 CAMERA_HZ = round(1 / STEP_S)
 _CLIENT_COMES_S = 120
@@ -33,13 +37,13 @@ class SimServer:
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
         self._episode: tuple[Simulation, Task] | None = None
-        self._command = np.zeros(len(robot.joint_names))
+        self._command = np.zeros(len(robot.names))
         self._start: Any = None
 
     def describe(self) -> dict[str, Any]:
-        """joint_names; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
+        """names: of joints or axes; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
         return {
-            "joint_names": np.array(self._robot.joint_names),
+            "names": np.array(self._robot.names),
             "camera_frame": self._robot.camera_frame,
             "step_s": STEP_S,
             "control_hz": CONTROL_HZ,
@@ -53,7 +57,7 @@ class SimServer:
         sim = self._robot.simulate(seed)
         self._episode = sim, make_task(sim)
         commands = self._task.start(np.random.default_rng(seed))
-        self._command = sim.positions.copy()
+        self._command = sim.measured.copy()
         lived = self._live(commands)
         self._start = sim.save(), self._command
         goal = self._outcome(self._task.goal_plan())
@@ -68,8 +72,8 @@ class SimServer:
         return {}
 
     def execute(self, rows: np.ndarray) -> dict[str, Any]:
-        """Carry out a plan (rows, a). positions (n, a) and pictures (m, h, w, 3) at CONTROL_HZ and CAMERA_HZ."""
-        lived = self._live(list(commands_of(rows, self._command)))
+        """Carry out a plan (rows, a). measured (n, a) and pictures (m, h, w, 3) at CONTROL_HZ and CAMERA_HZ."""
+        lived = self._live(list(self._robot.commands(rows, self._command)))
         return {**lived, "is_success": self._task.is_success()}
 
     def propose(self, count: int, noise_m: float, seed: int) -> dict[str, Any]:
@@ -108,22 +112,22 @@ class SimServer:
 
         commands: of whole steps, so that all pictures are one step apart, as a history wants them.
         """
-        positions: list[np.ndarray] = []
+        measured: list[np.ndarray] = []
         pictures: list[ByteArray] = []
         for tick, command in enumerate(commands):
             if tick % (CONTROL_HZ // CAMERA_HZ) == 0:
                 pictures.append(self._sim.render())
-            positions.append(self._sim.positions)
+            measured.append(self._sim.measured)
             self._sim.step(command)
             self._command = command
         sim = self._sim
-        sensed = {"positions": np.array(positions), "pictures": np.array(pictures)}
-        return {**sensed, "now": sim.render(), "last": sim.positions}
+        sensed = {"measured": np.array(measured), "pictures": np.array(pictures)}
+        return {**sensed, "now": sim.render(), "last": sim.measured}
 
     def _outcome(self, rows: np.ndarray) -> Outcome:
         sim = self._sim
         before = sim.save()
-        for command in commands_of(rows, self._command):
+        for command in self._robot.commands(rows, self._command):
             sim.step(command)
         outcome = Outcome(sim.render(), self._task.is_success())
         sim.restore(before)

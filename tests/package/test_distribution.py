@@ -97,7 +97,8 @@ def test_wheel_has_package_interfaces_and_shared_files(wheel: zipfile.ZipFile) -
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "astra_ros" / "ros").glob("*.py")}
     expected = {f"{prefix}/share/astra_ros/{path}" for path in SHIPPED}
     expected |= {
-        f"{prefix}/lib/astra_ros/{name}" for name in ("world_model", "bag_player", "planner", "simulated_arm")
+        f"{prefix}/lib/astra_ros/{name}"
+        for name in ("world_model", "bag_player", "planner", "simulated_arm", "simulated_rover")
     }
     expected |= {f"{prefix}/lib/libastra_ros__rosidl_typesupport_fastrtps_c.so"}
     expected |= {f"astra_ros/{path.split('/')[0]}/__init__.py" for path in INTERFACES}

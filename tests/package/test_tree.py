@@ -17,6 +17,7 @@ EXECUTABLES = [
     "scripts/bag_player",
     "scripts/planner",
     "scripts/simulated_arm",
+    "scripts/simulated_rover",
     "scripts/astra",
     ".ci/run",
 ]

@@ -11,8 +11,8 @@ import pytest
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
-from astra_ros.ros import simulated_arm
-from astra_ros.ros.simulated_arm import ArmConfig, rows_left
+from astra_ros.ros import simulated_robot
+from astra_ros.ros.simulated_arm import ArmConfig, SimulatedArm, rows_left
 from astra_ros.ros.stamps import to_time
 from astra_ros.ros.trajectories import TrajectoryError
 from tests.ros.rig import trajectory
@@ -90,7 +90,7 @@ class SlowSimulator:
     def describe(self) -> dict[str, Any]:
         names = ["shoulder", "elbow"]
         return {
-            "joint_names": names,
+            "names": names,
             "camera_frame": "camera",
             "control_hz": 20,
             "camera_hz": 20,
@@ -100,7 +100,7 @@ class SlowSimulator:
     def reset(self, **_: object) -> dict[str, Any]:
         picture = np.zeros((4, 4, 3), np.uint8)
         positions = np.zeros((1, 2), np.float32)
-        return {"positions": positions, "pictures": [picture], "last": positions[0], "now": picture}
+        return {"measured": positions, "pictures": [picture], "last": positions[0], "now": picture}
 
     def execute(self, rows: np.ndarray) -> dict[str, Any]:
         if len(rows) > 1:
@@ -114,6 +114,6 @@ class SlowSimulator:
 def test_a_machine_too_slow_for_real_time_hears_trajectories_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulated_arm, "SimClient", SlowSimulator)
+    monkeypatch.setattr(simulated_robot, "SimClient", SlowSimulator)
     with pytest.raises(_CarriedOutError):
-        simulated_arm._live(ArmConfig(python="python"), tmp_path / "log")
+        simulated_robot.live(SimulatedArm, ArmConfig(python="python"), "panda", tmp_path / "log")

@@ -28,7 +28,7 @@ def test_what_was_probed_happens(sim: SimClient, task: str, noise_m: float) -> N
         happened = sim.execute(rows=plan)
         assert happened["is_success"] == is_success
         assert (happened["now"] == picture).mean() > 0.999
-        assert len(happened["positions"]) == 4 * len(plan)
+        assert len(happened["measured"]) == 4 * len(plan)
         assert len(happened["pictures"]) == len(plan)
         np.testing.assert_allclose(happened["last"][:7], plan[-1, :7], atol=0.1)
 
@@ -41,7 +41,7 @@ def test_an_exact_prior_succeeds_and_a_blind_one_does_not(sim: SimClient) -> Non
 
 
 def test_the_disc_pushes_the_tee_as_was_probed(disc: SimClient) -> None:
-    assert disc.describe()["joint_names"].tolist() == ["pusht_x", "pusht_y"]
+    assert disc.describe()["names"].tolist() == ["pusht_x", "pusht_y"]
     lived = disc.reset(task="push", seed=SEED)
     assert lived["is_possible"]
     assert (lived["now"] != lived["goal"]).any(axis=2).mean() > 0.01  # the T is elsewhere
@@ -68,7 +68,7 @@ def test_a_push_that_is_exact_succeeds_whatever_the_seed(disc: SimClient) -> Non
 def test_equal_seeds_are_equal_episodes(sim: SimClient) -> None:
     first, second = (sim.reset(task="reach", seed=SEED + 1) for _ in range(2))
     np.testing.assert_array_equal(first["goal"], second["goal"])
-    np.testing.assert_array_equal(first["positions"], second["positions"])
+    np.testing.assert_array_equal(first["measured"], second["measured"])
     assert (sim.reset(task="reach", seed=SEED + 2)["goal"] != first["goal"]).any()
 
 

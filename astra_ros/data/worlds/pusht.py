@@ -29,7 +29,7 @@ class Pilot:
 
     def __init__(self, sim: PushTSim, rng: np.random.Generator, style: Style) -> None:
         self._sim, self._rng, self._style = sim, rng, style
-        self._command, self._velocity = sim.positions, np.zeros(2)
+        self._command, self._velocity = sim.measured, np.zeros(2)
 
     def commands(self) -> Iterator[np.ndarray]:
         """Endless."""
@@ -74,7 +74,7 @@ class Pilot:
     def _advance(self, velocity: np.ndarray) -> np.ndarray:
         gain = 1.0 if self._style == "abrupt" else 1 - np.exp(-1 / (LAG_S * CONTROL_HZ))
         self._velocity = self._velocity + gain * (velocity - self._velocity)
-        disc = self._sim.positions
+        disc = self._sim.measured
         wanted = np.clip(self._command + self._velocity / CONTROL_HZ, disc - MAX_LEAD_M, disc + MAX_LEAD_M)
         self._command = np.clip(wanted, LOWER_M, UPPER_M)
         return self._command
@@ -84,10 +84,10 @@ def simulate(seed: int, style: Style) -> Recording:
     """One episode. Rows: where the disc was, and where it was told to be by then."""
     pixels, rows, commanded = [], [], []
     with closing(PushTSim(seed, SIZE_PX)) as sim:
-        commands, command = Pilot(sim, np.random.default_rng([seed, 5]), style).commands(), sim.positions
+        commands, command = Pilot(sim, np.random.default_rng([seed, 5]), style).commands(), sim.measured
         for _ in range(NUM_FRAMES):
             pixels.append(sim.render())
-            rows.append(sim.positions)
+            rows.append(sim.measured)
             commanded.append(command)
             for _ in range(_PERIODS_PER_FRAME):
                 command = next(commands)
