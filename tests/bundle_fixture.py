@@ -17,6 +17,7 @@ from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.presets import ModelConfig
 from export.contract import ExportConfig
 from export.to_onnx import export_bundle
+from tests.recordings import AXES
 
 # Many waiting threads of a second runtime cost far more than they bring on networks of this size.
 torch.set_num_threads(1)
@@ -99,6 +100,18 @@ def untrained_bundle(untrained_checkpoint: Path, tmp_path_factory: pytest.TempPa
     """For the arm, in rollouts of up to 100 frames. Read it only; `bundle_copy` is there to be damaged."""
     out = tmp_path_factory.mktemp("bundles") / "untrained"
     export_bundle(load_checkpoint(untrained_checkpoint), out, ExportConfig("panda", chunks=MAX_CHUNKS))
+    return out
+
+
+@pytest.fixture(scope="session")
+def vehicle_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For a robot that drives, in rollouts of up to 20 frames. Read it only."""
+    out = tmp_path_factory.mktemp("bundles") / "rover"
+    units, twos = ("m/s", "rad/s"), (0.5, 0.5)
+    spec = ActionSpec(
+        "rover", "drive", "rate", AXES, units, 0.2, (0.0, 0.0), twos, (0.2, 0.2), (-1.0, -2.0), (1.0, 2.0)
+    )
+    export_bundle(untrained(untrained_model().config, (spec,)), out, ExportConfig("rover", chunks=5))
     return out
 
 

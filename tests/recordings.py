@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image
 
 from astra_ros.data.bag import BagWriter, message_type
+from astra_ros.data.bag_messages import odometry, velocity_command
 from astra_ros.types import NANOSECONDS, ByteArray
 
 CAMERA, JOINTS, PLAN = "/camera/image_raw/compressed", "/joint_states", "/action_sequence"
+ODOMETRY, COMMANDS, AXES = "/odom", "/cmd_vel", ("linear.x", "angular.z")
 JOINT_NAMES = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1")
 START_NS = 1_700_000_000 * NANOSECONDS
 CAMERA_HZ, JOINT_HZ, PLAN_HZ = 10, 20, 5
+_MS = 1_000_000
 
 
 def write_recording(folder: Path, seconds: float, size_px: int = 64) -> Path:
@@ -29,6 +32,30 @@ def write_recording(folder: Path, seconds: float, size_px: int = 64) -> Path:
                 bag.write(PLAN, action_sequence(stamp_ns), stamp_ns)
             if tick % (JOINT_HZ // CAMERA_HZ) == 0:
                 bag.write(CAMERA, jpeg(stamp_ns, picture(tick, size_px)), stamp_ns)
+    return folder
+
+
+def write_drive(
+    folder: Path,
+    seconds: float,
+    velocity: Callable[[float], tuple[float, float]],
+    *,
+    commands: Mapping[int, tuple[float, float]] | None = None,
+    command: Callable[[int, np.ndarray], Any] = velocity_command,
+    odometry_until_s: float = np.inf,
+) -> Path:
+    """A vehicle: camera at 10 Hz, odometry at 50 Hz. velocity: forward and turning, by seconds. commands: by milliseconds."""
+    messages: list[tuple[int, str, Any]] = []
+    for ms in range(0, round(1000 * min(seconds, odometry_until_s)), 20):
+        sensed = odometry(START_NS + ms * _MS, np.zeros(2), 0.0, np.array(velocity(ms / 1000)))
+        messages.append((ms, ODOMETRY, sensed))
+    for ms, told in (commands or {}).items():
+        messages.append((ms, COMMANDS, command(START_NS + ms * _MS, np.array(told))))
+    seen_ms = range(0, round(1000 * seconds), 100)
+    messages += [(ms, CAMERA, jpeg(START_NS + ms * _MS, picture(ms // 50, 64))) for ms in seen_ms]
+    with BagWriter(folder) as bag:
+        for ms, topic, message in sorted(messages, key=lambda one: one[0]):
+            bag.write(topic, message, START_NS + ms * _MS)
     return folder
 
 

@@ -16,7 +16,6 @@ from nav_msgs.msg import Odometry
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.ros.client import action_spec
 from astra_ros.ros.refusal import Drop, Refusal
@@ -24,26 +23,13 @@ from astra_ros.ros.stamps import to_time
 from astra_ros.ros.vehicle import VelocityBuffer
 from astra_ros.srv import EvaluateActions
 from astra_ros.types import FloatArray
-from export.contract import ExportConfig
-from export.to_onnx import export_bundle
-from tests.bundle_fixture import untrained, untrained_model
+from tests.recordings import AXES
 from tests.ros.rig import HORIZON, NANOSECONDS, SENSOR, Rig, action_sequence, image
 
-AXES = ("linear.x", "angular.z")
-SPEC = ActionSpec(
-    "rover", "drive", "rate", AXES, ("m/s", "rad/s"), 0.2, (0.0,) * 2, (0.5,) * 2, (0.2,) * 2, (-1.0, -2.0), (1.0, 2.0)
-)  # fmt: skip
 MS = 1_000_000
 HELD = PredictedFuture.FLAG_HOLD_STILL
 BASE_VELOCITY = ActionSequence.REPRESENTATION_BASE_VELOCITY
 MakeRig = Callable[..., "VehicleRig"]
-
-
-@pytest.fixture(scope="module")
-def vehicle_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundles") / "rover"
-    export_bundle(untrained(untrained_model().config, (SPEC,)), out, ExportConfig("rover", chunks=5))
-    return out
 
 
 class VehicleRig(Rig):

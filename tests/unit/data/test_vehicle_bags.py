@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astra_ros.data.bag import BagError, BagWriter
-from astra_ros.data.bag_messages import jpeg, odometry, velocity_command
+from astra_ros.data.bag import BagError
+from astra_ros.data.bag_messages import velocity_command
 from astra_ros.data.episode import Episode, EpisodeTopics, read_episode
 from astra_ros.data.importers import bags
 from astra_ros.data.importers.source import import_source
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.normalisation import fit_action_spec
-from tests.recordings import CAMERA, START_NS, write_recording
+from tests.recordings import AXES, CAMERA, write_drive, write_recording
 
-AXES = ("linear.x", "angular.z")
-MS = 1_000_000
 NUM_PICTURES = 30
 TOPICS = EpisodeTopics(image=CAMERA, velocity="/odom")
-Speed = Callable[[float], tuple[float, float]]
 
 
 def twist(stamp_ns: int, velocity: np.ndarray) -> Any:
@@ -30,29 +27,9 @@ def twist(stamp_ns: int, velocity: np.ndarray) -> Any:
     return velocity_command(stamp_ns, velocity).twist
 
 
-def record(
-    folder: Path,
-    speed: Speed,
-    *,
-    commands: dict[int, tuple[float, float]] | None = None,
-    command: Callable[[int, np.ndarray], Any] = velocity_command,
-    odometry_until_ms: int = 10_000,
-) -> Path:
-    """Pictures at 10 Hz, odometry at 50 Hz. speed: by seconds. commands: by ms."""
-    messages: list[tuple[int, str, Any]] = []
-    for ms in range(0, min(100 * NUM_PICTURES, odometry_until_ms), 20):
-        sensed = odometry(START_NS + ms * MS, np.zeros(2), 0.0, np.array(speed(ms / 1000)))
-        messages.append((ms, "/odom", sensed))
-    for ms, velocity in (commands or {}).items():
-        messages.append((ms, "/cmd_vel", command(START_NS + ms * MS, np.array(velocity))))
-    picture = np.zeros((32, 32, 3), np.uint8)
-    messages += [
-        (100 * k, CAMERA, jpeg(START_NS + 100 * k * MS, "eye", picture)) for k in range(NUM_PICTURES)
-    ]
-    with BagWriter(folder) as bag:
-        for ms, topic, message in sorted(messages, key=lambda one: one[0]):
-            bag.write(topic, message, START_NS + ms * MS)
-    return folder
+def record(folder: Path, **options: Any) -> Path:
+    """Faster and faster, for three seconds."""
+    return write_drive(folder, NUM_PICTURES / 10, accelerating, **options)
 
 
 def accelerating(seconds: float) -> tuple[float, float]:
@@ -64,7 +41,7 @@ def read(folder: Path, topics: EpisodeTopics = TOPICS, axes: tuple[str, ...] = A
 
 
 def test_a_row_is_the_mean_velocity_since_the_picture_before(tmp_path: Path) -> None:
-    found = read(record(tmp_path / "bag", accelerating))
+    found = read(record(tmp_path / "bag"))
     middle = 0.1 * np.arange(1, NUM_PICTURES) - 0.05
     np.testing.assert_allclose(found.measured[1:, 0], middle, atol=0.011)  # odometry ends before the last one
     np.testing.assert_allclose(found.measured[1:-1, 1], -2 * middle[:-1], atol=1e-4)
@@ -76,7 +53,7 @@ def test_commands_are_averaged_as_they_were_in_force(
     tmp_path: Path, command: Callable[[int, np.ndarray], Any]
 ) -> None:
     told = dict.fromkeys(range(250, 1000, 50), (0.5, 0.0)) | {1000: (0.1, 1.0)}
-    found = read(record(tmp_path / "bag", accelerating, commands=told, command=command))
+    found = read(record(tmp_path / "bag", commands=told, command=command))
     forward, turn = found.commanded.T
     assert forward[[2, 3, 4, 10, 11, 15]].tolist() == pytest.approx([0, 0.25, 0.5, 0.5, 0.1, 0.1])
     assert turn[[10, 11, 15, 16, 20]].tolist() == pytest.approx([0, 1, 1, 0, 0])  # 0.5 s after the last one
@@ -85,14 +62,14 @@ def test_commands_are_averaged_as_they_were_in_force(
 def test_without_odometry_the_commands_stand_for_it(tmp_path: Path) -> None:
     """Nothing comes while the robot stands, and that is no gap."""
     told = {1000: (0.4, 0.0), 1200: (0.2, 0.0)}
-    folder = record(tmp_path / "bag", accelerating, commands=told)
+    folder = record(tmp_path / "bag", commands=told)
     found = read(folder, EpisodeTopics(image=CAMERA, velocity="/cmd_vel"))
     assert found.measured[[5, 11, 12, 13, 17, 18], 0].tolist() == pytest.approx([0, 0.4, 0.4, 0.2, 0.2, 0])
     np.testing.assert_array_equal(found.commanded, found.measured)
 
 
 def test_a_recording_becomes_a_dataset_of_a_vehicle(tmp_path: Path) -> None:
-    record(tmp_path / "bags/monday", accelerating)
+    record(tmp_path / "bags/monday")
     source = bags.open_source([tmp_path / "bags"], bags.BagsConfig("rover", size=32, topics=TOPICS))
     schema = source.schema
     assert (schema.modality, schema.representation, schema.names) == ("drive", "rate", AXES)
@@ -106,7 +83,7 @@ def test_a_recording_becomes_a_dataset_of_a_vehicle(tmp_path: Path) -> None:
 
 
 def test_the_axes_that_are_asked_for(tmp_path: Path) -> None:
-    record(tmp_path / "bags/monday", accelerating)
+    record(tmp_path / "bags/monday")
     config = bags.BagsConfig("rover", ("angular.z", "linear.y"), size=32, topics=TOPICS)
     episode = bags.open_source([tmp_path / "bags"], config).episodes["monday"]()
     assert episode.measured[10].tolist() == pytest.approx([-1.9, 0.0], abs=1e-4)
@@ -129,11 +106,11 @@ def test_what_cannot_be_read_is_one_line(
     tmp_path: Path, topics: EpisodeTopics, axes: tuple[str, ...], line: str
 ) -> None:
     with pytest.raises(BagError, match=line):
-        read(record(tmp_path / "bag", accelerating), topics, axes)
+        read(record(tmp_path / "bag"), topics, axes)
 
 
 def test_odometry_that_stops_is_refused(tmp_path: Path) -> None:
-    folder = record(tmp_path / "bag", accelerating, odometry_until_ms=1500)
+    folder = record(tmp_path / "bag", odometry_until_s=1.5)
     with pytest.raises(BagError, match=r"/odom: header.stamp: expected a velocity within 0.1 s"):
         read(folder)
 
