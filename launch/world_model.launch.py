@@ -79,7 +79,7 @@ ARGUMENTS = (
     (
         "cmd_vel_type",
         "",
-        "And of cmd_vel; empty: as in params_file, which by default says geometry_msgs/msg/TwistStamped.",
+        "And of cmd_vel; empty: as in params_file, which by default says auto.",
     ),
     ("num_threads", "", "CPU threads of the network; empty: as in params_file."),
     ("horizon", "", "Frames to predict; empty: as in params_file."),

@@ -43,6 +43,7 @@ def write_drive(
     commands: Mapping[int, tuple[float, float]] | None = None,
     command: Callable[[int, np.ndarray], Any] = velocity_command,
     odometry_until_s: float = np.inf,
+    received_later_s: float = 0.0,
 ) -> Path:
     """A vehicle: camera at 10 Hz, odometry at 50 Hz. velocity: forward and turning, by seconds. commands: by milliseconds."""
     messages: list[tuple[int, str, Any]] = []
@@ -55,7 +56,7 @@ def write_drive(
     messages += [(ms, CAMERA, jpeg(START_NS + ms * _MS, picture(ms // 50, 64))) for ms in seen_ms]
     with BagWriter(folder) as bag:
         for ms, topic, message in sorted(messages, key=lambda one: one[0]):
-            bag.write(topic, message, START_NS + ms * _MS)
+            bag.write(topic, message, START_NS + ms * _MS + round(received_later_s * NANOSECONDS))
     return folder
 
 

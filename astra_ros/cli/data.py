@@ -15,6 +15,7 @@ from astra_ros.cli.progress import ProgressLine
 if TYPE_CHECKING:
     from astra_ros.data.importers.source import Source
     from astra_ros.data.lerobot import Dataset
+    from astra_ros.data.schema import ActionSchema
 
 DESCRIPTION = """Datasets are folders in LeRobot layout (parquet and video): what `astra train` reads. Written in v2.1; public
 ones of v2.0, v2.1 and v3.0 are read as they are."""
@@ -165,9 +166,11 @@ def _size(arguments: argparse.Namespace) -> tuple[int, int]:
 def _open_source(arguments: argparse.Namespace) -> Source:
     module: Any = importlib.import_module(f"astra_ros.data.importers.{arguments.kind}")
     if arguments.kind == "bags":
-        joints, units = _joints(arguments)
+        schema = _schema_of(arguments.out)
+        topics = topics_from(arguments).of(schema.representation if schema else "")
+        joints, units = _joints(arguments, schema, is_vehicle=bool(topics.velocity))
         space = arguments.space or arguments.out.name
-        config = module.BagsConfig(space, joints, units, _size(arguments), topics_from(arguments))
+        config = module.BagsConfig(space, joints, units, _size(arguments), topics)
         return module.open_source(arguments.source, config)
     (path,) = arguments.source
     return (
@@ -177,17 +180,30 @@ def _open_source(arguments: argparse.Namespace) -> Source:
     )
 
 
-def _joints(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which joints or axes, and their units: as asked for, else those of the dataset that the recordings are added to."""
+def _schema_of(folder: Path) -> ActionSchema | None:
+    """Of the dataset that recordings are added to, if it is there."""
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.lerobot_index import INFO
 
-    joints = tuple(arguments.axes if arguments.velocity else arguments.joints)
-    units = tuple(arguments.units)
-    if (arguments.out / INFO).is_file():
-        schema = Dataset.open(arguments.out).schema
-        return joints or schema.names, units or schema.units
-    return joints, units or ("rad",)
+    return Dataset.open(folder).schema if (folder / INFO).is_file() else None
+
+
+def _joints(
+    arguments: argparse.Namespace, schema: ActionSchema | None, *, is_vehicle: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which joints or axes, and their units: as asked for, else the dataset's. Raises ValueError for options of the other kind."""
+    others = (
+        {"--joints": arguments.joints, "--units": arguments.units}
+        if is_vehicle
+        else {"--axes": arguments.axes}
+    )
+    if given := [option for option, value in others.items() if value]:
+        what = "a vehicle (--velocity), whose axes (--axes) have units" if is_vehicle else "joint states"
+        raise ValueError(f"{given[0]}: expected none for {what}, found some; leave it out")
+    names, units = tuple(arguments.axes if is_vehicle else arguments.joints), tuple(arguments.units)
+    if schema:
+        return names or schema.names, units or schema.units
+    return names, units or ("rad",)
 
 
 def run_list(arguments: argparse.Namespace) -> int:

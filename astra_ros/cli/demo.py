@@ -110,22 +110,20 @@ def _config(arguments: argparse.Namespace) -> DemoConfig:
     bag = arguments.bag or shipped_bag()
     with BagReader(bag) as reader:
         types = {topic.name: topic.type for topic in reader.topics.values()}
-    images, is_vehicle = (
-        arguments.image_topic or [_only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])],
-        False,
-    )
+    images = arguments.image_topic or [_only(bag, [n for n, t in types.items() if t == IMAGE_TYPE])]
+    axes: Collection[str] = ()
     with suppress(BundleError):  # of which the node will tell
         manifest = load_bundle(arguments.bundle or shipped_bundle()).manifest
         manifest.camera.require_count(len(images), "--image-topic")
-        is_vehicle = manifest.action.representation == "rate"
+        axes = manifest.action.names if manifest.action.representation == "rate" else ()
     for image in images:
         _require_type(bag, types, "--image-topic", image, (IMAGE_TYPE,))
-    inputs = _vehicle_inputs if is_vehicle else _arm_inputs
+    inputs = _vehicle_inputs(arguments, bag, types, axes) if axes else _arm_inputs(arguments, bag, types)
     return DemoConfig(
         bag=bag,
         out=arguments.out,
         image_topics=tuple(images),
-        **inputs(arguments, bag, types),
+        **inputs,
         bundle=arguments.bundle,
         rate=arguments.rate,
         duration_s=arguments.duration,
@@ -137,15 +135,25 @@ def _arm_inputs(arguments: argparse.Namespace, bag: Path, types: Mapping[str, st
     return {"remaps": {"joint_states": arguments.joint_topic, **_plans(types)}}
 
 
-def _vehicle_inputs(arguments: argparse.Namespace, bag: Path, types: Mapping[str, str]) -> dict[str, Any]:
-    """Its commands stand for plans where none were recorded."""
+def _vehicle_inputs(
+    arguments: argparse.Namespace, bag: Path, types: Mapping[str, str], axes: Collection[str]
+) -> dict[str, Any]:
+    """Its commands stand for plans where none were recorded. axes: of the model."""
     topic = arguments.velocity
     _require_type(bag, types, "--velocity", topic, VELOCITY_MESSAGES)
-    remaps, parameters = {"odom": topic, **_plans(types)}, {"odom_type": types[topic]}
-    for name, kind in types.items():
-        if kind in VELOCITY_MESSAGES and not VELOCITY_MESSAGES[kind].is_measured and len(remaps) == 1:
-            remaps, parameters = {**remaps, "cmd_vel": name}, {**parameters, "cmd_vel_type": kind}
-    return {"remaps": remaps, "parameters": parameters}
+    remaps = {"odom": topic, **_plans(types)}
+    told = [name for name, kind in types.items() if _commands(kind, axes)]
+    if "action_sequence" in remaps or not told:
+        return {"remaps": remaps, "parameters": {"odom_type": types[topic]}}
+    name = min(told, key=lambda one: (one != topic, one != "/cmd_vel"))
+    parameters = {"odom_type": types[topic], "cmd_vel_type": types[name]}
+    return {"remaps": {**remaps, "cmd_vel": name}, "parameters": parameters}
+
+
+def _commands(type_name: str, axes: Collection[str]) -> bool:
+    """Whether messages of a type command all of them."""
+    kind = VELOCITY_MESSAGES.get(type_name)
+    return kind is not None and not kind.is_measured and {*axes} <= {*kind.axes}
 
 
 def _plans(types: Mapping[str, str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ KNOBS: dict[str, tuple[type, str]] = {
         "largest change of a joint from row to row, in the action space's delta_std (default: 1.5)",
     ),
 }
-DESCRIPTION = """Plan joint positions whose predicted future ends at a picture, from a moment of a recording.
+DESCRIPTION = """Plan joint positions, or velocities of a vehicle, whose predicted future ends at a picture, from a moment of a recording.
 
 Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
 really happened, where the recording goes on). The first guess is to hold still; the plan is never a worse one."""

@@ -6,6 +6,7 @@ Joint states come so often that one of them is near every picture, whatever its 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,20 @@ class Stamps:
             at_ns - origin_ns, received - origin_ns, (received - stamped) / NANOSECONDS
         )
         return late_s
+
+
+def stamp_of_receipt(pictures: Stamps) -> Callable[[int], int]:
+    """When something happened that has no stamp, by when it was received, in the pictures' time.
+
+    Which is that of reception, unless a simulator's clock stamps the pictures and the recorder's own tells their receipt.
+    """
+    received = np.array(pictures.received, np.int64)
+    late_s = float(np.median(pictures.lateness_s(received)))
+    if -_MOST_BEFORE_S <= late_s <= _MOST_AFTER_S:
+        return lambda received_ns: received_ns
+    return lambda received_ns: (
+        received_ns - round(float(pictures.lateness_s(np.array([received_ns]))[0]) * NANOSECONDS)
+    )
 
 
 def require_one_clock(path: Path, topic: str, pictures: Stamps, others: Stamps) -> None:

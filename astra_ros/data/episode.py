@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from astra_ros.actions.velocities import VELOCITY_MESSAGES, mean_velocities
 from astra_ros.data.bag import BagError, BagReader
-from astra_ros.data.clocks import Stamps, require_one_clock
+from astra_ros.data.clocks import Stamps, require_one_clock, stamp_of_receipt
 from astra_ros.frames.encodings import PictureError, to_rgb
 from astra_ros.frames.preprocess import fit, share_of, stacked
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray
@@ -132,7 +132,8 @@ def read_contents(path: Path, topics: EpisodeTopics | None = None) -> Contents:
             elif recorded.topic not in sizes:
                 height, width = _rgb(path, message).shape[:2]
                 sizes[recorded.topic] = height, width
-            stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message, recorded.stamp_ns))
+            if _is_stamped(message, recorded.type):
+                stamps[recorded.topic].add(recorded.stamp_ns, _stamp_ns(message))
     if not joints:
         raise BagError(f"{path}: {topics.measured}: expected messages, found none")
     grown = [_growing(path, topic, stamps[topic].stamped) for topic in topics.images]
@@ -152,7 +153,7 @@ def require_joints(path: Path, topic: str, contents: Contents, names: Sequence[s
     if missing := [name for name in names if name not in recorded]:
         raise BagError(
             f"{path}: {topic}: name: expected {', '.join(names)}; missing {', '.join(missing)}, found"
-            f" {', '.join(recorded) or 'none'}; `ros2 topic echo {topic} --field name` tells their spelling and order"
+            f" {', '.join(recorded) or 'none'}; `ros2 topic echo {topic} --once` tells their spelling and order"
         )
 
 
@@ -182,12 +183,15 @@ def read_episode(
     used, received = contents.stamps_ns[part], contents.received_ns[part]
     start_ns, end_ns = int(received[0]) - _RECEIVED_WITHIN_NS, int(received[-1]) + _RECEIVED_WITHIN_NS
     with BagReader(path) as bag:
-        recorded = _series(bag, topics.measured, start_ns, end_ns)
-        commands = _series(bag, topics.commanded, None, end_ns)  # an old one may be in force
-        states = _states(path, topics.measured, recorded, names)
         kind = VELOCITY_MESSAGES.get(bag.topics[topics.measured].type)
         # Between commands there may be any time.
         is_steady = kind is None or kind.is_measured
+        of_receipt = stamp_of_receipt(contents.stamps[topics.image])
+        recorded = _series(bag, topics.measured, start_ns if is_steady else None, end_ns, of_receipt)
+        commands = _series(bag, topics.commanded, None, end_ns, of_receipt)  # an old one may be in force
+        if not (is_steady or recorded):  # it was not told anything yet
+            recorded = {name: (used[:1], np.zeros(1, np.float32)) for name in names}
+        states = _states(path, topics.measured, recorded, names)
         what = "velocity" if kind else "joint state"
         beside = [(topics.measured, what, stamps) for stamps, _ in states if is_steady]
         beside += [
@@ -195,6 +199,10 @@ def read_episode(
             for topic in topics.other_images
         ]
         used = used[_covered(path, used, beside)] if beside else used
+        if len(used) < 2:
+            raise BagError(
+                f"{path}: {topics.measured}: expected it beside 2 pictures or more, found one; record it again"
+            )
         for topic in (topics.measured, *topics.other_images):
             require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
         angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad" and not kind]
@@ -279,11 +287,14 @@ def _require_type(bag: BagReader, topic: str, *types: str, hint: str = "") -> No
         raise BagError(f"{bag.path}: {topic}: expected {' or '.join(types)}, found {found}{hint}")
 
 
-def _stamp_ns(message: Any, received_ns: int = 0) -> int:
-    """received_ns: for messages without a stamp."""
-    if not hasattr(message, "header"):
-        return received_ns
+def _stamp_ns(message: Any) -> int:
     return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
+
+
+def _is_stamped(message: Any, message_type: str) -> bool:
+    """Commands of a velocity may have no stamp, or not set it; all else must."""
+    kind = VELOCITY_MESSAGES.get(message_type)
+    return kind is None or kind.is_measured or (kind.is_stamped and _stamp_ns(message) != 0)
 
 
 def _values_of(message: Any, message_type: str) -> dict[str, float]:
@@ -296,14 +307,24 @@ def _values_of(message: Any, message_type: str) -> dict[str, float]:
     return dict(zip(message.joint_names, wanted.positions, strict=False))
 
 
-def _series(bag: BagReader, topic: str, start_ns: int | None, end_ns: int) -> dict[str, Series]:
-    """What was received on a topic, by joint or axis; several publishers may share it, and it may be absent."""
+def _series(
+    bag: BagReader, topic: str, start_ns: int | None, end_ns: int, of_receipt: Callable[[int], int]
+) -> dict[str, Series]:
+    """What was received on a topic, by joint or axis; several publishers may share it, and it may be absent.
+
+    of_receipt: stamps of messages without. A velocity that is no number is left out, as the node refuses it.
+    """
     columns: dict[str, tuple[array[int], array[float]]] = {}
     for recorded in bag.messages((topic,), start_ns, end_ns) if topic in bag.topics else ():
         message = bag.deserialize(recorded)
-        for name, value in _values_of(message, recorded.type).items():
+        found = _values_of(message, recorded.type)
+        if recorded.type in VELOCITY_MESSAGES and not np.isfinite([*found.values()]).all():
+            continue
+        is_stamped = _is_stamped(message, recorded.type)
+        stamp_ns = _stamp_ns(message) if is_stamped else of_receipt(recorded.stamp_ns)
+        for name, value in found.items():
             stamps, values = columns.setdefault(name, (array("q"), array("f")))
-            stamps.append(_stamp_ns(message, recorded.stamp_ns))
+            stamps.append(stamp_ns)
             values.append(value)
     return {name: _sorted(np.array(at), np.array(values)) for name, (at, values) in columns.items()}
 
@@ -357,7 +378,7 @@ def _states(path: Path, topic: str, recorded: Mapping[str, Series], names: Seque
     """Of every joint of `names`."""
     if missing := [name for name in names if name not in recorded]:
         raise BagError(
-            f"{path}: {topic}: expected joint states while the camera ran, found none of {', '.join(missing)}; record both"
+            f"{path}: {topic}: expected messages while the camera ran, found none of {', '.join(missing)}; record both"
             " together"
         )
     return [recorded[name] for name in names]

@@ -143,6 +143,11 @@ class WorldModel:
 
 def _with_joint_prefix(bundle: Bundle, prefix: str) -> Bundle:
     action = bundle.manifest.action
+    if prefix and action.representation != "joint_position":
+        raise BundleError(
+            f"joint_prefix: expected none for a model of a vehicle, whose axes ({', '.join(action.names)}) are of no joint, found"
+            f" {prefix!r}; start the node without it"
+        )
     action = replace(action, names=tuple(prefix + name for name in action.names))
     return replace(bundle, manifest=replace(bundle.manifest, action=action))
 

@@ -218,7 +218,7 @@ def _is_real_time(config: DemoConfig) -> bool:
 
 def _playback(config: DemoConfig) -> PlaybackConfig:
     """At the recorded speed the robot is as good as live; at another one time itself is simulated."""
-    topics = [*config.image_topics, *config.remaps.values()]
+    topics = dict.fromkeys([*config.image_topics, *config.remaps.values()])
     return PlaybackConfig(
         bag=config.bag,
         rate=config.rate,

@@ -126,7 +126,7 @@ class Evaluator:
             raise QueryRefusal(
                 Status.STALE_OBSERVATION,
                 f"observation: expected an age of at most {config.max_observation_age_s:g} s (max_observation_age_s), found"
-                f" {age_s:.3f} s; the camera or the joint states stopped (astra doctor says which)",
+                f" {age_s:.3f} s; the camera or what the robot tells of itself stopped (astra doctor says which)",
             )
         return match, age_s
 

@@ -86,11 +86,15 @@ def state_gate(node: str, state: str, status: DiagnosticStatus | None) -> Gate:
 
 def robot_gate(topics: Sequence[TopicFacts], others: Mapping[str, str]) -> Gate:
     """What the robot tells of itself. topics, others: of every type on which it may; commands may stand for odometry."""
-    told = sorted(topics, key=lambda topic: topic.type in COMMANDS)
+    told = sorted(topics, key=lambda topic: (topic.type in COMMANDS, not topic.publishers))
     topic = told[0] if told else None
     name = "joint states" if topic is None or topic.type == ROBOT[0] else "velocity"
     same = {one: kind for one, kind in others.items() if topic and kind == topic.type}
-    return input_gate(name, topic, same)
+    gate = input_gate(name, topic, same)
+    is_quiet = (
+        topic and topic.type in COMMANDS and topic.publishers and not (topic.incompatible or topic.messages)
+    )
+    return Gate(name, f"{topic.name}: nobody commands anything") if topic and is_quiet else gate
 
 
 def input_gate(name: str, topic: TopicFacts | None, candidates: Mapping[str, str]) -> Gate:

@@ -134,12 +134,12 @@ class Health:
         self._end(source, is_standing=False)
         self._end(source, is_standing=True)
 
-    def served(self, timing: Timing, *, is_hold_still: bool) -> None:
-        """A prediction was published."""
+    def served(self, timing: Timing, goes_on: str = "") -> None:
+        """A prediction was published. goes_on: how the robot was taken to, without a plan."""
         with self._lock:
             self._timings.append(timing)
             self._num_predictions += 1
-            self._predicting_for = "hold still" if is_hold_still else "plan"
+            self._predicting_for = goes_on or "plan"
         self.resolve("prediction")
 
     def unwatched(self) -> None:

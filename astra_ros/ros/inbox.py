@@ -98,7 +98,7 @@ class Inbox:
             if plan:
                 self._plans.set(plan, self._picture_age_ns())
             else:
-                self._plans.clear()
+                self._plans.withdraw()
 
     def forget(self) -> None:
         """All that is here now; whoever takes next is told to forget the rest."""

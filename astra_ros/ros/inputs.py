@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -33,6 +35,8 @@ from astra_ros.ros.views import Views, camera_source
 from astra_ros.ros.worker import Worker
 from astra_ros.types import NANOSECONDS
 
+_SHORTEST_WAIT_NS = 1_000_000
+
 
 class Inputs:
     """The subscriptions of one configuration. Messages pass only while a worker is connected."""
@@ -52,9 +56,15 @@ class Inputs:
         self.config = config
         self._health = health
         clock = Clock(self._now_ns, self._recent_ns)
-        self._robot = robot_inputs(manifest.action, config, clock)
+        odom, cmd_vel = map(node.resolve_topic_name, ("odom", "cmd_vel"))
+        self._robot = robot_inputs(manifest.action, config, clock, is_told_only=odom == cmd_vel)
         self._worker: Worker | None = None
         self._listener = Listener(node, health)
+        # Of real time: pictures wait as they come, also where simulated time stands.
+        self._patience = node.create_timer(
+            1.0, self._on_patience, clock=RosClock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._patience.cancel()
         with ExitStack() as undo:
             undo.callback(self.destroy)
             # By source: image, and for further cameras image_2, image_3, ...
@@ -85,6 +95,7 @@ class Inputs:
 
     def destroy(self) -> None:
         self._listener.destroy()
+        self._node.destroy_timer(self._patience)
 
     def _on_image(self, source: str, message: Image | CompressedImage, worker: Worker) -> None:
         received_s = time.monotonic()
@@ -95,12 +106,26 @@ class Inputs:
         frame = Frame(stamp_ns, message.header.frame_id, pixels, received_s, time.monotonic() - received_s)
         self._newest_ns[source] = stamp_ns
         self._views.add([*self.image_topics].index(source), frame)
+        self._take_views(worker)
+
+    def _take_views(self, worker: Worker) -> None:
         for found in self._views.take(self.config.sync_slop_s):
             if isinstance(found, Refusal):
                 self._health.refuse("cameras", found)
             else:
                 self._health.resolve("cameras")
                 worker.add_frame(found)
+        if self._views.are_waiting and self._patience.is_canceled():
+            self._patience.timer_period_ns = max(
+                round(self.config.sync_slop_s * NANOSECONDS), _SHORTEST_WAIT_NS
+            )
+            self._patience.reset()
+
+    def _on_patience(self) -> None:
+        """A picture has waited the slop for those of the other cameras."""
+        self._patience.cancel()
+        if self._worker:
+            self._take_views(self._worker)
 
     def _on_plan(self, message: ActionSequence, worker: Worker) -> None:
         """One without rows withdraws the plan."""

@@ -172,6 +172,12 @@ def _incompatibilities(
     reasons = []
     for publisher in publishers:
         for subscription in subscriptions:
+            if publisher.topic_type != subscription.topic_type:
+                ours = subscription.topic_type
+                reasons.append(
+                    f"{_describe(publisher)} sends {publisher.topic_type}, and the node takes {ours}: set odom_type or cmd_vel_type"
+                )
+                continue
             compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
             if compatibility == QoSCompatibility.ERROR:  # not the same object: it is made in C++ anew
                 reasons.append(f"{_describe(publisher)} does not match the node: {reason}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.action.server import RCLError
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSPolicyKind, QoSProfile, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
 from astra_ros.ros import qos
+from astra_ros.ros.declaration import ConfigError
 from astra_ros.ros.health import INCOMPATIBLE_QOS, Health
 from astra_ros.ros.refusal import Refusal
 
@@ -49,14 +51,22 @@ class Listener:
             # DDS tells of a publisher once.
             self._health.report(source, INCOMPATIBLE_QOS, _mismatch(full_topic, event), is_standing=True)
 
-        subscription: Subscription = self._node.create_subscription(
-            message_type,
-            topic,
-            on_message,
-            profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
-            qos_overriding_options=qos.overridable(self._node, topic, "subscription", profile, _OVERRIDABLE),
-        )
+        options = qos.overridable(self._node, topic, "subscription", profile, _OVERRIDABLE)
+        try:
+            subscription: Subscription = self._node.create_subscription(
+                message_type,
+                topic,
+                on_message,
+                profile,
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
+                qos_overriding_options=options,
+            )
+        except RCLError as error:  # Fast DDS, for a second type on a topic
+            kind = f"{message_type.__module__.split('.')[0]}/{message_type.__name__}"
+            raise ConfigError(
+                f"{source}: expected a topic of its own, or one type for both, found that {full_topic} cannot be subscribed to as"
+                f" {kind} beside what is; remap it"
+            ) from error
         self._subscriptions.append(subscription)
         return subscription
 

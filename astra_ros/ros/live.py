@@ -155,7 +155,9 @@ class LiveStream:
             return
         timing = self._ports.publish(forecast, config)
         self.took_s = time.monotonic() - started_s
-        self._health.served(timing, is_hold_still=forecast.commands.is_hold_still)
+        is_arm = self._model.manifest.action.representation == "joint_position"
+        goes_on = "hold still" if is_arm else "drive on"
+        self._health.served(timing, goes_on if forecast.commands.is_hold_still else "")
         self._judge(forecast.prediction.novelty)
         frame = forecast.frame
         self._hindsight.remember(frame.stamp_ns, frame.pixels, forecast.prediction.frames)

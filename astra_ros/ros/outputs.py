@@ -89,8 +89,9 @@ class Outputs:
     def _publish_preview(self, forecast: Forecast, config: NodeConfig) -> None:
         manifest = self._backend.manifest
         is_hold_still = forecast.commands.is_hold_still
+        goes_on = "holds still" if manifest.action.representation == "joint_position" else "drives on"
         caption = Caption(
-            title="if the robot holds still (no plan)" if is_hold_still else "if the robot follows its plan",
+            title=f"if the robot {goes_on} (no plan)" if is_hold_still else "if the robot follows its plan",
             details=f"{manifest.model_id}, {1e3 * forecast.timing.latency:.0f} ms",
             is_warning=is_hold_still,
         )

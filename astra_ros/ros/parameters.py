@@ -51,9 +51,9 @@ class NodeConfig:
         is_live=False,
     )
     cmd_vel_type: str = parameter(
-        "geometry_msgs/msg/TwistStamped",
-        "Of a model of a vehicle: type of the topic cmd_vel.",
-        Limits(choices=tuple(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured)),
+        "auto",
+        "Of a model of a vehicle: type of the topic cmd_vel; auto: odom_type where that is a command's, else geometry_msgs/msg/TwistStamped.",
+        Limits(choices=("auto", *(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured))),
         is_live=False,
     )
     horizon: int = parameter(
@@ -75,7 +75,7 @@ class NodeConfig:
     )
     plan_timeout_s: float = parameter(
         2.0,
-        "A plan without stamp that was received longer ago is not used: the prediction is for holding still [s].",
+        "A plan without stamp that was received longer ago is not used: the prediction is for holding still, or driving on [s].",
         Limits(0.0, 3600.0),
     )
     max_rate_hz: float = parameter(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.actions.velocities import mean_levels
+from astra_ros.actions.velocities import COMMAND_TIMEOUT_S, mean_levels
 from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import to_ns
@@ -70,14 +70,19 @@ class Schedule:
         """In force where no plan is: a controller that follows one sends commands all the time."""
         self._command = command
 
+    def withdraw(self) -> None:
+        """All plans."""
+        self._plans = []
+
     def clear(self) -> None:
         self._plans, self._command = [], None
 
     def at(self, t0_ns: int, now_ns: int, timeout_s: float) -> Plan | None:
-        """What a prediction from t0 is made for, which rises from call to call; the next plan when none is in force."""
+        """What a prediction from t0 is made for, which rises from call to call; the command, else the next plan, when none is in force."""
         self._drop_superseded(t0_ns)
-        told = (*self._plans, *([self._command] if self._command else []))
-        return next((plan for plan in told if plan.is_usable(t0_ns, now_ns, timeout_s)), None)
+        plan = next((one for one in self._plans if one.is_usable(t0_ns, now_ns, timeout_s)), None)
+        is_told = self._command and self._command.is_usable(t0_ns, now_ns, COMMAND_TIMEOUT_S)
+        return self._command if is_told and (plan is None or plan.stamp_ns > t0_ns) else plan
 
     def _drop_superseded(self, t0_ns: int) -> None:
         num_begun = sum(plan.stamp_ns <= t0_ns for plan in self._plans)

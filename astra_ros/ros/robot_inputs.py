@@ -19,7 +19,7 @@ from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import to_ns
 from astra_ros.ros.sync import JointReader
 from astra_ros.ros.trajectories import MAX_DURATION_S, TrajectoryError, read_trajectory
-from astra_ros.ros.vehicle import VelocityReader, robot_topic
+from astra_ros.ros.vehicle import VelocityReader, command_type, robot_topic
 from astra_ros.ros.worker import Worker
 from astra_ros.types import NANOSECONDS, FloatArray
 
@@ -44,11 +44,13 @@ class Clock:
     recent_ns: Callable[[int], int]
 
 
-def robot_inputs(action: ActionSpec, config: NodeConfig, clock: Clock) -> ArmInputs | VehicleInputs:
-    """Of the kind of robot that the model is of. Raises ConfigError."""
+def robot_inputs(
+    action: ActionSpec, config: NodeConfig, clock: Clock, *, is_told_only: bool
+) -> ArmInputs | VehicleInputs:
+    """Of the kind of robot that the model is of. is_told_only: a vehicle's odometry is its commands. Raises ConfigError."""
     if action.representation == "joint_position":
         return ArmInputs(action, clock)
-    return VehicleInputs(action, config, clock)
+    return VehicleInputs(action, config, clock, is_told_only=is_told_only)
 
 
 class ArmInputs:
@@ -98,17 +100,21 @@ class ArmInputs:
 class VehicleInputs:
     """Odometry, and the commands that a controller or somebody with a joystick sends."""
 
-    def __init__(self, action: ActionSpec, config: NodeConfig, clock: Clock) -> None:
-        """Raises ConfigError."""
-        self._action, self._clock = action, clock
-        self._odom = VelocityReader("odom_type", config.odom_type, action.names)
-        self._command = VelocityReader("cmd_vel_type", config.cmd_vel_type, action.names)
+    def __init__(
+        self, action: ActionSpec, config: NodeConfig, clock: Clock, *, is_told_only: bool = False
+    ) -> None:
+        """is_told_only: odom is the topic of the commands. Raises ConfigError."""
+        self._action, self._clock, self._is_told_only = action, clock, is_told_only
+        told = command_type(config.odom_type, config.cmd_vel_type)
+        self._odom = VelocityReader("odom_type", told if is_told_only else config.odom_type, action.names)
+        self._command = VelocityReader("cmd_vel_type", told, action.names)
 
     def topics(self) -> Iterator[Topic]:
         yield Topic(
             robot_topic(self._action), self._odom.message_type, self._on_velocity, qos.sensor(depth=10)
         )
-        yield Topic("cmd_vel", self._command.message_type, self._on_command, qos.sensor())
+        if not self._is_told_only:  # else it is subscribed to once, for both
+            yield Topic("cmd_vel", self._command.message_type, self._on_command, qos.sensor())
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -117,6 +123,8 @@ class VehicleInputs:
         velocity = self._odom.read(message)
         stamp_ns = self._odom.stamp_ns(message, self._clock.now_ns())
         worker.add_measured(self._clock.recent_ns(stamp_ns), velocity)
+        if self._is_told_only:
+            self._on_command(message, worker)
 
     def _on_command(self, message: Any, worker: Worker) -> None:
         """In force from now on, where no plan is."""

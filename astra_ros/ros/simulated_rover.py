@@ -75,7 +75,11 @@ class SimulatedRover(SimulatedRobot):
         return self._told if is_recent else self.rest
 
     def _on_command(self, message: TwistStamped) -> None:
-        self._told, self._told_ns = self._read(message), self.now_ns
+        velocity = self._read(message)
+        if np.isfinite(velocity).all():
+            self._told, self._told_ns = velocity, self.now_ns
+        else:
+            self.get_logger().error(f"cmd_vel: expected finite numbers, found {velocity}; not followed")
 
 
 @dataclass(frozen=True)

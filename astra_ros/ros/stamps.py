@@ -33,16 +33,16 @@ def to_duration(seconds: float) -> Duration:
 
 def require_recent(stamp_ns: int, now_ns: int, max_age_s: float, future_tolerance_s: float) -> None:
     """Refuse an observation whose stamp cannot be one of the last moments on the node's clock."""
-    if stamp_ns == 0:
-        raise Refusal(
-            Drop.STALE,
-            "header.stamp: expected the time of the measurement, found 0; make the driver stamp its messages",
-        )
     if now_ns == 0:
         raise Refusal(
             Drop.FUTURE_STAMP,
             "header.stamp: use_sim_time is true and no /clock was received; play the bag with --clock,"
             " or set use_sim_time:=false",
+        )
+    if stamp_ns == 0:
+        raise Refusal(
+            Drop.STALE,
+            "header.stamp: expected the time of the measurement, found 0; make the driver stamp its messages",
         )
     age_s = (now_ns - stamp_ns) / NANOSECONDS
     if age_s > max_age_s:

@@ -15,8 +15,16 @@ from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import TIME_RESET_NS, to_ns
 from astra_ros.types import NANOSECONDS, FloatArray
 
+USUAL_COMMAND = "geometry_msgs/msg/TwistStamped"
 # Velocities older than this, against the newest, cannot be of a step that ends at a picture on its way, unless it may be older.
 _KEPT_NS = 3 * NANOSECONDS
+
+
+def command_type(odom_type: str, cmd_vel_type: str) -> str:
+    """What `auto` stands for."""
+    if cmd_vel_type != "auto":
+        return cmd_vel_type
+    return USUAL_COMMAND if VELOCITY_MESSAGES[odom_type].is_measured else odom_type
 
 
 def robot_topic(action: ActionSpec) -> str:
@@ -49,8 +57,9 @@ class VelocityReader:
         return velocity
 
     def stamp_ns(self, message: Any, now_ns: int) -> int:
-        """now_ns: for messages without a stamp, or where it is not set."""
-        return (to_ns(message.header.stamp) if self.kind.is_stamped else 0) or now_ns
+        """now_ns: for commands without a stamp, or where it is not set."""
+        stamp_ns = to_ns(message.header.stamp) if self.kind.is_stamped else 0
+        return stamp_ns if self.kind.is_measured else stamp_ns or now_ns
 
 
 class VelocityBuffer:
@@ -68,6 +77,9 @@ class VelocityBuffer:
         """As JointBuffer.push."""
         if self._stamps_ns and self._stamps_ns[-1] - stamp_ns >= TIME_RESET_NS:
             self.clear()
+        if self._stamps_ns and stamp_ns == self._stamps_ns[-1] and not self._is_measured:
+            self._velocities[-1] = velocity  # of two commands at a moment of a coarse clock the later holds
+            return
         if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
             behind_s = (self._stamps_ns[-1] - stamp_ns) / NANOSECONDS
             raise Refusal(

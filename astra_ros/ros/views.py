@@ -37,6 +37,10 @@ class Views:
         for seen in self._others:
             seen.clear()
 
+    @property
+    def are_waiting(self) -> bool:
+        return bool(self._waiting)
+
     def add(self, camera: int, frame: Frame) -> None:
         """camera: its number. frame: of that camera alone, newer than all before it."""
         (self._others[camera - 1] if camera else self._waiting).append(frame)

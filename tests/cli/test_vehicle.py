@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from astra_ros.cli import demo
 from astra_ros.cli.main import main
 from astra_ros.data.bag_messages import velocity_command
 from astra_ros.data.lerobot import Dataset
@@ -177,3 +179,45 @@ def test_a_bag_of_unstamped_commands_alone(vehicle_bundle: Path, tmp_path: Path)
     (episode,) = Dataset.open(out).stream(("one",), (48, 64), print)
     assert episode.measured[20].tolist() == pytest.approx([0.2, 0.1])
     assert episode.measured[-1].tolist() == [0, 0]
+
+
+def test_a_dataset_knows_that_it_is_a_vehicles(
+    dataset: Path, bags: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "import", "bags", str(bags), "--out", str(dataset), "--size", "48", "64"]) == 0
+    assert "joint_states" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--velocity", ODOMETRY, "--joints", "wheel"], "--joints: expected none for a vehicle"),
+        (["--velocity", ODOMETRY, "--units", "km/h"], "--units: expected none for a vehicle"),
+        (["--axes", "linear.x"], "--axes: expected none for joint states"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(
+    bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    assert main(["data", "import", "bags", str(bags), "--out", str(tmp_path / "new"), *words]) == 1
+    assert line in capsys.readouterr().err
+
+
+def test_a_demo_takes_commands_that_the_model_understands(vehicle_bundle: Path, tmp_path: Path) -> None:
+    types = {
+        "/camera": "sensor_msgs/msg/CompressedImage",
+        "/nav/ackermann_cmd": "ackermann_msgs/msg/AckermannDriveStamped",
+        "/other": "geometry_msgs/msg/Twist",
+        "/cmd_vel": "geometry_msgs/msg/TwistStamped",
+        "/odom": "nav_msgs/msg/Odometry",
+    }
+    arguments = argparse.Namespace(velocity="/odom")
+    found = demo._vehicle_inputs(arguments, tmp_path, types, AXES)
+    assert found["remaps"] == {"odom": "/odom", "cmd_vel": "/cmd_vel"}
+    assert found["parameters"] == {"odom_type": types["/odom"], "cmd_vel_type": types["/cmd_vel"]}
+    arguments = argparse.Namespace(velocity="/other")
+    found = demo._vehicle_inputs(arguments, tmp_path, types, AXES)
+    assert found["remaps"] == {"odom": "/other", "cmd_vel": "/other"}
+    planned = {**types, "/plans": "astra_ros/msg/ActionSequence"}
+    found = demo._vehicle_inputs(arguments, tmp_path, planned, AXES)
+    assert found["remaps"] == {"odom": "/other", "action_sequence": "/plans"}

@@ -97,6 +97,10 @@ def test_what_the_robot_tells_of_itself() -> None:
     assert "/wheels/odom" in found.fix
     assert "/teleop" not in found.fix
     assert gates.robot_gate([command], elsewhere) == Gate("velocity", "/cmd_vel: 30.0 Hz")
+    quiet = replace(command, messages=0, rate_hz=0.0)
+    assert gates.robot_gate([quiet], {}) == Gate("velocity", "/cmd_vel: nobody commands anything")
+    absent = replace(command, name="/unused", publishers=())
+    assert gates.robot_gate([absent, command], {}).found.startswith("/cmd_vel")
     joints = replace(HEALTHY, name="/joint_states", type="sensor_msgs/msg/JointState")
     assert gates.robot_gate([joints], {}).name == "joint states"
     assert gates.robot_gate([], {}).fix == "configure the node first"

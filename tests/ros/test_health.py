@@ -134,7 +134,7 @@ def test_values_tell_rates_and_percentiles(recorder: Recorder) -> None:
         timing = Timing(
             observation_age=0.05, preprocess=0.01, inference=0.08, latency=latency, joint_skew=0.002
         )
-        health.served(timing, is_hold_still=False)
+        health.served(timing)
         health.accept("image")
     values = health.snapshot().values
     assert values["predictions"] == "3"

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from threading import Event
 
 import pytest
+import rclpy
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -46,6 +48,29 @@ def test_it_tells_a_node_from_its_namesake(doctor: Node, name: str, is_heard: bo
     assert (facts.incompatible == "") is is_heard
     assert facts.node.startswith(f"{name} ")
     assert ", /" not in facts.node
+
+
+def test_a_publisher_of_another_type_is_named(doctor: Node) -> None:
+    """ROS matches none, and says nothing."""
+    robot = Node("world_model", namespace="rover")
+    robot.create_subscription(TwistStamped, "/cmd_vel", lambda _: None, BEST_EFFORT)
+    elsewhere = rclpy.Context()  # in one process DDS refuses the second type
+    rclpy.init(context=elsewhere, domain_id=rclpy.get_default_context().get_domain_id())
+    teleop = Node("teleop", context=elsewhere)
+    teleop.create_publisher(Twist, "/cmd_vel", BEST_EFFORT)
+    inspector = _Inspector(doctor, "/rover/world_model", Event())
+    kind = "geometry_msgs/msg/TwistStamped"
+    inspector._listen("/cmd_vel", kind)
+    assert inspector._spin_until(lambda: inspector._facts("/cmd_vel", kind).node != "", 20.0)
+    assert inspector._spin_until(lambda: inspector._facts("/cmd_vel", kind).incompatible != "", 20.0)
+    line = inspector._facts("/cmd_vel", kind).incompatible
+    assert (
+        "sends geometry_msgs/msg/Twist, and the node takes geometry_msgs/msg/TwistStamped: set odom_type or cmd_vel_type"
+        in line
+    )
+    for node in (robot, teleop):
+        node.destroy_node()
+    rclpy.shutdown(context=elsewhere)
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,53 @@ def test_a_plan_that_starts_now_replaces_what_was_to_start_later() -> None:
     assert schedule.at(NOW + 4 * S, NOW + 4 * S, timeout_s=2.0) is now
     schedule.clear()
     assert schedule.at(NOW + 4 * S, NOW + 4 * S, timeout_s=2.0) is None
+
+
+def told(speed: float, received_ns: int) -> Plan:
+    return Plan(NO_PLAN_ID, 0, S // 5, np.array([[speed, 0.0]], np.float32), received_ns)
+
+
+def test_a_command_is_in_force_where_no_plan_is_for_half_a_second() -> None:
+    schedule, command, plan = Schedule(), told(0.5, NOW), received(NOW, NOW + S)
+    schedule.set_command(command)
+    assert schedule.at(NOW, NOW, timeout_s=2.0) is command
+    schedule.set(plan)
+    assert schedule.at(NOW, NOW + S // 4, timeout_s=2.0) is command  # the plan begins later
+    schedule.set_command(told(0.5, NOW + S))
+    assert schedule.at(NOW + S, NOW + S, timeout_s=2.0) is plan
+    schedule.withdraw()
+    found = schedule.at(NOW + S, NOW + S, timeout_s=2.0)
+    assert found is not None
+    assert found.rows[0, 0] == 0.5
+    assert schedule.at(NOW + S, NOW + 7 * S // 4, timeout_s=2.0) is None
+    schedule.set_command(command)
+    schedule.clear()
+    assert schedule.at(NOW, NOW, timeout_s=2.0) is None
+
+
+RATES = ActionSpec(
+    "rover", "drive", "rate", ("x", "turn"), ("m/s", "rad/s"), 0.2, (0.0,) * 2, (1.0,) * 2, (1.0,) * 2, (-2.0,) * 2, (2.0,) * 2
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("starts_s", "expected"),
+    [
+        (0.0, [1.0, 0.0, 0.0, 0.0]),
+        (-0.1, [0.5, 0.0, 0.0, 0.0]),
+        (0.1, [0.5, 0.5, 0.0, 0.0]),  # until then as measured, which is 0
+        (0.5, [0.0, 0.0, 0.5, 0.5]),
+    ],
+)
+def test_velocities_are_averaged_over_the_steps_that_they_reach_into(
+    starts_s: float, expected: list[float]
+) -> None:
+    """A plan that goes at 1 m/s for a step and stands for the next."""
+    rows = np.array([[1.0, 0.2], [0.0, 0.2]], np.float32)
+    plan = Plan(NO_PLAN_ID, round(NOW + starts_s * S), S // 5, rows, NOW)
+    found = commands_for(plan, NOW, np.array([0.0, 0.2], np.float32), 4, RATES)
+    np.testing.assert_allclose(found.rows, [[one, 0.2] for one in expected], atol=1e-6)
+    is_longer = starts_s > 0.4  # than the horizon
+    assert found.flags == (
+        PredictedFuture.FLAG_HORIZON_CLIPPED if is_longer else PredictedFuture.FLAG_PLAN_EXTENDED
+    )

@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 
 from astra_ros.msg import ActionSequence, PredictedFuture
 from astra_ros.ros.client import action_spec
+from astra_ros.ros.preview import contact_sheet
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.stamps import to_time
 from astra_ros.ros.vehicle import VelocityBuffer
@@ -36,16 +37,18 @@ class VehicleRig(Rig):
     """odometry, commands: publishers of their types."""
 
     def __init__(
-        self, bundle: str, odom: type = Odometry, cmd_vel: type = TwistStamped, **parameters: Any
+        self, bundle: str, odom: type = Odometry, cmd_vel: type | None = TwistStamped, **parameters: Any
     ) -> None:
-        types = {"odom_type": _name_of(odom), "cmd_vel_type": _name_of(cmd_vel)}
+        """cmd_vel: None: as the node takes it for `auto`."""
+        types = {"odom_type": _name_of(odom), **({"cmd_vel_type": _name_of(cmd_vel)} if cmd_vel else {})}
         super().__init__(bundle, **types, **parameters)
         self.odometry = self.robot.create_publisher(odom, "odom", SENSOR)
-        self.commands = self.robot.create_publisher(cmd_vel, "cmd_vel", SENSOR)
+        self.commands = self.robot.create_publisher(cmd_vel or odom, "cmd_vel", SENSOR)
 
     def activate_configured(self) -> None:
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        publishers = (self.odometry, self.commands, self.plan, self.goal)
+        has_one = self.node.resolve_topic_name("odom") == self.node.resolve_topic_name("cmd_vel")
+        publishers = (*([] if has_one else [self.odometry]), self.commands, self.plan, self.goal)
         self.spin_until(lambda: all(one.get_subscription_count() for one in publishers))
         self.spin_until(lambda: self.node.count_subscribers(f"{self.node_name}/predicted_future"))
 
@@ -183,6 +186,65 @@ def test_a_vehicle_without_odometry_is_where_its_commands_bring_it(make_rig: Mak
     stamp_ns = rig.now_ns()
     rig.image.publish(image(stamp_ns))
     np.testing.assert_allclose(rows_of(rig.future_at(stamp_ns))[0], [0.5, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "make"), [(TwistStamped, stamped), (Twist, twist)])
+def test_commands_alone_on_one_topic_as_the_documents_say(
+    make_rig: MakeRig, kind: type, make: Callable[..., Any]
+) -> None:
+    """It is the history and the plan; without a stamp, or one that is not set, it counts from its reception."""
+    rig = make_rig(odom=kind, cmd_vel=None, cli_args=["--ros-args", "-r", "odom:=/cmd_vel"])
+    rig.configure_and_activate()
+    assert not rig.odometry.get_subscription_count()
+    rig.commands.publish(make((0.5, 0.0)))
+    rig.spin_until(lambda: rig.counters().get("odom.received"))
+    rig.spin_for(0.25)
+    stamp_ns = rig.now_ns()
+    rig.image.publish(image(stamp_ns))
+    future = rig.future_at(stamp_ns)
+    np.testing.assert_allclose(rows_of(future), np.tile([0.5, 0.0], (HORIZON, 1)), atol=1e-6)
+    assert not future.flags & HELD
+
+
+def test_the_preview_says_that_it_drives_on(rig: VehicleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+
+    def watched(*arguments: Any) -> Any:
+        titles.append(arguments[3].title)
+        return contact_sheet(*arguments)
+
+    monkeypatch.setattr("astra_ros.ros.outputs.contact_sheet", watched)
+    rig.node.set_parameters([Parameter("preview_always_on", value=True)])
+    rig.drive()
+    rig.spin_until(lambda: titles)
+    assert titles == ["if the robot drives on (no plan)"]
+    rig.spin_until(lambda: rig.counters()["predicting_for"] == "drive on")
+
+
+def test_two_types_on_one_topic_fail_the_configuration(make_rig: MakeRig) -> None:
+    rig = make_rig(cli_args=["--ros-args", "-r", "cmd_vel:=/image"])
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    rig.status(DiagnosticStatus.ERROR, "cmd_vel: expected a topic of its own, or one type for both")
+
+
+def test_a_prefix_of_joints_is_refused_by_its_name(make_rig: MakeRig) -> None:
+    rig = make_rig(joint_prefix="left_")
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    rig.status(DiagnosticStatus.ERROR, "joint_prefix: expected none for a model of a vehicle")
+
+
+def test_odometry_without_a_stamp_is_told(rig: VehicleRig) -> None:
+    rig.odometry.publish(odometry(0, (0.1, 0.0)))
+    rig.status(DiagnosticStatus.WARN, "header.stamp: expected the time of the measurement, found 0")
+
+
+def test_of_two_commands_at_a_moment_the_later_holds() -> None:
+    """Simulated time has coarse moments."""
+    buffer = VelocityBuffer(0.2, is_measured=False)
+    for speed in (0.5, 0.0):
+        buffer.push(1000 * MS, np.array([speed, 0.0], np.float32))
+    mean, _ = buffer.at(1200 * MS, 0)
+    np.testing.assert_array_equal(mean, [0, 0])
 
 
 def test_candidates_are_ranked_by_the_same_observation(rig: VehicleRig) -> None:

@@ -125,3 +125,39 @@ def test_a_model_of_rates_reads_the_odometry_unless_told_otherwise() -> None:
     assert EpisodeTopics().of("rate").measured == "/odom"
     assert EpisodeTopics(velocity="/cmd_vel").of("rate").measured == "/cmd_vel"
     assert EpisodeTopics().of("joint_position").measured == "/joint_states"
+
+
+def test_one_message_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    """As the node does, and as an arm's recording loses what is near it and no more."""
+    told = dict.fromkeys(range(0, 2900, 50), (0.5, 0.0))
+    sound = read(record(tmp_path / "sound", commands=told))
+    broken = read(record(tmp_path / "broken", commands={**told, 500: (float("nan"), 0.0)}))
+    np.testing.assert_allclose(broken.commanded, sound.commanded, atol=1e-6)
+
+
+def test_a_part_in_which_nobody_commanded_is_a_vehicle_that_stands(tmp_path: Path) -> None:
+    folder = record(tmp_path / "bag", commands={0: (0.4, 0.0), 2900: (0.4, 0.0)})
+    found = read_episode(
+        folder, AXES, 32, EpisodeTopics(image=CAMERA, velocity="/cmd_vel"), frames=range(10, 20)
+    )
+    np.testing.assert_array_equal(found.measured, 0)
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_commands_without_a_stamp_are_of_the_pictures_time(tmp_path: Path, *, is_set: bool) -> None:
+    """Of a simulator, whose clock is another than the recorder's."""
+
+    def unset(stamp_ns: int, velocity: np.ndarray) -> Any:
+        return velocity_command(0, velocity) if is_set else twist(stamp_ns, velocity)
+
+    told = dict.fromkeys(range(1000, 2000, 50), (0.5, 0.0))
+    folder = record(tmp_path / "bag", commands=told, command=unset, received_later_s=1000.0)
+    found = read(folder)
+    np.testing.assert_allclose(found.commanded[[5, 10, 11, 19, 20], 0], [0, 0, 0.5, 0.5, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found.measured[5, 0], 0.45, atol=1e-3)
+
+
+def test_a_single_picture_beside_the_odometry_is_refused(tmp_path: Path) -> None:
+    folder = record(tmp_path / "bag", odometry_until_s=0.05)
+    with pytest.raises(BagError, match=r"/odom: .*expected"):
+        read_episode(folder, AXES, 32, TOPICS, frames=range(1))
