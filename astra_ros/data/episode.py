@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from astra_ros.actions.velocities import VELOCITY_MESSAGES, mean_velocities
+from astra_ros.actions.velocities import VELOCITY_MESSAGES, VelocityMessage, mean_velocities
 from astra_ros.data.bag import BagError, BagReader
 from astra_ros.data.clocks import Stamps, require_one_clock, stamp_of_receipt
 from astra_ros.frames.encodings import PictureError, to_rgb
@@ -192,35 +192,46 @@ def read_episode(
         if not (is_steady or recorded):  # it was not told anything yet
             recorded = {name: (used[:1], np.zeros(1, np.float32)) for name in names}
         states = _states(path, topics.measured, recorded, names)
-        what = "velocity" if kind else "joint state"
-        beside = [(topics.measured, what, stamps) for stamps, _ in states if is_steady]
-        beside += [
-            (topic, "picture", np.array(contents.stamps[topic].stamped, np.int64))
-            for topic in topics.other_images
-        ]
-        used = used[_covered(path, used, beside)] if beside else used
-        if len(used) < 2:
-            raise BagError(
-                f"{path}: {topics.measured}: expected it beside 2 pictures or more, found one; record it again"
-            )
+        used = used[_covered(path, used, _beside(topics, contents, states, kind))]
         for topic in (topics.measured, *topics.other_images):
             require_one_clock(path, topic, contents.stamps[topics.image], contents.stamps[topic])
         angles = [name for name, unit in zip(names, units, strict=False) if unit == "rad" and not kind]
         _require_unwrapped(path, topics.measured, used, {name: recorded[name] for name in angles})
-        share = _share(topics, size)
         pixels = stacked(
-            [_pixels(bag, topic, contents.stamps[topic], used, share) for topic in topics.images]
+            [
+                _pixels(bag, topic, contents.stamps[topic], used, _share(topics, size))
+                for topic in topics.images
+            ]
         )
     if commands:
         _require_commands(path, topics, contents, commands, names)
     if kind:
-        measured = _mean_velocities(used, states, is_measured=kind.is_measured)
-        told = [commands[name] for name in names if name in commands]
-        commanded = _mean_velocities(used, told, is_measured=False) if told else measured
+        measured, commanded = _driven(used, states, [commands[name] for name in names if commands], kind)
     else:
         measured = np.stack([np.interp(used, *series) for series in states], axis=1).astype(np.float32)
         commanded = _last_before(used, commands, names, measured)
     return Episode(recording_name(path), used, pixels, measured, commanded)
+
+
+def _beside(
+    topics: EpisodeTopics, contents: Contents, states: Sequence[Series], kind: VelocityMessage | None
+) -> list[tuple[str, str, IntArray]]:
+    """What every picture must have near it, for `_covered`. kind: of a vehicle."""
+    what = "velocity" if kind else "joint state"
+    cameras = [
+        (topic, "picture", np.array(contents.stamps[topic].stamped, np.int64))
+        for topic in topics.other_images
+    ]
+    is_steady = kind is None or kind.is_measured
+    return [*((topics.measured, what, stamps) for stamps, _ in states if is_steady), *cameras]
+
+
+def _driven(
+    at: IntArray, states: Sequence[Series], told: Sequence[Series], kind: VelocityMessage
+) -> tuple[FloatArray, FloatArray]:
+    """(t, a) velocities as measured, and as commanded; the same where nothing was."""
+    measured = _mean_velocities(at, states, is_measured=kind.is_measured)
+    return measured, _mean_velocities(at, told, is_measured=False) if told else measured
 
 
 def _mean_velocities(at: IntArray, axes: Sequence[Series], *, is_measured: bool) -> FloatArray:
@@ -404,7 +415,7 @@ def _covered(path: Path, at: IntArray, beside: Sequence[tuple[str, str, IntArray
 
     beside: topic, what came on it, and stamps, of every joint and every other camera.
     """
-    distances = [np.abs(at - stamps[_nearest(at, stamps)]) for _, _, stamps in beside]
+    distances = [np.abs(at - stamps[_nearest(at, stamps)]) for _, _, stamps in beside] or [np.zeros(len(at))]
     away = np.max(distances, axis=0)
     near = np.flatnonzero(away <= WITHIN_S * NANOSECONDS)
     kept = slice(near[0], near[-1] + 1) if near.size else slice(0, len(at))
@@ -415,6 +426,10 @@ def _covered(path: Path, at: IntArray, beside: Sequence[tuple[str, str, IntArray
             f"{path}: {topic}: header.stamp: expected a {what} within {WITHIN_S} s of every picture, found the"
             f" nearest {away.max() / NANOSECONDS:.3f} s from that at {at[away.argmax()]} ns; the clocks differ or the publisher"
             " paused: record with header stamps of one clock"
+        )
+    if kept.stop - kept.start < 2:
+        raise BagError(
+            f"{path}: expected 2 pictures or more with all that belongs beside them, found one; record it again"
         )
     return kept
 

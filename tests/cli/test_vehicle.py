@@ -32,27 +32,14 @@ def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def importing(bags: Path, out: Path, *words: str) -> list[str]:
+    return ["data", "import", "bags", str(bags), "--out", str(out), "--size", "48", "64", *words]
+
+
 @pytest.fixture(scope="module")
 def dataset(bags: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "rover"
-    assert (
-        main(
-            [
-                "data",
-                "import",
-                "bags",
-                str(bags),
-                "--velocity",
-                ODOMETRY,
-                "--out",
-                str(out),
-                "--size",
-                "48",
-                "64",
-            ]
-        )
-        == 0
-    )
+    assert main(importing(bags, out, "--velocity", ODOMETRY)) == 0
     return out
 
 
@@ -60,32 +47,15 @@ def test_bags_become_a_dataset_and_more_of_them_are_added(dataset: Path, bags: P
     schema = Dataset.open(dataset).schema
     assert (schema.modality, schema.names, schema.units) == ("drive", AXES, ("m/s", "rad/s"))
     write_drive(bags / "wednesday", 3.0, weaving)
-    assert (
-        main(
-            [
-                "data",
-                "import",
-                "bags",
-                str(bags),
-                "--velocity",
-                ODOMETRY,
-                "--out",
-                str(dataset),
-                "--size",
-                "48",
-                "64",
-            ]
-        )
-        == 0
-    )
+    assert main(importing(bags, dataset, "--velocity", ODOMETRY)) == 0
     assert len(Dataset.open(dataset).episode_names) == 3
 
 
 def test_other_axes_than_the_datasets_are_refused(
     dataset: Path, bags: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--velocity", ODOMETRY, "--axes", "linear.x", "linear.y", "--size", "48", "64"]
-    assert main(["data", "import", "bags", str(bags), "--out", str(dataset), *words]) == 1
+    words = ["--velocity", ODOMETRY, "--axes", "linear.x", "linear.y"]
+    assert main(importing(bags, dataset, *words)) == 1
     assert "linear.y" in capsys.readouterr().err
 
 
@@ -184,7 +154,7 @@ def test_a_bag_of_unstamped_commands_alone(vehicle_bundle: Path, tmp_path: Path)
 def test_a_dataset_knows_that_it_is_a_vehicles(
     dataset: Path, bags: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "import", "bags", str(bags), "--out", str(dataset), "--size", "48", "64"]) == 0
+    assert main(importing(bags, dataset)) == 0
     assert "joint_states" not in capsys.readouterr().err
 
 
@@ -199,7 +169,7 @@ def test_a_dataset_knows_that_it_is_a_vehicles(
 def test_options_of_the_other_kind_are_refused(
     bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
 ) -> None:
-    assert main(["data", "import", "bags", str(bags), "--out", str(tmp_path / "new"), *words]) == 1
+    assert main(importing(bags, tmp_path / "new", *words)) == 1
     assert line in capsys.readouterr().err
 
 

@@ -155,7 +155,7 @@ def test_a_model_of_another_representation_fails_configure_with_one_line(
     change_manifest(bundle_copy, lambda manifest: manifest["action"].update(representation="rate"))
     rig = make_rig(bundle=str(bundle_copy))
     assert rig.node.trigger_configure() == FAILURE
-    message = rig.status(DiagnosticStatus.ERROR, "configure failed: action.representation").message
+    message = rig.status(DiagnosticStatus.ERROR, "configure failed: action: expected joint_position").message
     assert "expected joint_position" in message
     assert "found rate (action space 'panda'" in message
     assert "\n" not in message

@@ -5,9 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,20 +15,17 @@ from tests.simulator.conftest import PYTHON, Start
 if WHY_NO_ROS:
     pytest.skip(WHY_NO_ROS, allow_module_level=True)
 
-import rclpy
 from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.ros.stamps import to_ns
 from tests.ros.rig import trajectory
+from tests.simulator.watcher import Watcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.ros]
 START = "from astra_ros.ros.simulated_arm import main; main()"
-TIMEOUT_S = 90.0
 
 
 def start(*parameters: str) -> subprocess.Popen[str]:
@@ -40,34 +34,18 @@ def start(*parameters: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-class Watcher:
-    """What a robot's programs see of it."""
-
+class ArmWatcher(Watcher):
     def __init__(self, domain: int) -> None:
-        rclpy.init(domain_id=domain) if not rclpy.ok() else None
-        self.node, self._executor = Node("watcher"), SingleThreadedExecutor()
-        self.images: list[Image] = []
+        super().__init__(domain)
         self.joints: list[JointState] = []
-        self.node.create_subscription(Image, "image", self.images.append, 50)
         self.node.create_subscription(JointState, "joint_states", self.joints.append, 200)
         self.plan = self.node.create_publisher(JointTrajectory, "joint_trajectory", 1)
-        self._executor.add_node(self.node)
-
-    def spin_until(self, condition: Callable[[], Any]) -> None:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, "nothing in time"
-            self._executor.spin_once(timeout_sec=0.05)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
 
 
 @pytest.mark.timeout(200)
 def test_it_shows_itself_obeys_and_ends_cleanly(start_in_simulator: Start, ros_domain: int) -> None:
     del start_in_simulator  # skips
-    process, watcher = start(f"python:={PYTHON}", "seed:=200000"), Watcher(ros_domain)
+    process, watcher = start(f"python:={PYTHON}", "seed:=200000"), ArmWatcher(ros_domain)
     try:
         watcher.spin_until(lambda: len(watcher.images) > 3 and watcher.plan.get_subscription_count())
         stamps = [to_ns(image.header.stamp) for image in watcher.images]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,36 +15,28 @@ from tests.simulator.conftest import PYTHON, Start
 if WHY_NO_ROS:
     pytest.skip(WHY_NO_ROS, allow_module_level=True)
 
-import rclpy
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from sensor_msgs.msg import Image
 
 from astra_ros.msg import ActionSequence
 from astra_ros.ros.stamps import to_ns
 from tests.ros.rig import action_sequence
+from tests.simulator.watcher import Watcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.ros]
 AXES = ("linear.x", "angular.z")
 START = "from astra_ros.ros.simulated_rover import main; main()"
-TIMEOUT_S = 90.0
 
 
-class Driver:
+class Driver(Watcher):
     """Somebody with a joystick, who sees what the robot tells."""
 
     def __init__(self, domain: int) -> None:
-        rclpy.init(domain_id=domain) if not rclpy.ok() else None
-        self.node, self._executor = Node("driver"), SingleThreadedExecutor()
-        self.images: list[Image] = []
+        super().__init__(domain)
         self.sensed: list[Odometry] = []
-        self.node.create_subscription(Image, "image", self.images.append, 50)
         self.node.create_subscription(Odometry, "odom", self.sensed.append, 200)
         self.commands = self.node.create_publisher(TwistStamped, "cmd_vel", 1)
         self.plans = self.node.create_publisher(ActionSequence, "action_sequence", 1)
-        self._executor.add_node(self.node)
 
     @property
     def velocity(self) -> tuple[float, float]:
@@ -57,16 +47,6 @@ class Driver:
         message = TwistStamped()
         message.twist.angular.z = rate
         self.commands.publish(message)
-
-    def spin_until(self, condition: Callable[[], object]) -> None:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, "nothing in time"
-            self._executor.spin_once(timeout_sec=0.05)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
 
 
 @pytest.mark.timeout(200)
@@ -86,7 +66,7 @@ def test_it_drives_as_it_is_told_and_stands_when_nobody_tells(
         driver.spin_until(lambda: len(driver.images) > 3 and driver.commands.get_subscription_count())
         assert set(np.diff([to_ns(one.header.stamp) for one in driver.images])) == {200_000_000}
         assert set(np.diff([to_ns(one.header.stamp) for one in driver.sensed])) == {50_000_000}
-        assert driver.velocity == (0.0, 0.0)
+        driver.spin_until(lambda: driver.velocity == (0.0, 0.0))  # it begins with a turn
         driver.spin_until(keeps_turning)
         driver.spin_until(lambda: driver.velocity == (0.0, 0.0))
         rows = np.array([[0.0, -0.5]] * 10)

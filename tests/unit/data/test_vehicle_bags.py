@@ -159,5 +159,5 @@ def test_commands_without_a_stamp_are_of_the_pictures_time(tmp_path: Path, *, is
 
 def test_a_single_picture_beside_the_odometry_is_refused(tmp_path: Path) -> None:
     folder = record(tmp_path / "bag", odometry_until_s=0.05)
-    with pytest.raises(BagError, match=r"/odom: .*expected"):
+    with pytest.raises(BagError, match="expected 2 pictures or more"):
         read_episode(folder, AXES, 32, TOPICS, frames=range(1))
