@@ -52,12 +52,13 @@ class _Inspector:
     def inspect(self, seconds: float) -> Inspection:
         if not self._spin_until(self._is_running, _DISCOVERY_S):
             return Inspection(self._name, "", {}, (), (self._absent(),))
-        if self._node.count_publishers("/clock"):
-            self._node.set_parameters([Parameter("use_sim_time", value=True)])
         state = self._state()
         topics = self._topics()
         for topic, type_name in topics.items():
             self._listen(topic, type_name)
+        # Not before: who publishes it may be discovered later than the node.
+        if self._node.count_publishers("/clock"):
+            self._node.set_parameters([Parameter("use_sim_time", value=True)])
         self._spin_until(lambda: False, seconds)
         facts = tuple(self._facts(topic, type_name) for topic, type_name in topics.items())
         values = {value.key: value.value for value in self._status.values} if self._status else {}
