@@ -157,7 +157,8 @@ def test_a_model_of_another_representation_fails_configure_with_one_line(
     assert rig.node.trigger_configure() == FAILURE
     message = rig.status(DiagnosticStatus.ERROR, "configure failed: action: expected joint_position").message
     assert "expected joint_position" in message
-    assert "found rate (action space 'panda'" in message
+    assert "found rate of panda_joint1, " in message
+    assert "(action space 'panda'" in message
     assert "\n" not in message
 
 

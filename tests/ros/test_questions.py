@@ -305,7 +305,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "not a number": (
         {"candidates": [action_sequence(rows=np.full((2, 8), np.nan))]},
         Reply.STATUS_REJECTED,
-        "candidates[0].data: expected finite positions",
+        "candidates[0].data: expected finite numbers",
     ),
     "wrong names": (
         {"candidates": [action_sequence(names=list("abcdefgh"))]},
