@@ -55,9 +55,7 @@ def test_a_simulator_that_dies_is_what_ends_the_wait_for_its_arm() -> None:
         done.put({"is_success": True})
         assert outcome(done, spinning) == {"is_success": True}
         waiting = threads.submit(time.sleep, 1.0)
-        with pytest.raises(
-            TimeoutError, match=r"plan: expected it to be carried out within 0\.2 s"
-        ):
+        with pytest.raises(TimeoutError, match=r"plan: expected it to be carried out within 0\.2 s"):
             outcome(done, waiting, wait_s=0.2)
 
 
