@@ -12,7 +12,9 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.ros import qos
+from astra_ros.ros.declaration import ConfigError
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import NO_PLAN_ID, Plan, require_overlap
 from astra_ros.ros.refusal import Drop, Refusal
@@ -105,6 +107,11 @@ class VehicleInputs:
     ) -> None:
         """is_told_only: odom is the topic of the commands. Raises ConfigError."""
         self._action, self._clock, self._is_told_only = action, clock, is_told_only
+        if is_told_only and VELOCITY_MESSAGES[config.odom_type].is_measured:
+            raise ConfigError(
+                f"odom_type: expected the type of the commands, for odom and cmd_vel are one topic, found {config.odom_type}; set it,"
+                " or remap odom:= to the odometry"
+            )
         told = command_type(config.odom_type, config.cmd_vel_type)
         self._odom = VelocityReader("odom_type", told if is_told_only else config.odom_type, action.names)
         self._command = VelocityReader("cmd_vel_type", told, action.names)

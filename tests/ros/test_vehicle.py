@@ -227,6 +227,12 @@ def test_two_types_on_one_topic_fail_the_configuration(make_rig: MakeRig) -> Non
     rig.status(DiagnosticStatus.ERROR, "cmd_vel: expected a topic of its own, or one type for both")
 
 
+def test_commands_are_not_taken_for_odometry(make_rig: MakeRig) -> None:
+    rig = make_rig(cli_args=["--ros-args", "-r", "odom:=/cmd_vel"])
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    rig.status(DiagnosticStatus.ERROR, "odom_type: expected the type of the commands")
+
+
 def test_a_prefix_of_joints_is_refused_by_its_name(make_rig: MakeRig) -> None:
     rig = make_rig(joint_prefix="left_")
     assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
