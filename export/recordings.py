@@ -65,6 +65,24 @@ class Later:
         return cls(dataset, split.held_out)
 
 
+@dataclass(frozen=True)
+class Further:
+    """Recordings to learn more from. names: those that are not held out, one or more."""
+
+    dataset: Dataset
+    names: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path, options: argparse.Namespace) -> Self:
+        """Raises as Recordings.open, and ValueError where all is held out."""
+        dataset, split = _open(path, options)
+        if not split.training:
+            raise ValueError(
+                f"{path}: expected episodes that {options.held_out} does not hold out, found none"
+            )
+        return cls(dataset, split.training)
+
+
 def read_episodes(dataset: Dataset, names: Sequence[str], manifest: Manifest, done: str) -> Iterator[Episode]:
     """In the model's picture size; a bad one is named and passed over. done: what progress calls it."""
     progress = ProgressLine()

@@ -209,6 +209,26 @@ class QuantizationSpec:
 
 
 @dataclass(frozen=True)
+class ProposalsSpec:
+    """A network that proposes plans towards a goal picture (rollout/proposals.py).
+
+    file: npz of its weights. count: plans per question. horizon: rows of the longest. width, features, rank: its sizes.
+    learned_from: datasets whose training episodes it has learned from.
+    """
+
+    file: str
+    count: int
+    horizon: int
+    width: int
+    features: int
+    rank: int
+    learned_from: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "count", "horizon", "width", "features", "rank")
+
+
+@dataclass(frozen=True)
 class FlopsSpec:
     """Floating point operations for one robot's prediction, two per multiplication with its addition.
 
@@ -247,7 +267,7 @@ class Manifest:
     graphs: file of each stage (denoiser/io.py). files: every file but this one.
     provenance: command, versions, data and measured quality; for people.
     trust, trust_integers: None until export/calibrate.py has fitted it, in floating point and in integers. quantization: None until export/quantize.py has.
-    flops: None where the export did not tell them.
+    flops: None where the export did not tell them. proposals: None until export/proposals.py has learned them.
     """
 
     schema_version: int
@@ -273,6 +293,7 @@ class Manifest:
     trust_integers: TrustSpec | None = None
     quantization: QuantizationSpec | None = None
     flops: FlopsSpec | None = None
+    proposals: ProposalsSpec | None = None
 
     def __post_init__(self) -> None:
         _require_counts(self, "chunk_len", "max_horizon", "opset")
@@ -331,8 +352,9 @@ class Manifest:
         # Whoever knows of one camera and one fit only can read it.
         if not self.camera.names:
             del fields["camera"]["names"]
-        if self.trust_integers is None:
-            del fields["trust_integers"]
+        for later in ("trust_integers", "proposals"):
+            if fields[later] is None:
+                del fields[later]
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -372,11 +394,9 @@ def _require_files(manifest: Manifest) -> None:
             raise ValueError(f"files: expected plain names of files inside the bundle, found {name[:80]!r}")
     named = {f"graphs.{graph}": file for graph, file in manifest.graphs.items()}
     named["golden.file"] = manifest.golden.file
-    for field in ("trust", "trust_integers"):
+    for field in ("trust", "trust_integers", "quantization", "proposals"):
         if (spec := getattr(manifest, field)) is not None:
             named[f"{field}.file"] = spec.file
-    if manifest.quantization is not None:
-        named["quantization.file"] = manifest.quantization.file
     for field, name in named.items():
         if name not in manifest.files:
             raise ValueError(f"{field}: expected one of the bundle's files, found {name[:80]!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,13 @@ if TYPE_CHECKING:
     from astra_ros.rollout.world_model import WorldModel
     from astra_ros.types import ByteArray
 
-PLANNERS = ("cem", "mppi")
+PLANNERS = ("auto", "refine", "cem", "mppi")
 # Fields of CemConfig and MppiConfig, which have the defaults.
 KNOBS: dict[str, tuple[type, str]] = {
-    "num_elites": (int, "cem: plans that an iteration is fitted to (default: an eighth of --samples)"),
+    "num_elites": (
+        int,
+        "cem, refine: plans that an iteration is fitted to (default: an eighth of --samples, 4 for refine)",
+    ),
     "momentum": (float, "share of the old mean (default: 0.1 for cem, 0 for mppi)"),
     "initial_std": (float, "cem: first deviation, in halves of each joint's trained range (default: 0.3)"),
     "min_std": (float, "cem: least deviation, in the same unit (default: 0.01)"),
@@ -37,7 +39,8 @@ KNOBS: dict[str, tuple[type, str]] = {
 DESCRIPTION = """Plan joint positions, or velocities of a vehicle, whose predicted future ends at a picture, from a moment of a recording.
 
 Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
-really happened, where the recording goes on). The first guess is to hold still; the plan is never a worse one."""
+really happened, where the recording goes on). The first guess is to hold still; the plan is never a worse one. A bundle that
+was taught proposals (python -m export.proposals) begins at those, too, and mixes them: refine."""
 EXAMPLE = "example: astra plan --recording examples/demo_bag --at 4 --goal +1.6 --out out"
 
 
@@ -63,7 +66,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PICTURE|+S",
         help="JPEG or PNG file, or the recording so many seconds later",
     )
-    parser.add_argument("--planner", choices=PLANNERS, default="cem", help="(default: %(default)s)")
+    parser.add_argument(
+        "--planner",
+        choices=PLANNERS,
+        default="auto",
+        help="auto: refine where the bundle has proposals and no option of another is given, else cem (default: %(default)s)",
+    )
     parser.add_argument(
         "--samples", type=int, default=32, metavar="N", help="plans per iteration (default: %(default)s)"
     )
@@ -110,14 +118,18 @@ def run(arguments: argparse.Namespace) -> int:
     from astra_ros.backends.bundle import shipped_bundle
     from astra_ros.rollout.world_model import WorldModel
 
-    optimise, config = _planner(arguments)
+    _require_counts(arguments)
     bundle, precision = arguments.bundle or shipped_bundle(), arguments.precision
     with WorldModel.load(bundle, arguments.backend, precision=precision) as world_model:
-        return _plan(world_model, optimise, config, arguments)
+        return _plan(world_model, *_planner(arguments, world_model), arguments)
 
 
 def _plan(
-    world_model: WorldModel, optimise: Optimise, config: dict[str, Any], arguments: argparse.Namespace
+    world_model: WorldModel,
+    planner: str,
+    optimise: Optimise,
+    config: dict[str, Any],
+    arguments: argparse.Namespace,
 ) -> int:
     from astra_ros.evaluation.plan_sheet import write_plan_sheet
     from astra_ros.planning.recorded import PlanningTask, frame_at, plan_recorded
@@ -136,6 +148,7 @@ def _plan(
         arguments.horizon,
         arguments.seed,
         _ranking_steps(arguments, world_model),
+        arguments.samples - 1 if planner == "refine" else 0,
         _distance_to(arguments, world_model.manifest),
     )
     planned = plan_recorded(world_model, task, optimise, show)
@@ -144,7 +157,7 @@ def _plan(
         "model_id": world_model.manifest.model_id,
         "backend": backend.description,
         "planner": {
-            "name": arguments.planner,
+            "name": planner,
             **config,
             "seed": arguments.seed,
             "ranking_steps": task.ranking_steps,
@@ -168,26 +181,41 @@ def _ranking_steps(arguments: argparse.Namespace, world_model: WorldModel) -> in
     return count
 
 
-def _planner(arguments: argparse.Namespace) -> tuple[Optimise, dict[str, Any]]:
-    """The planner and its settings. As many elites to a sample as CemConfig has by default."""
+def _require_counts(arguments: argparse.Namespace) -> None:
+    for name, least in (("samples", 1), ("iterations", 1), ("seed", 0)):
+        if (found := getattr(arguments, name)) < least:
+            raise ValueError(f"{name}: expected {least} or more, found {found}")
+
+
+def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[str, Optimise, dict[str, Any]]:
+    """Its name, the planner, and its settings. As many elites to a sample as CemConfig has by default."""
     from astra_ros.planning.cem import CemConfig, cem
     from astra_ros.planning.mppi import MppiConfig, mppi
+    from astra_ros.planning.refine import RefineConfig, refine
 
     samples, iterations, seed = arguments.samples, arguments.iterations, arguments.seed
-    for name, value, least in (("samples", samples, 1), ("iterations", iterations, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name}: expected {least} or more, found {value}")
     knobs = {name: value for name in KNOBS if (value := getattr(arguments, name)) is not None}
-    known = MppiConfig if arguments.planner == "mppi" else CemConfig
-    if unknown := sorted(set(knobs) - {one.name for one in fields(known)}):
-        raise ValueError(
-            f"{unknown[0]}: expected with the other --planner only, found with {arguments.planner}"
-        )
-    if arguments.planner == "mppi":
+    name = arguments.planner
+    if name == "auto":
+        proposals = world_model.proposals
+        is_taught = proposals is not None and arguments.horizon <= proposals.horizon
+        name = "refine" if is_taught and samples > 1 and not knobs else "cem"
+    configs: dict[str, Any] = {"refine": RefineConfig, "cem": CemConfig, "mppi": MppiConfig}
+    if unknown := sorted(set(knobs) - {one.name for one in fields(configs[name])}):
+        raise ValueError(f"{unknown[0]}: expected with another --planner only, found with {name}")
+    if name == "refine":
+        # Of the iterations the first is the proposals' own.
+        mixed = RefineConfig(samples, iterations - 1, **{"num_elites": min(4, samples), **knobs})
+        return name, lambda costs, guesses, spec: refine(costs, guesses, spec, mixed, seed), asdict(mixed)
+    if name == "mppi":
         weighted = MppiConfig(samples, iterations, **knobs)
-        return partial(mppi, config=weighted, seed=seed), asdict(weighted)
+        return (
+            name,
+            lambda costs, guesses, spec: mppi(costs, guesses[0], spec, weighted, seed),
+            asdict(weighted),
+        )
     fitted = CemConfig(samples, iterations, **{"num_elites": max(1, samples // 8), **knobs})
-    return partial(cem, config=fitted, seed=seed), asdict(fitted)
+    return name, lambda costs, guesses, spec: cem(costs, guesses[0], spec, fitted, seed), asdict(fitted)
 
 
 def _distance_to(arguments: argparse.Namespace, manifest: Manifest) -> MakeGoalDistance:

@@ -19,7 +19,7 @@ from astra_ros.rollout.candidates import Candidates
 from astra_ros.rollout.world_model import SLOT_TOLERANCE, WorldModel
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation
 
-# `cem` or `mppi` with config and seed: (costs, first guess, action space) → plan.
+# `cem`, `mppi` or `refine` with config and seed: (costs, guesses (n, horizon, a), action space) → plan. The first is to hold still.
 Optimise = Callable[[Costs, FloatArray, ActionSpec], Planned]
 
 
@@ -27,7 +27,8 @@ Optimise = Callable[[Costs, FloatArray, ActionSpec], Planned]
 class PlanningTask:
     """now: index of the frame to plan from. goal: (h, w, 3) uint8 of the model's size. horizon: frames. seed: of the model.
 
-    ranking_steps: denoising steps that the costs come from; 0: all. distance_to: what the goal is compared by.
+    ranking_steps: denoising steps that the costs come from; 0: all. num_proposals: of the model's own, among the guesses.
+    distance_to: what the goal is compared by.
     """
 
     episode: Episode
@@ -36,6 +37,7 @@ class PlanningTask:
     horizon: int
     seed: int = 0
     ranking_steps: int = 0
+    num_proposals: int = 0
     distance_to: MakeGoalDistance = codec_distance
 
 
@@ -97,21 +99,22 @@ def plan_recorded(
     optimise: Optimise,
     on_iteration: Callable[[int, Iteration], None] = lambda number, iteration: None,
 ) -> PlannedTask:
-    """Observe the recording up to `now`, then plan, starting at "hold still". Raises ValueError."""
+    """Observe the recording up to `now`, then plan, starting at "hold still" and at what the model proposes. Raises ValueError."""
     manifest, backend, episode = world_model.manifest, world_model.backend, task.episode
     if not 1 <= task.horizon <= manifest.max_horizon:
         raise ValueError(
             f"horizon: expected 1 to {manifest.max_horizon} frames (manifest.max_horizon), found {task.horizon}"
         )
     candidates, past = Candidates(backend), _observe(world_model, episode, task.now)
-    distance = task.distance_to(backend, Goal(backend.encode(task.goal), task.goal))
+    goal = Goal(backend.encode(task.goal), task.goal)
+    distance = task.distance_to(backend, goal)
     costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
     action, stride = manifest.action, frame_stride(episode, manifest.action.step_dt)
     still = action.clip(np.tile(action.rest(episode.measured[task.now]), (task.horizon, 1)))
     # Which also opens the graphs for candidates, whose time is no part of planning.
     _require_distance(costs(still[None]))
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
-    planned = optimise(log, still, action)
+    planned = optimise(log, np.concatenate([still[None], _proposed(world_model, task, goal)]), action)
     seconds = time.perf_counter() - started
     frames = frames_ahead(episode, task.now, action.step_dt, task.horizon)
     happened = None if frames is None else episode.pixels[frames]
@@ -178,6 +181,15 @@ def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
     for k in range(now + 1):
         world_model.observe(Observation(int(episode.stamps_ns[k]), episode.pixels[k], did[k]))
     return world_model.past(int(episode.stamps_ns[now]))
+
+
+def _proposed(world_model: WorldModel, task: PlanningTask, goal: Goal) -> FloatArray:
+    """The likeliest plans, (num_proposals, horizon, a)."""
+    measured = task.episode.measured[task.now]
+    if not task.num_proposals:
+        return np.empty((0, task.horizon, len(measured)), np.float32)
+    t0_ns = int(task.episode.stamps_ns[task.now])
+    return world_model.propose(t0_ns, goal.latents, measured, task.horizon).plans[: task.num_proposals]
 
 
 def _futures(candidates: Candidates, past: Past, question: Question) -> dict[int, Future]:

@@ -25,9 +25,9 @@ class RefineConfig:
     num_elites: int = 4
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not 2 <= self.num_elites <= self.num_samples:
+        if self.iterations < 0 or not 2 <= self.num_elites <= self.num_samples:
             raise ValueError(
-                "iterations, num_elites: expected iterations >= 1 and 2 <= num_elites <= num_samples ="
+                "iterations, num_elites: expected iterations >= 0 and 2 <= num_elites <= num_samples ="
                 f" {self.num_samples}, found {self.iterations}, {self.num_elites}"
             )
 

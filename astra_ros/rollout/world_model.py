@@ -20,6 +20,7 @@ from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import BundleError, Manifest
 from astra_ros.history.memory import HistoryMemory
 from astra_ros.rollout.chunks import roll_out
+from astra_ros.rollout.proposals import LEARN, Proposals, Proposed, load_proposals
 from astra_ros.rollout.trust import Trust, load_trust
 from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
 
@@ -31,10 +32,12 @@ SLOT_TOLERANCE = 0.3
 class WorldModel:
     """A loaded world model with its memory. Single-threaded: the thread that calls it owns it."""
 
-    def __init__(self, backend: Backend, trust: Trust | None = None) -> None:
-        """backend: loaded; the world model closes it. trust: of the bundle, if it has one."""
+    def __init__(
+        self, backend: Backend, trust: Trust | None = None, proposals: Proposals | None = None
+    ) -> None:
+        """backend: loaded; the world model closes it. trust, proposals: of the bundle, if it has them."""
         self._backend = backend
-        self.trust = trust
+        self.trust, self.proposals = trust, proposals
         self._rollout = backend.rollout()
         step_dt = self.manifest.action.step_dt
         self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
@@ -57,9 +60,9 @@ class WorldModel:
         with ExitStack() as undo:
             opened = open_backend(bundle, backend, num_threads, precision)
             undo.callback(opened.close)
-            trust = load_trust(bundle, opened.precision)
+            trust, proposals = load_trust(bundle, opened.precision), load_proposals(bundle)
             undo.pop_all()
-        return cls(opened, trust)
+        return cls(opened, trust, proposals)
 
     @property
     def manifest(self) -> Manifest:
@@ -82,6 +85,19 @@ class WorldModel:
         if self.trust is None:
             return float("nan")
         return self.trust.novelty(self.memory.encoded(t0_ns, self._backend.encode))
+
+    def propose(self, t0_ns: int, goal: FloatArray, measured: FloatArray, horizon: int) -> Proposed:
+        """Plans that may lead from a remembered observation to a goal, latents (c, h, w), in `horizon` rows.
+
+        measured: (a,) where the robot is, or its velocity. Raises ValueError, also for a bundle without proposals, and LookupError
+        when t0 is not in memory.
+        """
+        if self.proposals is None:
+            raise ValueError(
+                f"proposals: expected a bundle that has some, found {self.manifest.model_id}, which has none; {LEARN}"
+            )
+        observed = self.memory.encoded(t0_ns, self._backend.encode)
+        return self.proposals.propose(observed, goal, measured, horizon)
 
     def predict(
         self, t0_ns: int, plan: FloatArray, seed: int, after_chunk: Callable[[], None] = lambda: None

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
@@ -23,12 +24,13 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Costs, Planned
+from astra_ros.rollout.proposals import Proposed
 from astra_ros.ros import qos
 from astra_ros.ros.moveit import plan_rows, rank_plans, to_request
 from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.plans import REPRESENTATIONS
 from astra_ros.ros.stamps import to_ns
-from astra_ros.srv import EvaluateActions
+from astra_ros.srv import EvaluateActions, ProposeActions
 from astra_ros.types import NANOSECONDS, FloatArray
 
 # After its deadline an answer may still be on its way.
@@ -55,6 +57,7 @@ class WorldModelClient:
         self._node, self._name = node, name
         group = ReentrantCallbackGroup()
         self._service = node.create_client(EvaluateActions, f"{name}/evaluate_actions", callback_group=group)
+        self._proposing = node.create_client(ProposeActions, f"{name}/propose_actions", callback_group=group)
         self._info: ModelInfo | None = None
         self._info_sent_ns = 0
         self._informed = Event()
@@ -128,8 +131,31 @@ class WorldModelClient:
         _require_few(rows)
         return refine(self.costs(goal, seed), rows, self.spec(), config or RefineConfig(), seed)
 
+    def propose(self, rows: int, goal: Goal | None = None, count: int = 0) -> Proposed:
+        """Plans of the model's own that may lead to the goal in so many rows, likeliest first; nobody has judged them yet.
+
+        goal: None = the standing one. count: of plans; 0 = all that the model has (`info().max_proposals`).
+        Raises WorldModelError, also for a model that was not taught any.
+        """
+        request = ProposeActions.Request(goal=goal or Goal(), rows=rows, count=count)
+        reply = self._call(self._proposing, request)
+        if reply.status != ProposeActions.Response.STATUS_OK:
+            raise WorldModelError(f"{self._name}: status {reply.status}: {reply.message}", reply.status)
+        plans = np.array([plan.data for plan in reply.candidates], np.float32)
+        return Proposed(plans.reshape(len(plans), rows, -1), np.array(reply.probabilities, np.float32))
+
+    def plan(
+        self, rows: int, goal: Goal | None = None, *, config: RefineConfig | None = None, seed: int = 0
+    ) -> Planned:
+        """The best way to the goal in so many rows that the model knows of: its own proposals, refined (`planning.refine`).
+
+        Raises as `propose` and `costs`.
+        """
+        guesses = self.propose(rows, goal).plans
+        return refine(self.costs(goal, seed), guesses, self.spec(), config or RefineConfig(), seed)
+
     def _answer(self, request: EvaluateActions.Request) -> Reply:
-        reply = self._call(request, to_ns(request.deadline) / NANOSECONDS)
+        reply: Reply = self._call(self._service, request, to_ns(request.deadline) / NANOSECONDS)
         if reply.status not in (Reply.STATUS_OK, Reply.STATUS_PARTIAL):
             raise WorldModelError(f"{self._name}: status {reply.status}: {reply.message}", reply.status)
         return reply
@@ -156,22 +182,22 @@ class WorldModelClient:
             )
         return -scores
 
-    def _call(self, request: EvaluateActions.Request, deadline_s: float) -> Reply:
-        if not self._service.wait_for_service(10.0):
+    def _call(self, service: Client, request: Any, deadline_s: float = 0.0) -> Any:
+        """Without a deadline it waits as long as the node is there."""
+        if not service.wait_for_service(10.0):
             raise WorldModelError(
-                f"{self._name}: expected the service {self._service.srv_name}, found none; start and configure the node"
+                f"{self._name}: expected the service {service.srv_name}, found none; start and configure the node"
                 " (ros2 launch astra_ros world_model.launch.py)"
             )
         done, info_sent_ns = Event(), self._info_sent_ns
-        future = self._service.call_async(request)
+        future = service.call_async(request)
         future.add_done_callback(lambda _future: done.set())
         began_s = time.monotonic()
         while not done.wait(0.1):
             if line := self._no_answer(deadline_s, time.monotonic() - began_s, info_sent_ns):
-                self._service.remove_pending_request(future)
+                service.remove_pending_request(future)
                 raise WorldModelError(f"{self._name}: {line}")
-        reply: Reply = future.result()
-        return reply
+        return future.result()
 
     def _no_answer(self, deadline_s: float, waited_s: float, info_sent_ns: int) -> str:
         """Why there will be none; empty: it may come. Without a deadline it takes as long as it takes.

@@ -17,6 +17,7 @@ from astra_ros.rollout.world_model import WorldModel
 from astra_ros.ros.health import Timing
 from astra_ros.ros.live import Forecast, Match
 from astra_ros.ros.messages import candidate_future, observation_flags
+from astra_ros.ros.observing import require_recent
 from astra_ros.ros.parameters import NodeConfig, why_uncalibrated
 from astra_ros.ros.plans import Commands, commands_for
 from astra_ros.ros.queries import GoalInput, Query, QueryRefusal, Status, horizon_of
@@ -24,7 +25,7 @@ from astra_ros.ros.stamps import to_duration
 from astra_ros.ros.standing_goal import StandingGoal
 from astra_ros.ros.tickets import Progress, Reply, Ticket
 from astra_ros.srv import EvaluateActions
-from astra_ros.types import NANOSECONDS, FloatArray, Prediction
+from astra_ros.types import FloatArray, Prediction
 
 _TOO_LATE = (
     "the deadline passed before everything was done: see `evaluated`, and send fewer candidates or rows"
@@ -84,7 +85,7 @@ class Evaluator:
 
     def _answer(self, ticket: Ticket, match: Match | None, config: NodeConfig) -> Iterator[None]:
         started_s, query = time.monotonic(), ticket.query
-        match, age_s = self._require_recent(match, config)
+        match, age_s = require_recent(match, config, self._now_ns())
         commands = self._commands(query, match)
         # All that needs the observation, now: while the question is answered, it may leave the memory.
         past, novelty = self._model.past(match.frame.stamp_ns), self._model.novelty(match.frame.stamp_ns)
@@ -112,23 +113,6 @@ class Evaluator:
         observed = observation_flags(age_s, novelty, config)
         flags = tuple(one.flags | observed for one in commands)
         ticket.reply(Reply(status, line, answer, match.frame.stamp_ns, futures, latency_s, flags))
-
-    def _require_recent(self, match: Match | None, config: NodeConfig) -> tuple[Match, float]:
-        """The observation and its age [s]."""
-        if match is None:
-            raise QueryRefusal(
-                Status.STALE_OBSERVATION,
-                "observation: expected a picture and what the robot did, found none yet; start the camera and the"
-                " robot's driver (astra doctor says what is missing)",
-            )
-        age_s = (self._now_ns() - match.frame.stamp_ns) / NANOSECONDS
-        if age_s > config.max_observation_age_s:
-            raise QueryRefusal(
-                Status.STALE_OBSERVATION,
-                f"observation: expected an age of at most {config.max_observation_age_s:g} s (max_observation_age_s), found"
-                f" {age_s:.3f} s; the camera or what the robot tells of itself stopped (astra doctor says which)",
-            )
-        return match, age_s
 
     def _commands(self, query: Query, match: Match) -> list[Commands]:
         manifest, t0_ns = self._model.manifest, match.frame.stamp_ns

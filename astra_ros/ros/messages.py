@@ -151,6 +151,8 @@ def model_info(backend: Backend, config: NodeConfig, stamp_ns: int) -> ModelInfo
         action_upper=array("f", action.upper),
         action_step_std=array("f", action.delta_std),
         denoising_steps=array("I", [manifest.num_steps]),
+        max_proposals=manifest.proposals.count if manifest.proposals else 0,
+        max_proposal_rows=manifest.proposals.horizon if manifest.proposals else 0,
         uncertainty_interval=array("f", (trust.interval_low, trust.interval_high) if trust else ()),
     )
 

@@ -17,6 +17,7 @@ from astra_ros.ros.health import Health
 from astra_ros.ros.inputs import Inputs
 from astra_ros.ros.outputs import Outputs
 from astra_ros.ros.parameters import NodeConfig, require_live, resolve_horizon, why_uncalibrated
+from astra_ros.ros.proposing import Proposer
 from astra_ros.ros.queries import GoalInput
 from astra_ros.ros.services import Services, Session
 from astra_ros.ros.standing_goal import StandingGoal
@@ -42,6 +43,7 @@ class ModelSession:
         self._evaluator = Evaluator(
             model, self._distance_to, self._standing_goal, self._now_ns, self._log_error
         )
+        self._proposer = Proposer(model, lambda: self._standing_goal.goal, self._now_ns, self._log_error)
         if config.prepare_candidates:
             self._evaluator.prepare()
         with ExitStack() as undo:
@@ -101,6 +103,7 @@ class ModelSession:
             publish=self._outputs.publish,
             publish_comparisons=self._outputs.publish_comparisons,
             answer=self._evaluator.answer,
+            propose=self._proposer.answer,
             goal_distance=self._standing_goal.distance,
             log_error=self._log_error,
             is_up=self._node.context.ok,

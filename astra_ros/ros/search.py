@@ -13,6 +13,7 @@ from astra_ros.msg import PredictedFuture
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.motion import Departure, Motion
 from astra_ros.planning.mppi import MppiConfig, mppi
+from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Costs, Planned, limited
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
@@ -20,6 +21,8 @@ from astra_ros.ros.parameters import MAX_CANDIDATES
 from astra_ros.ros.trajectories import LEAST_STEP
 from astra_ros.types import NANOSECONDS, FloatArray
 
+_REFINED = RefineConfig().num_elites
+METHODS = ("auto", "refine", "cem", "mppi")
 # Parameters that have a prefix here and none in CemConfig, whose errors name them.
 _OF_CEM = re.compile(r"\b(?:num_)?(elites|initial_std|min_std)\b")
 
@@ -32,7 +35,11 @@ class PlannerConfig:
     joints: str = parameter(
         "", "Joints of the published trajectory, separated by commas: a controller's; empty: the model's."
     )
-    method: str = parameter("cem", "How plans are searched for.", Limits(choices=("cem", "mppi")))
+    method: str = parameter(
+        "auto",
+        "How plans are searched for. refine mixes the world model's own proposals; auto does where it has some, else cem.",
+        Limits(choices=METHODS),
+    )
     num_samples: int = parameter(
         32,
         "Plans that are tried per iteration, up to max_candidates of the world model.",
@@ -111,6 +118,10 @@ class PlannerConfig:
             self.max_step,
         )
 
+    def refine(self) -> RefineConfig:
+        """Of whose iterations the first is the proposals' own."""
+        return RefineConfig(self.num_samples, self.iterations - 1, min(_REFINED, self.num_samples))
+
     def published(self, spec: ActionSpec) -> list[str]:
         """Joints of the trajectory. Raises ConfigError."""
         wanted = [name.strip() for name in self.joints.split(",") if name.strip()] or list(spec.names)
@@ -154,7 +165,7 @@ class Search:
         departure, iterations = self._departure(positions, spec, config)
         config = replace(config, iterations=iterations)
         costs = self._costs(departure, config)
-        found = _optimise(costs, departure, spec, config, self._num_searches)
+        found = self._optimise(costs, departure, spec, config)
         self._num_searches += 1
         self._require_in_time(departure, config)
         ended_ns = self._steady_ns()
@@ -226,6 +237,31 @@ class Search:
 
         return costs
 
+    def _optimise(
+        self, costs: Costs, departure: Departure, spec: ActionSpec, config: PlannerConfig
+    ) -> Planned:
+        """With the method that is asked for."""
+        seed, first, anchor = config.seed + self._num_searches, departure.first_guess, departure.anchor
+        method = config.method if config.method != "auto" else self._best_method(config)
+        if method == "refine":
+            return refine(costs, self._guesses(departure, spec, config), spec, config.refine(), seed)
+        if method == "mppi":
+            return mppi(costs, first, spec, config.mppi(), seed, anchor)
+        return cem(costs, first, spec, config.cem(), seed, anchor)
+
+    def _best_method(self, config: PlannerConfig) -> str:
+        """It is not far that a free search finds its way."""
+        info = self._model.info()
+        return "refine" if info.max_proposals and config.horizon <= info.max_proposal_rows else "cem"
+
+    def _guesses(self, departure: Departure, spec: ActionSpec, config: PlannerConfig) -> FloatArray:
+        """To go on as before, and what the model proposes, from the rows on that are not carried out during the search."""
+        elapsed = self._require_in_time(departure, config)
+        count = min(config.num_samples - 1, self._model.info().max_proposals)
+        proposed = self._model.propose(config.horizon - elapsed, count=count).plans
+        later = limited(proposed[:, departure.committed - elapsed :], departure.anchor, config.limit(spec))
+        return np.concatenate([departure.first_guess[None], later])
+
     def _require_in_time(self, departure: Departure, config: PlannerConfig) -> int:
         """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""
         now_ns = self._steady_ns()
@@ -280,13 +316,3 @@ def _require_on_course(
             f" {course.at(now_ns)[joint]:g} when the search ended, found {positions[joint]:g}; let the robot stand or follow"
             " its last plan, and plan again"
         )
-
-
-def _optimise(
-    costs: Costs, departure: Departure, spec: ActionSpec, config: PlannerConfig, num_searches: int
-) -> Planned:
-    """With the method that is asked for."""
-    seed, first, anchor = config.seed + num_searches, departure.first_guess, departure.anchor
-    if config.method == "mppi":
-        return mppi(costs, first, spec, config.mppi(), seed, anchor)
-    return cem(costs, first, spec, config.cem(), seed, anchor)

@@ -23,10 +23,16 @@ from astra_ros.action import PredictFutures
 from astra_ros.backends.manifest import Manifest
 from astra_ros.ros.messages import feedback, fill_reply
 from astra_ros.ros.parameters import NodeConfig
+from astra_ros.ros.proposing import (
+    ProposalReply,
+    ProposalTicket,
+    fill_proposals,
+    read_proposal_query,
+)
 from astra_ros.ros.queries import GoalInput, QueryRefusal, Request, Status, read_goal, read_query
 from astra_ros.ros.tickets import Progress, Reply, Ticket
 from astra_ros.ros.worker import Worker
-from astra_ros.srv import EvaluateActions, SetGoal
+from astra_ros.srv import EvaluateActions, ProposeActions, SetGoal
 
 _NOT_ACTIVE = "the node is not active: activate it first (ros2 lifecycle set NODE activate)"
 # rclpy keeps the results of actions, pictures included, for a client that asks again; its default is 15 minutes.
@@ -62,8 +68,12 @@ class Services:
             node.create_service(
                 EvaluateActions, "~/evaluate_actions", self._on_evaluate_actions, callback_group=questions
             ),
+            node.create_service(
+                ProposeActions, "~/propose_actions", self._on_propose_actions, callback_group=questions
+            ),
         ]
-        _tolerate_absent_clients(self._services[-1])
+        for service in self._services[-2:]:
+            _tolerate_absent_clients(service)
         self._predict_futures = _PatientActionServer(
             node,
             PredictFutures,
@@ -103,6 +113,11 @@ class Services:
     ) -> EvaluateActions.Response:
         return fill_reply(response, await self._ask(request))
 
+    async def _on_propose_actions(
+        self, request: ProposeActions.Request, response: ProposeActions.Response
+    ) -> ProposeActions.Response:
+        return fill_proposals(response, await self._propose(request), self._session.manifest.action)
+
     async def _on_predict_futures(self, goal: ServerGoalHandle) -> PredictFutures.Result:
         # Also what is wrong is accepted: a rejected goal could not say why, an aborted one has a result.
         reply = await self._ask(
@@ -140,21 +155,38 @@ class Services:
             query = read_query(request, session.manifest, session.config(), now_ns)
         except QueryRefusal as refusal:
             return Reply(refusal.status, str(refusal))
+        found: Reply = await self._answer(
+            lambda reply: worker.ask(Ticket(query, reply, report, is_cancelled))
+        )
+        return found
+
+    async def _propose(self, request: ProposeActions.Request) -> ProposalReply:
+        worker = self._session.worker()
+        if worker is None:
+            return ProposalReply(Status.NOT_ACTIVE, _NOT_ACTIVE)
+        try:
+            query = read_proposal_query(request, self._session.manifest)
+        except QueryRefusal as refusal:
+            return ProposalReply(refusal.status, str(refusal))
+        found: ProposalReply = await self._answer(lambda reply: worker.propose(ProposalTicket(query, reply)))
+        return found
+
+    async def _answer(self, submit: Callable[[Callable[[Any], None]], None]) -> Any:
+        """What the worker replies. submit: gives it the question, and whom to tell."""
         executor, replied = self._node.executor, Future()
 
-        def reply(found: Reply) -> None:
+        def reply(found: Any) -> None:
             replied.set_result(found)
             # rclpy looks after its suspended callbacks only when something wakes the executor.
             with suppress(InvalidHandle):
                 executor.wake()
 
-        worker.ask(Ticket(query, reply, report, is_cancelled))
+        submit(reply)
         self._num_waiting += 1
         try:
-            found: Reply = await replied
+            return await replied
         finally:
             self._num_waiting -= 1
-        return found
 
 
 class _PatientActionServer(ActionServer):

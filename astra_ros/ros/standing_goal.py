@@ -23,6 +23,11 @@ class StandingGoal:
     def set(self, goal: GoalInput | None) -> None:
         self._goal = goal
 
+    @property
+    def goal(self) -> GoalInput | None:
+        """None while there is none."""
+        return self._goal
+
     def distance(self) -> GoalDistance | None:
         """None while there is no goal."""
         goal = self._goal

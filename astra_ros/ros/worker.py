@@ -22,21 +22,25 @@ from astra_ros.ros.inbox import Frame, Inbox
 from astra_ros.ros.live import LivePorts, LiveStream, Match
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Plan
+from astra_ros.ros.proposing import ProposalTicket, ProposalTickets
 from astra_ros.ros.queries import Status
 from astra_ros.ros.refusal import Drop
 from astra_ros.ros.tickets import Ticket, Tickets
 from astra_ros.types import FloatArray
+
+_DEACTIVATED = "the node was deactivated meanwhile"
 
 
 @dataclass(frozen=True)
 class Ports(LivePorts):
     """And what the worker itself needs.
 
-    answer: works on a question, piece by piece, from the newest observation. log_error: several lines. is_up: False once the
+    answer: works on a question, piece by piece, from the newest observation. propose: answers one about proposals at once. log_error: several lines. is_up: False once the
     context is shut down, when nothing can be published any more.
     """
 
     answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
+    propose: Callable[[ProposalTicket, Match | None, NodeConfig], None]
     log_error: Callable[[str], None]
     is_up: Callable[[], bool]
 
@@ -55,6 +59,7 @@ class Worker:
         self._inbox = Inbox(model.manifest.action, config)
         self._live = LiveStream(model, self._inbox, health, ports, self._between_chunks)
         self._tickets = Tickets(self._answer)
+        self._proposals = ProposalTickets()
 
     def start(self) -> None:
         self._thread.start()
@@ -90,6 +95,11 @@ class Worker:
         self._tickets.submit(ticket, self._inbox.config.preemption)
         self._inbox.wake()
 
+    def propose(self, ticket: ProposalTicket) -> None:
+        """Its reply comes from the worker's thread, before the next piece of a question about candidates."""
+        self._proposals.submit(ticket)
+        self._inbox.wake()
+
     def forget(self) -> None:
         """No later prediction uses anything that came before this call."""
         self._inbox.forget()
@@ -105,12 +115,19 @@ class Worker:
         turn = (self._observe, self._serve, self._observe)
         try:
             while self._inbox.wait(self._has_other_work) and all(map(self._try, turn)):
+                self._propose()
                 self._tickets.advance()
         finally:
-            self._tickets.close(Status.NOT_ACTIVE, "the node was deactivated meanwhile")
+            self._tickets.close(Status.NOT_ACTIVE, _DEACTIVATED)
+            self._proposals.close(Status.NOT_ACTIVE, _DEACTIVATED)
 
     def _has_other_work(self) -> bool:
-        return self._live.is_due or bool(self._tickets)
+        return self._live.is_due or bool(self._tickets) or bool(self._proposals)
+
+    def _propose(self) -> None:
+        """A few milliseconds each."""
+        for ticket in self._proposals.take():
+            self._ports.propose(ticket, self._newest(), self._inbox.config)
 
     def _observe(self) -> None:
         taken = self._inbox.take()
@@ -146,5 +163,7 @@ class Worker:
         self._tickets.keep_deadlines()
 
     def _answer(self, ticket: Ticket) -> Iterator[None]:
-        newest = None if self._inbox.must_forget else self._live.newest
-        return self._ports.answer(ticket, newest, self._inbox.config)
+        return self._ports.answer(ticket, self._newest(), self._inbox.config)
+
+    def _newest(self) -> Match | None:
+        return None if self._inbox.must_forget else self._live.newest

@@ -1,0 +1,162 @@
+"""Teach a bundle to propose plans towards a goal picture, from the recordings that its model was made of.
+
+    python -m export.proposals BUNDLE --data DATASET [DATASET ...]
+
+What the robot's driver did between any two pictures of a training episode is learned as a way from the one to the other; planners begin
+at such ways instead of at "hold still". Pictures are encoded by the bundle itself. Held-out episodes say how good it is. Adds
+proposals.npz to the bundle, or replaces it. Needs torch, no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeAlias
+
+try:
+    from astra_ros.training.proposals import (
+        Drive,
+        Hindsight,
+        Latents,
+        ProposalNetwork,
+        ProposalsConfig,
+        Quality,
+        quality,
+        train_proposals,
+    )
+except ImportError as error:
+    raise SystemExit(f"error: {error}; in a clone: pip install -e '.[train]'") from error
+
+import numpy as np
+
+from astra_ros.backends.base import Backend, BackendError
+from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
+from astra_ros.backends.factory import open_backend
+from astra_ros.backends.manifest import Manifest
+from astra_ros.cli.progress import ProgressLine
+from astra_ros.data.episode import Episode, frame_stride
+from astra_ros.data.lerobot import Dataset
+from astra_ros.data.suitability import require_own_name
+from astra_ros.evaluation.trust import encoded
+from astra_ros.rollout.proposals import save_proposals
+from export.recordings import Further, Recordings, add_arguments, read_episodes
+
+FILE = "proposals.npz"
+# Of latents that are kept in memory while it learns; of more episodes, some are left out, evenly.
+MAX_BYTES = 2 << 30
+
+
+Chosen: TypeAlias = Sequence[tuple[Dataset, Sequence[str]]]
+
+
+def learn_proposals(
+    bundle: Path, recordings: Recordings, further: Sequence[Further], config: ProposalsConfig
+) -> dict[int, Quality]:
+    """Write the file and the manifest that names it. Returns how good it is on held-out episodes, by rows to the goal.
+
+    Raises BundleError, BackendError or ValueError.
+    """
+    loaded, progress = load_bundle(bundle), ProgressLine()
+    action, latents = loaded.manifest.action, loaded.manifest.latents
+    config = replace(config, horizon=min(config.horizon, loaded.manifest.max_horizon))
+    learned = [(recordings.dataset, recordings.training), *((one.dataset, one.names) for one in further)]
+    with open_backend(loaded) as backend:
+        training = _drives(backend, _kept(learned, backend.manifest))
+        held_out = _drives(backend, [(recordings.dataset, recordings.held_out)])
+    hindsight = Hindsight(training, action, config.horizon)
+    network = train_proposals(hindsight, action, config, Latents.of(latents, training), progress.update)
+    progress.done(f"proposals: {config.steps} steps on {len(training)} episodes")
+    _add(bundle, network, config, tuple(dataset.name for dataset, _ in learned))
+    unseen = Hindsight(held_out, action, config.horizon)
+    return {rows: quality(network, unseen, rows) for rows in (config.horizon // 4, config.horizon // 2)}
+
+
+def _kept(learned: Chosen, manifest: Manifest) -> Chosen:
+    """As many episodes as there is memory for."""
+    seconds = sum(dataset.num_frames(name) / dataset.fps for dataset, names in learned for name in names)
+    num_bytes = 2 * math.prod(asdict(manifest.latents).values()) * seconds / manifest.action.step_dt
+    every = max(1, math.ceil(num_bytes / MAX_BYTES))
+    return [(dataset, names[::every]) for dataset, names in learned]
+
+
+def _drives(backend: Backend, chosen: Chosen) -> list[Drive]:
+    return [
+        _drive(backend, episode)
+        for dataset, names in chosen
+        for episode in read_episodes(dataset, names, backend.manifest, "encoded")
+    ]
+
+
+def _drive(backend: Backend, episode: Episode) -> Drive:
+    """At the model's rate."""
+    action = backend.manifest.action
+    stride = frame_stride(episode, action.step_dt)
+    frames = np.arange(0, len(episode.pixels), stride)
+    latents = encoded(backend, episode.pixels[frames]).astype(np.float16)
+    return Drive(
+        latents, episode.measured[frames], action.clip(action.steps(episode.commanded, frames, stride))
+    )
+
+
+def _add(
+    bundle: Path, network: ProposalNetwork, config: ProposalsConfig, learned_from: tuple[str, ...]
+) -> None:
+    """The file, and what the manifest says of it."""
+    loaded = load_bundle(bundle)
+    with restored_on_error(loaded, FILE):
+        weights = {name: value.detach().float().numpy() for name, value in network.state_dict().items()}
+        save_proposals(weights, loaded.file(FILE))
+        files = loaded.manifest.files | {FILE: describe_file(loaded.file(FILE))}
+        spec = config.spec(FILE, learned_from)
+        write_manifest(loaded.root, replace(loaded.manifest, files=files, proposals=spec))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Learn, and say how good it is."""
+    default = ProposalsConfig()
+    parser = argparse.ArgumentParser(
+        prog="python -m export.proposals",
+        description="Teach a bundle to propose plans towards a goal picture, from recordings.",
+        epilog="example: python -m export.proposals bundles/mine --data runs/data/my_arm --held-out held_out.yaml",
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--further",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="more recordings of the same robot and camera to learn from",
+    )
+    parser.add_argument("--steps", type=int, default=default.steps, help="of training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="(default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        config = ProposalsConfig(steps=options.steps, seed=options.seed)
+        recordings = Recordings.open(options)
+        further = [Further.open(path, options) for path in options.further]
+        for number, one in enumerate(further):
+            require_own_name(
+                one.dataset, [recordings.dataset, *(other.dataset for other in further[:number])]
+            )
+        found = learn_proposals(options.bundle, recordings, further, config)
+    except (OSError, ValueError, BackendError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    step_dt = load_bundle(options.bundle).manifest.action.step_dt
+    print(
+        f"{options.bundle}: of the squared way that holding still would leave on held-out episodes, is left at the goal:"
+    )
+    for rows, worth in found.items():
+        print(
+            f"  after {rows * step_dt:.1f} s: {worth.likeliest:.0%} by the likeliest of {config.count} plans, {worth.best:.1%} by the best"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
