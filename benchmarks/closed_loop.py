@@ -3,8 +3,9 @@
     python -m benchmarks.closed_loop --task reach --episodes 100 --out runs/closed_loop
 
 A simulated robot is a ROS node (camera, joint states or odometry, /clock, plans), the world model another one in a process of its
-own. A prior proposes plans that aim at the goal, give or take --noise; a method chooses among them, and the robot carries its choice
-out. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
+own. A prior proposes plans; a method chooses among them, and the robot carries its choice out. The prior of the task knows the goal and
+aims at it, give or take --noise. That of the model (--prior model) is what its bundle was taught to propose, and sees what a robot
+sees: the camera's picture, and the goal's. Every episode and method starts from the same simulated state, and the first plans of the prior are the same for all.
 
 Every episode leaves OUT/<task>_<seed>.json; started again, the command does only what is missing, and refuses what other
 settings left. At the end: OUT/closed_loop_<task>.json and .md. Several of them may share the work: --first-seed, --episodes.
@@ -40,6 +41,7 @@ from astra_ros.frames.preprocess import fit
 from astra_ros.msg import Goal
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.refine import RefineConfig, refine
+from astra_ros.rollout.proposals import LEARN
 from astra_ros.ros.calm_executor import CalmExecutor
 from astra_ros.ros.client import Reply, WorldModelClient, WorldModelError
 from astra_ros.ros.conversions import to_image
@@ -59,6 +61,7 @@ ROBOTS: dict[str, tuple[str, type[SimulatedRobot]]] = {
     **{task: (robot, SimulatedArm) for task, robot in ROBOT_OF.items()},
     "go": ("rover", SimulatedRover),
 }
+PRIORS = ("task", "model")
 NOISE_M = {"reach": 0.06, "lift": 0.03, "push": 0.015, "go": 0.25}
 # Of the surest of the policies, whose success the world model must tell apart.
 SUREST_M = {"reach": 0.01, "lift": 0.01, "push": 0.003, "go": 0.03}
@@ -75,7 +78,7 @@ class Lab:
     """Everything that runs.
 
     model: encodes pictures as the node does. done: what came of each plan. spinning: of the robot and the node. reset, goal:
-    clients. drops: inputs that the world model did not use, as its diagnostics say.
+    clients. drops: inputs that the world model did not use, as its diagnostics say. prior: whose, one of PRIORS.
     """
 
     sim: SimClient
@@ -88,6 +91,7 @@ class Lab:
     reset: Any
     goal: Any
     drops: dict[str, str]
+    prior: str
     noise_m: float
 
     def begin(self, task: str, seed: int) -> Episode:
@@ -142,6 +146,10 @@ class Episode:
             raise RuntimeError(response.message)
 
     def propose(self, decision: int, count: int, noise_m: float | None = None) -> FloatArray:
+        """noise_m: of the task's prior; None: the one that is asked for, of whichever prior."""
+        if noise_m is None and self.lab.prior == "model":
+            left = int(self.lived["rows"]) * (int(self.lived["decisions"]) - decision)
+            return self.lab.client.propose(left, count=count).plans
         noise = self.lab.noise_m if noise_m is None else noise_m
         plans: FloatArray = self.lab.sim.propose(count=count, noise_m=noise, seed=100 * self.seed + decision)[
             "plans"
@@ -169,7 +177,8 @@ class Episode:
         return self.lab.client.ask(plans, top_k=0, seed=self.seed)
 
     def carry_out(self, plan: FloatArray, publish: Callable[[Any], None]) -> dict[str, Any]:
-        publish(self.lab.robot.plan(plan, self.lab.client.info()))
+        """As far as the next decision."""
+        publish(self.lab.robot.plan(plan[: int(self.lived["rows"])], self.lab.client.info()))
         lived = outcome(self.lab.done, self.lab.spinning)
         self.settle()
         return lived
@@ -319,6 +328,7 @@ class LabConfig:
     bundle: Path
     python: Path
     task: str
+    prior: str
     noise_m: float
     threads: int
     ranking_steps: int
@@ -329,6 +339,7 @@ class LabConfig:
         sha256 = load_bundle(self.bundle).sha256
         return {
             "bundle_sha256": sha256,
+            "prior": self.prior,
             "noise_m": self.noise_m,
             "ranking_steps": self.ranking_steps,
             "cem_initial_std": CEM.initial_std,
@@ -379,7 +390,20 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         reset = node.create_client(Trigger, "/world_model/reset")
         goal = node.create_client(SetGoal, "/world_model/set_goal")
-        yield Lab(sim, simulated, client, node, model, done, spinning, reset, goal, drops, config.noise_m)
+        yield Lab(
+            sim,
+            simulated,
+            client,
+            node,
+            model,
+            done,
+            spinning,
+            reset,
+            goal,
+            drops,
+            config.prior,
+            config.noise_m,
+        )
 
 
 def _require_names(bundle: Path, expected: Sequence[str]) -> None:
@@ -427,9 +451,17 @@ def _parser() -> argparse.ArgumentParser:
         "--policy-episodes", type=int, default=24, help="that also compare policies (default: %(default)s)"
     )
     parser.add_argument(
+        "--prior",
+        choices=PRIORS,
+        default="task",
+        help="who proposes plans: the task, which knows the goal, or the bundle (export.proposals) (default: %(default)s)",
+    )
+    parser.add_argument(
         "--noise",
         type=float,
-        help="of the prior's aim, m (default: " + ", ".join(f"{n} for {t}" for t, n in NOISE_M.items()) + ")",
+        help="of the task's prior, of its aim, m (default: "
+        + ", ".join(f"{n} for {t}" for t, n in NOISE_M.items())
+        + ")",
     )
     parser.add_argument("--threads", type=int, default=2, help="of the world model (default: %(default)s)")
     parser.add_argument(
@@ -446,14 +478,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     files = {seed: options.out / f"{options.task}_{seed}.json" for seed in seeds}
-    noise_m = NOISE_M[options.task] if options.noise is None else options.noise
+    is_task = options.prior == "task"
+    noise_m = (NOISE_M[options.task] if options.noise is None else options.noise) if is_task else 0.0
     shared = {
         name: getattr(options, name)
-        for name in ("out", "bundle", "python", "task", "threads", "ranking_steps")
+        for name in ("out", "bundle", "python", "task", "prior", "threads", "ranking_steps")
     }
-    config, compared = LabConfig(noise_m=noise_m, **shared), seeds[: options.policy_episodes]
+    # The policies that are compared are the task's prior, from sure to blind.
+    compared = seeds[: options.policy_episodes if is_task else 0]
+    config = LabConfig(noise_m=noise_m, **shared)
     try:
         require_same(files, config.settings, compared)
+        if not is_task and load_bundle(options.bundle).manifest.proposals is None:
+            raise ValueError(f"--prior model: expected a bundle that was taught proposals, found one that was not; {LEARN}")
         options.out.mkdir(parents=True, exist_ok=True)
         _live(config, files, compared)
         found = [json.loads(file.read_text()) for file in files.values()]

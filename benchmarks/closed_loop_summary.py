@@ -17,7 +17,7 @@ from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
 # What episodes were made with before they said so.
-_OLDER = {"ranking_steps": 0, "cem_initial_std": 0.05, "refinement": None}
+_OLDER = {"prior": "task", "ranking_steps": 0, "cem_initial_std": 0.05, "refinement": None}
 TOPS = (1, 2)  # predicted best among which the true best is looked for
 
 
@@ -62,6 +62,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
     return {
         "task": possible[0]["task"],
         "model_id": model_id,
+        "prior": {**_OLDER, **possible[0]}["prior"],
         "noise_m": possible[0]["noise_m"],
         "ranking_steps": None if None in steps else steps.pop(),
         **{key: {**_OLDER, **possible[0]}[key] for key in ("cem_initial_std", "refinement")},
@@ -179,13 +180,18 @@ def _pearson(halves: Values) -> Values:
 def report(found: dict[str, Any]) -> str:
     """Markdown."""
     ranking, steps = found["ranking"], found["ranking_steps"]
+    prior = (
+        "the prior is what the bundle proposes"
+        if found["prior"] == "model"
+        else f"aim of the prior ± {100 * found['noise_m']:g} cm"
+    )
     mixed = f" Refinement: {found['refinement']}." if found["refinement"] else ""
     drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
     lines = [
         f"# Closed loop, task {found['task']}",
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
-        f" aim of the prior ± {100 * found['noise_m']:g} cm, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
+        f" {prior}, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
         f" Ranked by {'; '.join(found['backends'])}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range.{mixed}"
         " Intervals are 95 %.",
         "",

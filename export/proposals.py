@@ -36,7 +36,7 @@ import numpy as np
 from astra_ros.backends.base import Backend, BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
 from astra_ros.backends.factory import open_backend
-from astra_ros.backends.manifest import Manifest
+from astra_ros.backends.manifest import Manifest, ProposalsSpec
 from astra_ros.cli.progress import ProgressLine
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.lerobot import Dataset
@@ -70,7 +70,7 @@ def learn_proposals(
     hindsight = Hindsight(training, action, config.horizon)
     network = train_proposals(hindsight, action, config, Latents.of(latents, training), progress.update)
     progress.done(f"proposals: {config.steps} steps on {len(training)} episodes")
-    _add(bundle, network, config, tuple(dataset.name for dataset, _ in learned))
+    add_proposals(bundle, network, config.spec(FILE, tuple(dataset.name for dataset, _ in learned)))
     unseen = Hindsight(held_out, action, config.horizon)
     return {rows: quality(network, unseen, rows) for rows in (config.horizon // 4, config.horizon // 2)}
 
@@ -102,16 +102,13 @@ def _drive(backend: Backend, episode: Episode) -> Drive:
     )
 
 
-def _add(
-    bundle: Path, network: ProposalNetwork, config: ProposalsConfig, learned_from: tuple[str, ...]
-) -> None:
-    """The file, and what the manifest says of it."""
+def add_proposals(bundle: Path, network: ProposalNetwork, spec: ProposalsSpec) -> None:
+    """The file, and what the manifest says of it. Raises BundleError."""
     loaded = load_bundle(bundle)
-    with restored_on_error(loaded, FILE):
+    with restored_on_error(loaded, spec.file):
         weights = {name: value.detach().float().numpy() for name, value in network.state_dict().items()}
-        save_proposals(weights, loaded.file(FILE))
-        files = loaded.manifest.files | {FILE: describe_file(loaded.file(FILE))}
-        spec = config.spec(FILE, learned_from)
+        save_proposals(weights, loaded.file(spec.file))
+        files = loaded.manifest.files | {spec.file: describe_file(loaded.file(spec.file))}
         write_manifest(loaded.root, replace(loaded.manifest, files=files, proposals=spec))
 
 

@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.manifest import LatentSpec
 from astra_ros.backends.ort import OrtBackend
 from astra_ros.codec.autoencoder import CodecConfig
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from astra_ros.denoiser.config import DenoiserConfig
 from astra_ros.denoiser.presets import ModelConfig
+from astra_ros.rollout.proposals import expected_shapes
+from astra_ros.training.proposals import ProposalNetwork, ProposalsConfig
 from export.contract import ExportConfig
+from export.proposals import add_proposals
 from export.to_onnx import export_bundle
 from tests.recordings import AXES
 
@@ -113,6 +118,28 @@ def vehicle_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     export_bundle(untrained(untrained_model().config, (spec,)), out, ExportConfig("rover", chunks=5))
     return out
+
+
+@pytest.fixture(scope="session")
+def proposing_bundle(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, which proposes 12 plans of up to 20 rows; untrained, too. Read it only."""
+    out = Path(shutil.copytree(untrained_bundle, tmp_path_factory.mktemp("bundles") / "proposing"))
+    manifest = load_bundle(out).manifest
+    config = ProposalsConfig(count=12, horizon=20, width=4, features=16, rank=6)
+    spec = config.spec("proposals.npz", ("none",))
+    add_proposals(out, untrained_proposals(config, manifest.latents, manifest.action), spec)
+    return out
+
+
+def untrained_proposals(config: ProposalsConfig, latents: LatentSpec, action: ActionSpec) -> ProposalNetwork:
+    """Random everywhere, so that every weight counts."""
+    torch.manual_seed(0)
+    network = ProposalNetwork(config, expected_shapes(config.spec("", ()), latents, action.dim))
+    for name, value in network.state_dict().items():
+        if name.endswith("bias") or name in ("shapes", "latent_mean"):
+            value.normal_(std=0.3)
+    network.latent_std.uniform_(0.5, 2.0)
+    return network.eval()
 
 
 @pytest.fixture

@@ -88,6 +88,35 @@ def test_what_is_planned_is_written_and_no_worse_than_holding_still(
         assert picture.height < two_rows
 
 
+def test_a_bundle_with_proposals_begins_at_them(
+    proposing_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = plan(proposing_bundle, dataset / "slide", tmp_path / "out")
+    assert result["planner"]["name"] == "refine"
+    assert result["planner"]["num_samples"] == 9
+    assert [one["candidates"] for one in result["iterations"]] == [9, 9]
+    assert result["final_goal_distance"]["plan"] <= result["final_goal_distance"]["hold_still"]
+    chosen = plan(
+        proposing_bundle, dataset / "slide", tmp_path / "mixed", planner="refine", **{"num-elites": "2"}
+    )
+    assert chosen["planner"]["num_elites"] == 2
+    free = plan(proposing_bundle, dataset / "slide", tmp_path / "free", **{"initial-std": "0.2"})
+    assert free["planner"]["name"] == "cem"
+    far = plan(proposing_bundle, dataset / "slide", tmp_path / "far", horizon="21", at="0.5")
+    assert far["planner"]["name"] == "cem"
+    words = words_for(proposing_bundle, dataset / "slide", tmp_path / "no", planner="refine", horizon="21")
+    assert main(words) == 1
+    assert "horizon: expected 1 to 20 rows, found 21" in capsys.readouterr().err
+
+
+def test_a_bundle_without_proposals_cannot_mix_them(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", planner="refine")
+    assert main(words) == 1
+    assert "python -m export.proposals" in capsys.readouterr().err
+
+
 def test_what_the_camera_saw_at_the_goal_is_no_distance_from_it(
     untrained_bundle: Path, dataset: Path, tmp_path: Path
 ) -> None:
@@ -263,8 +292,8 @@ def test_a_plug_in_that_fails_is_told_before_the_search(
         ({"iterations": "0"}, "iterations: expected 1 or more, found 0"),
         ({"seed": "-1"}, "seed: expected 0 or more, found -1"),
         ({"backend": "abacus"}, "abacus"),
-        ({"temperature": "1"}, "temperature: expected with the other --planner only, found with cem"),
-        ({"planner": "mppi", "num-elites": "2"}, "num_elites: expected with the other --planner only"),
+        ({"temperature": "1"}, "temperature: expected with another --planner only, found with cem"),
+        ({"planner": "mppi", "num-elites": "2"}, "num_elites: expected with another --planner only"),
         ({"num-elites": "10"}, "1 <= num_elites <= num_samples = 9, found 2, 10"),
         ({"noise-beta": "5000"}, "noise_beta: expected 0 to 10, found 5000"),
         ({"max-step": "inf"}, "max_step: expected more than 0 and finite, found inf"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from astra_ros.action import PredictFutures
 from astra_ros.msg import ActionSequence, Goal, ModelInfo, PredictedFuture, PredictionError
-from astra_ros.srv import EvaluateActions, SetGoal
+from astra_ros.srv import EvaluateActions, ProposeActions, SetGoal
 
 GOLDEN = Path(__file__).with_name("interface_fields.json")
 PARTS: dict[str, type] = {
@@ -19,6 +19,8 @@ PARTS: dict[str, type] = {
     "msg/PredictionError": PredictionError,
     "srv/EvaluateActions request": EvaluateActions.Request,
     "srv/EvaluateActions response": EvaluateActions.Response,
+    "srv/ProposeActions request": ProposeActions.Request,
+    "srv/ProposeActions response": ProposeActions.Response,
     "srv/SetGoal request": SetGoal.Request,
     "srv/SetGoal response": SetGoal.Response,
     "action/PredictFutures goal": PredictFutures.Goal,

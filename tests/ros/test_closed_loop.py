@@ -31,6 +31,17 @@ def test_episodes_of_another_bundle_are_refused_in_one_line(
     assert [file.name for file in tmp_path.iterdir()] == ["reach_200000.json"]
 
 
+def test_a_bundle_that_proposes_nothing_is_no_prior(
+    untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", str(tmp_path / "out"), "--bundle", str(untrained_bundle), "--prior", "model"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "--prior model: expected a bundle that was taught proposals" in error
+    assert "python -m export.proposals" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_simulator_that_does_not_start_is_told_in_one_line(
     untrained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,11 +16,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.ros]
 
 
 @pytest.mark.timeout(400)
-def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prior", ["task", "model"])
+def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path: Path, prior: str) -> None:
     del start_in_simulator  # skips
     assert not WHY_NO_ROS
     program = [sys.executable, "-m", "benchmarks.closed_loop", "--task", "reach", "--out", str(tmp_path)]
-    command = [*program, "--episodes", "1", "--policy-episodes", "0"]
+    command = [*program, "--episodes", "1", "--policy-episodes", "0", "--prior", prior]
     result = subprocess.run(command, capture_output=True, text=True, timeout=360, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     episode = json.loads((tmp_path / "reach_200000.json").read_text())
@@ -37,6 +38,7 @@ def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path:
     summary = json.loads((tmp_path / "closed_loop_reach.json").read_text())
     assert summary["episodes"] == 1
     assert summary["policies"] is None
+    assert summary["prior"] == prior
     assert summary["backends"] == [episode["backend"]]
     assert episode["backend"].endswith(", cpu, 2 threads")
     assert (tmp_path / "closed_loop_reach.md").read_text().strip() == result.stdout.strip()
