@@ -125,9 +125,14 @@ class Episode:
         return bool(self.lived["is_possible"])
 
     @cached_property
+    def first_plans(self) -> FloatArray:
+        """The first PROBED plans of the first decision; asked for at the start."""
+        return self.propose(0, PROBED)
+
+    @cached_property
     def first_outcomes(self) -> dict[str, Any]:
-        """Of the first PROBED plans of the first decision; asked for at the start."""
-        return self.lab.sim.probe(plans=self.propose(0, PROBED))
+        """What comes of them."""
+        return self.lab.sim.probe(plans=self.first_plans)
 
     def restart(self) -> None:
         """The same start again, with the same history, at a later time."""
@@ -212,7 +217,7 @@ def refined(episode: Episode, decision: int) -> FloatArray:
 
 def foreseen(episode: Episode, decision: int) -> FloatArray:
     """The oracle: of the first PROBED plans the one whose picture, in the simulator, is nearest to the goal, a success first."""
-    plans = episode.propose(decision, PROBED)
+    plans = episode.propose(decision, PROBED) if decision else episode.first_plans
     probed = episode.lab.sim.probe(plans=plans) if decision else episode.first_outcomes
     scores = true_scores(episode, probed["pictures"])
     return plans[int(np.lexsort((-scores, ~probed["is_success"]))[0])]
@@ -274,8 +279,7 @@ def _try(episode: Episode, choose: Choice, publish: Callable[[Any], None]) -> di
 def _ranking(episode: Episode) -> dict[str, Any]:
     """Predicted and true scores of the first plans, at the start."""
     episode.restart()
-    plans = episode.propose(0, PROBED)
-    predicted = np.array(episode.ask(plans).scores)
+    predicted = np.array(episode.ask(episode.first_plans).scores)
     probed = episode.first_outcomes
     return {
         "predicted": np.round(predicted, 6).tolist(),
@@ -490,7 +494,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_same(files, config.settings, compared)
         if not is_task and load_bundle(options.bundle).manifest.proposals is None:
-            raise ValueError(f"--prior model: expected a bundle that was taught proposals, found one that was not; {LEARN}")
+            raise ValueError(
+                f"--prior model: expected a bundle that was taught proposals, found one that was not; {LEARN}"
+            )
         options.out.mkdir(parents=True, exist_ok=True)
         _live(config, files, compared)
         found = [json.loads(file.read_text()) for file in files.values()]

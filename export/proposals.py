@@ -1,6 +1,6 @@
 """Teach a bundle to propose plans towards a goal picture, from the recordings that its model was made of.
 
-    python -m export.proposals BUNDLE --data DATASET [DATASET ...]
+    python -m export.proposals BUNDLE --data DATASET [--further DATASET ...]
 
 What the robot's driver did between any two pictures of a training episode is learned as a way from the one to the other; planners begin
 at such ways instead of at "hold still". Pictures are encoded by the bundle itself. Held-out episodes say how good it is. Adds
@@ -49,7 +49,6 @@ FILE = "proposals.npz"
 # Of latents that are kept in memory while it learns; of more episodes, some are left out, evenly.
 MAX_BYTES = 2 << 30
 
-
 Chosen: TypeAlias = Sequence[tuple[Dataset, Sequence[str]]]
 
 
@@ -62,25 +61,30 @@ def learn_proposals(
     """
     loaded, progress = load_bundle(bundle), ProgressLine()
     action, latents = loaded.manifest.action, loaded.manifest.latents
-    config = replace(config, horizon=min(config.horizon, loaded.manifest.max_horizon))
+    horizon = min(config.horizon, loaded.manifest.max_horizon)
+    config = replace(config, horizon=horizon, rank=min(config.rank, horizon * action.dim))
     learned = [(recordings.dataset, recordings.training), *((one.dataset, one.names) for one in further)]
     with open_backend(loaded) as backend:
         training = _drives(backend, _kept(learned, backend.manifest))
-        held_out = _drives(backend, [(recordings.dataset, recordings.held_out)])
-    hindsight = Hindsight(training, action, config.horizon)
+        held_out = _drives(backend, _kept([(recordings.dataset, recordings.held_out)], backend.manifest))
+    hindsight, unseen = (Hindsight(drives, action, horizon) for drives in (training, held_out))
     network = train_proposals(hindsight, action, config, Latents.of(latents, training), progress.update)
     progress.done(f"proposals: {config.steps} steps on {len(training)} episodes")
     add_proposals(bundle, network, config.spec(FILE, tuple(dataset.name for dataset, _ in learned)))
-    unseen = Hindsight(held_out, action, config.horizon)
-    return {rows: quality(network, unseen, rows) for rows in (config.horizon // 4, config.horizon // 2)}
+    lengths = [rows for rows in (horizon // 4, horizon // 2) if 0 < rows <= unseen.longest]
+    return {rows: quality(network, unseen, action, rows) for rows in lengths}
 
 
 def _kept(learned: Chosen, manifest: Manifest) -> Chosen:
     """As many episodes as there is memory for."""
     seconds = sum(dataset.num_frames(name) / dataset.fps for dataset, names in learned for name in names)
     num_bytes = 2 * math.prod(asdict(manifest.latents).values()) * seconds / manifest.action.step_dt
-    every = max(1, math.ceil(num_bytes / MAX_BYTES))
-    return [(dataset, names[::every]) for dataset, names in learned]
+    every = math.ceil(num_bytes / MAX_BYTES)
+    if every > 1:
+        ProgressLine().done(
+            f"of every {every} episodes one is read: all would take {num_bytes / 2**30:.1f} GiB of memory"
+        )
+    return [(dataset, names[:: max(1, every)]) for dataset, names in learned]
 
 
 def _drives(backend: Backend, chosen: Chosen) -> list[Drive]:
@@ -97,9 +101,8 @@ def _drive(backend: Backend, episode: Episode) -> Drive:
     stride = frame_stride(episode, action.step_dt)
     frames = np.arange(0, len(episode.pixels), stride)
     latents = encoded(backend, episode.pixels[frames]).astype(np.float16)
-    return Drive(
-        latents, episode.measured[frames], action.clip(action.steps(episode.commanded, frames, stride))
-    )
+    did, told = (action.steps(rows, frames, stride) for rows in (episode.measured, episode.commanded))
+    return Drive(latents, did, action.clip(told))
 
 
 def add_proposals(bundle: Path, network: ProposalNetwork, spec: ProposalsSpec) -> None:

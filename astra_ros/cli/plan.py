@@ -199,7 +199,8 @@ def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[st
     if name == "auto":
         proposals = world_model.proposals
         is_taught = proposals is not None and arguments.horizon <= proposals.horizon
-        name = "refine" if is_taught and samples > 1 and not knobs else "cem"
+        shared = {one.name for one in fields(RefineConfig)}
+        name = "refine" if is_taught and samples > 1 and {*knobs} <= shared else "cem"
     configs: dict[str, Any] = {"refine": RefineConfig, "cem": CemConfig, "mppi": MppiConfig}
     if unknown := sorted(set(knobs) - {one.name for one in fields(configs[name])}):
         raise ValueError(f"{unknown[0]}: expected with another --planner only, found with {name}")

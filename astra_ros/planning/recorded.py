@@ -175,8 +175,7 @@ def _nearest(episode: Episode, now: int, seconds: float, step_dt: float) -> int 
 
 
 def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
-    action = world_model.manifest.action
-    did = action.steps(episode.measured, np.arange(now + 1), frame_stride(episode, action.step_dt))
+    did = _did(world_model, episode)
     world_model.reset()
     for k in range(now + 1):
         world_model.observe(Observation(int(episode.stamps_ns[k]), episode.pixels[k], did[k]))
@@ -185,11 +184,19 @@ def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
 
 def _proposed(world_model: WorldModel, task: PlanningTask, goal: Goal) -> FloatArray:
     """The likeliest plans, (num_proposals, horizon, a)."""
-    measured = task.episode.measured[task.now]
+    measured = _did(world_model, task.episode)[task.now]
     if not task.num_proposals:
         return np.empty((0, task.horizon, len(measured)), np.float32)
     t0_ns = int(task.episode.stamps_ns[task.now])
     return world_model.propose(t0_ns, goal.latents, measured, task.horizon).plans[: task.num_proposals]
+
+
+def _did(world_model: WorldModel, episode: Episode) -> FloatArray:
+    """(frames, a) what the robot did in the step that ended at each."""
+    action = world_model.manifest.action
+    return action.steps(
+        episode.measured, np.arange(len(episode.measured)), frame_stride(episode, action.step_dt)
+    )
 
 
 def _futures(candidates: Candidates, past: Past, question: Question) -> dict[int, Future]:

@@ -7,6 +7,7 @@ stays near what was trained.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +34,18 @@ class RefineConfig:
 
 
 def refine(
-    costs: Costs, guesses: FloatArray, spec: ActionSpec, config: RefineConfig = RefineConfig(), seed: int = 0
+    costs: Costs,
+    guesses: FloatArray,
+    spec: ActionSpec,
+    config: RefineConfig = RefineConfig(),
+    seed: int = 0,
+    limit: Callable[[FloatArray], FloatArray] = lambda plans: plans,
 ) -> Planned:
     """The best plan among guesses (n, horizon, a), n ≥ 2, and mixtures of the best; never worse than the best guess.
 
-    At every step each joint stays within the range of the guesses at that step. Equal arguments give equal plans. Raises ValueError.
+    At every step each joint stays within the range of the guesses at that step. limit: what a plan must be beside that, such as slow
+    enough (sampling.limited): mixtures (n, horizon, a) → plans that are; the guesses are already. Equal arguments give equal plans.
+    Raises ValueError.
     """
     plans = _require_guesses(guesses, spec)
     generator = np.random.default_rng(seed)
@@ -50,7 +58,7 @@ def refine(
         if len(elites) < 2:
             break
         mixed = _like(elites, config.num_samples - 1, generator)
-        plans = np.concatenate([elites[:1], np.clip(mixed, lowest, highest)])
+        plans = np.concatenate([elites[:1], limit(np.clip(mixed, lowest, highest))])
         found = evaluated(costs, plans)
         history.append(float(found.min()))
     return Planned(plans[int(np.argmin(found))].copy(), history[-1], tuple(history))

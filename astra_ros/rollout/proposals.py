@@ -60,13 +60,21 @@ class Proposals:
         """
         if not 1 <= horizon <= self.horizon:
             raise ValueError(f"horizon: expected 1 to {self.horizon} rows, found {horizon}")
+        _require_finite("goal", goal, observed.shape)
+        _require_finite("measured", measured, (self._action.dim,))
         action, rest = self._action, self._action.rest(measured)
         mean, std = np.array(action.mean, np.float32), np.array(action.std, np.float32)
         rows, scores = self._forward(observed, goal, (measured - mean) / std, horizon / self.horizon)
         order = np.argsort(-scores, kind="stable")
         probabilities = np.exp(scores[order] - scores.max())
-        plans = action.clip(rest + rows[order, :horizon] * std)
-        return Proposed(plans, probabilities / probabilities.sum())
+        plans = self._switched(rest + rows[order, :horizon] * std)
+        return Proposed(action.clip(plans), probabilities / probabilities.sum())
+
+    def _switched(self, plans: FloatArray) -> FloatArray:
+        """What is told one of two levels, as most grippers are, gets one of them: nobody was ever shown what lies between."""
+        low, high = self._weights["switch_low"], self._weights["switch_high"]
+        level = np.where(plans > (low + high) / 2, high, low)
+        return np.where(high > low, level, plans)
 
     def _forward(
         self, observed: FloatArray, goal: FloatArray, pose: FloatArray, time: float
@@ -94,7 +102,7 @@ class Proposals:
 
 
 def save_proposals(weights: Mapping[str, FloatArray], file: Path) -> None:
-    """Matrices in eight bits, one scale per row: a file of a quarter of the size, whose plans are the same to a thousandth."""
+    """Matrices in eight bits, one scale per row: a quarter of the size, and hardly other plans (docs/decisions/0017)."""
     arrays: dict[str, Any] = {}
     for name, values in weights.items():
         if not _is_matrix(values.shape):
@@ -142,6 +150,8 @@ def expected_shapes(spec: ProposalsSpec, latents: LatentSpec, dim: int) -> dict[
         | {
             "ways": (spec.count, features),
             "shapes": (spec.rank, spec.horizon * dim),
+            "switch_low": (dim,),
+            "switch_high": (dim,),
             "latent_mean": (latents.channels, 1, 1),
             "latent_std": (latents.channels, 1, 1),
         }
@@ -161,6 +171,13 @@ def _require_arrays(found: Mapping[str, Any], expected: Mapping[str, tuple[int, 
             raise BundleError(
                 f"proposals.{name}: expected finite {np.dtype(kind)} of shape {shape}, found {array.dtype} of {array.shape}; {_FIX}"
             )
+
+
+def _require_finite(name: str, found: FloatArray, shape: tuple[int, ...]) -> None:
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError(
+            f"{name}: expected finite numbers of shape {shape}, found shape {found.shape}: {found.ravel()[:9]}"
+        )
 
 
 def _convolved(x: FloatArray, weight: FloatArray, bias: FloatArray, stride: int) -> FloatArray:

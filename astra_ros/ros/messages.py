@@ -179,7 +179,7 @@ def _action_sequence(forecast: Forecast, manifest: Manifest) -> ActionSequence:
         step_dt=to_duration(manifest.action.step_dt),
         horizon=len(commands.rows),
         names=list(manifest.action.names),
-        data=array("f", commands.rows.ravel()),
+        data=array("f", np.ascontiguousarray(commands.rows, np.float32).tobytes()),
     )
 
 

@@ -12,6 +12,7 @@ from astra_ros.actions.velocities import VELOCITY_MESSAGES
 from astra_ros.backends.manifest import PRECISIONS, Manifest
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 
+COMMAND_TYPES = ("auto", *(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured))
 MAX_CANDIDATES = 4096  # the bound of the interfaces: DDS sends no request that has more
 USUAL_HORIZON_S = 2.0  # what a planner of motions looks ahead, and a recorded plan usually covers
 
@@ -53,7 +54,7 @@ class NodeConfig:
     cmd_vel_type: str = parameter(
         "auto",
         "Of a model of a vehicle: type of the topic cmd_vel; auto: odom_type where that is a command's, else geometry_msgs/msg/TwistStamped.",
-        Limits(choices=("auto", *(name for name, kind in VELOCITY_MESSAGES.items() if not kind.is_measured))),
+        Limits(choices=COMMAND_TYPES),
         is_live=False,
     )
     horizon: int = parameter(

@@ -1,7 +1,7 @@
-"""The node `planner`: a goal and joint states in, a trajectory out that the world model likes best.
+"""The node `planner`: a goal and joint states in, a trajectory out that the world model likes best; of a vehicle, commands.
 
-It asks a world model node for scores and searches with CEM or MPPI. It moves nothing by itself: whoever subscribes to
-`joint_trajectory` (a joint trajectory controller) does.
+It asks a world model node for proposals and scores, and searches among them. It moves nothing by itself: whoever subscribes to
+`joint_trajectory` (a joint trajectory controller) or `cmd_vel` (a drive) does.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.msg import ActionSequence
 from astra_ros.planning.sampling import Planned
 from astra_ros.ros import qos
 from astra_ros.ros.calm_executor import CalmExecutor
-from astra_ros.ros.client import WorldModelClient, WorldModelError
+from astra_ros.ros.client import WorldModelClient, WorldModelError, to_plan
 from astra_ros.ros.declaration import ConfigError, declare_parameters, read_config
+from astra_ros.ros.driver import Driver
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.search import PlannerConfig, Search
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.sync import JointReader
-from astra_ros.types import FloatArray
+from astra_ros.types import NANOSECONDS, FloatArray
 
 # Joint states older than this say nothing of where the robot is.
 _RECENT_S = 1.0
@@ -80,6 +82,8 @@ class Planner(Node):
         self._reader: tuple[tuple[str, ...], JointReader] | None = None
         self._ended_s = time.monotonic()
         self._trajectory = self.create_publisher(JointTrajectory, "joint_trajectory", qos.newest())
+        self._sequence = self.create_publisher(ActionSequence, "action_sequence", qos.newest())
+        self._driver = Driver(self)
         # Two threads of their own: joint states come while a search runs, and one after the other.
         sensing, searching = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self.create_subscription(
@@ -96,24 +100,45 @@ class Planner(Node):
         then.
         """
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
-        if spec.representation != "joint_position":
-            raise WorldModelError(
-                f"{config.world_model}: expected a model of joint positions, whose trajectories this node publishes, found one of"
-                f" {', '.join(spec.names)}; search with WorldModelClient.costs and planning.cem (docs/planning.md)"
-            )
+        plan = self._plan_arm if spec.representation == "joint_position" else self._plan_drive
         try:
-            planned, begins_ns = self._search.run(spec, config)
+            planned = plan(spec, config)
         finally:
             self._ended_s = time.monotonic()
+        return planned, self._ended_s - started_s
+
+    def _plan_arm(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
+        planned, begins_ns = self._search.run(spec, config)
         joints = config.published(spec)
         self._trajectory.publish(to_trajectory(planned.plan, spec, joints, to_time(begins_ns)))
-        return planned, time.monotonic() - started_s
+        return planned
+
+    def _plan_drive(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
+        """The vehicle stands while it searches."""
+        if config.joints:
+            raise ConfigError(
+                f"joints: expected none for a model of {', '.join(spec.names)}, found {config.joints}"
+            )
+        if (left_s := self._driver.left_s) > 0:
+            raise WorldModelError(
+                f"cmd_vel: expected the last plan to be over, found {left_s:.2f} s of it left; plan when the vehicle stands"
+            )
+        planned = self._search.from_standstill(spec, config)
+        step_ns = round(spec.step_dt * NANOSECONDS)
+        begins_ns = self._driver.begin(spec.names, planned.plan, step_ns, config.cmd_vel_type)
+        sequence = to_plan(planned.plan, self.model.info())
+        sequence.header.stamp = to_time(begins_ns)
+        self._sequence.publish(sequence)
+        return planned
 
     def _on_joint_state(self, message: JointState) -> None:
         try:
-            names = tuple(self.model.info(timeout_s=0.0).action_names)
+            info = self.model.info(timeout_s=0.0)
         except WorldModelError:
             return  # the names are not known yet
+        if info.action_representation != ActionSequence.REPRESENTATION_JOINT_POSITION:
+            return  # the joints of a vehicle are its wheels
+        names = tuple(info.action_names)
         if self._reader is None or self._reader[0] != names:
             self._reader, self._sensed = (names, JointReader(names)), None
             self._search.forget()
@@ -155,12 +180,13 @@ class Planner(Node):
     def _on_plan(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
             planned, seconds = self.plan()
+            method = self._search.method(read_config(self, PlannerConfig))
         except (WorldModelError, ConfigError, ValueError) as error:
             response.message = " ".join(str(error).split())
             return response
         response.success = True
         response.message = (
-            f"cost {planned.cost:.4f} after {len(planned.history)} iterations (first: {planned.history[0]:.4f}) in"
+            f"{method}: cost {planned.cost:.4f} after {len(planned.history)} iterations (first: {planned.history[0]:.4f}) in"
             f" {seconds:.2f} s"
         )
         return response
@@ -168,7 +194,7 @@ class Planner(Node):
     def _on_timer(self) -> None:
         try:
             period_s = read_config(self, PlannerConfig).period_s
-            if not period_s or time.monotonic() - self._ended_s < period_s:
+            if not period_s or time.monotonic() - self._ended_s < period_s or self._driver.left_s:
                 return
             self.plan()
         except (WorldModelError, ConfigError, ValueError) as error:

@@ -117,7 +117,7 @@ def read_plan(message: ActionSequence, spec: ActionSpec, latest_start_s: float, 
             " check the planner"
         )
     plan = Plan(
-        plan_id=tuple(int(byte) for byte in message.id.uuid),
+        plan_id=tuple(message.id.uuid.tolist()),
         stamp_ns=to_ns(message.header.stamp),
         step_ns=to_ns(message.step_dt),
         rows=rows,
@@ -137,12 +137,24 @@ def commands_for(
     if plan is None:
         rows, flags = np.tile(measured, (horizon, 1)), int(PredictedFuture.FLAG_HOLD_STILL)
     else:
-        resample = _resample if spec.representation == "joint_position" else _average
-        rows, flags = resample(plan, t0_ns, measured, horizon, round(spec.step_dt * NANOSECONDS))
+        rows, flags = _rows_from(plan, t0_ns, measured, horizon, spec)
     clipped = spec.clip(rows)
     if not np.array_equal(clipped, rows):
         flags |= PredictedFuture.FLAG_ACTION_CLIPPED
     return Commands(clipped, plan.plan_id if plan else NO_PLAN_ID, flags)
+
+
+def _rows_from(
+    plan: Plan, t0_ns: int, measured: FloatArray, horizon: int, spec: ActionSpec
+) -> tuple[FloatArray, int]:
+    """(horizon, a), and the flags of a plan of another length."""
+    step_ns = round(spec.step_dt * NANOSECONDS)
+    if not plan.stamp_ns and plan.step_ns == step_ns and np.isfinite(plan.rows).all():
+        # As most candidates are, and there are many of them.
+        rows = plan.rows[np.minimum(np.arange(horizon), len(plan.rows) - 1)]
+        return rows, _length_flags(len(plan.rows), horizon)
+    resample = _resample if spec.representation == "joint_position" else _average
+    return resample(plan, t0_ns, measured, horizon, step_ns)
 
 
 def _resample(
@@ -179,10 +191,11 @@ def _between(wanted_ns: Any, knots_ns: Any, joint: FloatArray) -> Any:
     return np.interp(wanted_ns, knots_ns[is_said], joint[is_said])
 
 
-def _length_flags(plan_end_ns: int, horizon_end_ns: int) -> int:
-    if plan_end_ns > horizon_end_ns:
+def _length_flags(plan_end: int, horizon_end: int) -> int:
+    """Both in one unit."""
+    if plan_end > horizon_end:
         return int(PredictedFuture.FLAG_HORIZON_CLIPPED)
-    return int(PredictedFuture.FLAG_PLAN_EXTENDED) if plan_end_ns < horizon_end_ns else 0
+    return int(PredictedFuture.FLAG_PLAN_EXTENDED) if plan_end < horizon_end else 0
 
 
 def _find_columns(message: ActionSequence, spec: ActionSpec) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -54,11 +55,11 @@ class ProposalTicket:
 
 
 class ProposalTickets:
-    """Those that wait for the worker. submit: from any thread; take and close: the worker's."""
+    """Those that wait for the worker, first come, first served. submit: from any thread; take and close: the worker's."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._waiting: list[ProposalTicket] = []
+        self._waiting: deque[ProposalTicket] = deque()
         self._closed: ProposalReply | None = None
 
     def __bool__(self) -> bool:
@@ -66,24 +67,27 @@ class ProposalTickets:
 
     def submit(self, ticket: ProposalTicket) -> None:
         with self._lock:
-            closed = self._closed
-            if not closed:
+            refusal = self._closed or (_BUSY if len(self._waiting) == _MAX_WAITING else None)
+            if not refusal:
                 self._waiting.append(ticket)
-        if closed:
-            ticket.reply(closed)
+        if refusal:
+            ticket.reply(refusal)
 
-    def take(self) -> list[ProposalTicket]:
-        """All that wait; none does then."""
+    def take(self) -> ProposalTicket | None:
+        """The next one."""
         with self._lock:
-            taken, self._waiting = self._waiting, []
-        return taken
+            return self._waiting.popleft() if self._waiting else None
 
     def close(self, status: Status, line: str) -> None:
         """Whoever waits, and whoever comes from now on, is told that."""
         with self._lock:
             self._closed = ProposalReply(status, line)
-        for ticket in self.take():
+        while ticket := self.take():
             ticket.reply(self._closed)
+
+
+_MAX_WAITING = 8
+_BUSY = ProposalReply(Status.BUSY, f"{_MAX_WAITING} questions wait already; ask again later")
 
 
 def read_proposal_query(request: ProposeActions.Request, manifest: Manifest) -> ProposalQuery:
@@ -117,17 +121,17 @@ class Proposer:
         self._model, self._standing_goal = model, standing_goal
         self._now_ns, self._log_error = now_ns, log_error
 
-    def answer(self, ticket: ProposalTicket, match: Match | None, config: NodeConfig) -> None:
-        """Replies. match: the newest observation."""
+    def answer(self, query: ProposalQuery, match: Match | None, config: NodeConfig) -> ProposalReply:
+        """match: the newest observation."""
         try:
-            ticket.reply(self._answer(ticket.query, match, config))
+            return self._answer(query, match, config)
         except QueryRefusal as refusal:
-            ticket.reply(ProposalReply(refusal.status, str(refusal)))
+            return ProposalReply(refusal.status, str(refusal))
         # Whatever went wrong with this question, the next one is answered.
         except Exception as error:  # noqa: BLE001
             self._log_error(traceback.format_exc())
             line = f"proposing failed: {type(error).__name__}: {error}; the traceback is in the node's log"
-            ticket.reply(ProposalReply(Status.ERROR, " ".join(line.split())))
+            return ProposalReply(Status.ERROR, " ".join(line.split()))
 
     def _answer(self, query: ProposalQuery, match: Match | None, config: NodeConfig) -> ProposalReply:
         match, _ = require_recent(match, config, self._now_ns())
@@ -172,5 +176,5 @@ def _candidate(index: int, rows: FloatArray, action: ActionSpec) -> ActionSequen
         step_dt=to_duration(action.step_dt),
         horizon=len(rows),
         names=list(action.names),
-        data=array("f", rows.ravel()),
+        data=array("f", np.ascontiguousarray(rows, np.float32).tobytes()),
     )

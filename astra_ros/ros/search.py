@@ -17,7 +17,7 @@ from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Costs, Planned, limited
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
-from astra_ros.ros.parameters import MAX_CANDIDATES
+from astra_ros.ros.parameters import COMMAND_TYPES, MAX_CANDIDATES
 from astra_ros.ros.trajectories import LEAST_STEP
 from astra_ros.types import NANOSECONDS, FloatArray
 
@@ -83,6 +83,11 @@ class PlannerConfig:
         0.0,
         "Plan again and again, at least so long after the last time [s]; 0: only when asked (~/plan).",
         Limits(0.0, 3600.0),
+    )
+    cmd_vel_type: str = parameter(
+        "auto",
+        "Of a model of a vehicle: type of the topic cmd_vel; auto: that of whoever listens, else geometry_msgs/msg/TwistStamped.",
+        Limits(choices=COMMAND_TYPES),
     )
     seed: int = parameter(0, "Seed of the first search; every later one has the next.", Limits(0, 2**31 - 1))
 
@@ -182,6 +187,16 @@ class Search:
         self._measure(ended_ns, config)
         return planned, self._last.begins_ns
 
+    def from_standstill(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
+        """The best velocities (horizon, a) for a vehicle that stands. Raises WorldModelError, ValueError."""
+        self._began_ns = self._clock_ns = self._now_ns()
+        step_ns = round(spec.step_dt * NANOSECONDS)
+        stand = np.zeros(spec.dim, np.float32)
+        departure = Departure(Motion.standing(stand, config.horizon, self._began_ns, step_ns))
+        found = self._optimise(self._costs(departure, config), departure, spec, config)
+        self._num_searches += 1
+        return found
+
     def _departure(
         self, positions: FloatArray, spec: ActionSpec, config: PlannerConfig
     ) -> tuple[Departure, int]:
@@ -242,25 +257,33 @@ class Search:
     ) -> Planned:
         """With the method that is asked for."""
         seed, first, anchor = config.seed + self._num_searches, departure.first_guess, departure.anchor
-        method = config.method if config.method != "auto" else self._best_method(config)
+        method = self.method(config)
         if method == "refine":
-            return refine(costs, self._guesses(departure, spec, config), spec, config.refine(), seed)
+
+            def slow(plans: FloatArray) -> FloatArray:
+                is_arm = spec.representation == "joint_position"
+                return limited(plans, anchor, config.limit(spec)) if is_arm else plans
+
+            guesses = np.concatenate([first[None], slow(self._proposed(departure, config))])
+            return refine(costs, guesses, spec, config.refine(), seed, slow)
         if method == "mppi":
             return mppi(costs, first, spec, config.mppi(), seed, anchor)
         return cem(costs, first, spec, config.cem(), seed, anchor)
 
-    def _best_method(self, config: PlannerConfig) -> str:
-        """It is not far that a free search finds its way."""
+    def method(self, config: PlannerConfig) -> str:
+        """What `auto` stands for: a free search does not find far."""
+        if config.method != "auto":
+            return config.method
         info = self._model.info()
         return "refine" if info.max_proposals and config.horizon <= info.max_proposal_rows else "cem"
 
-    def _guesses(self, departure: Departure, spec: ActionSpec, config: PlannerConfig) -> FloatArray:
-        """To go on as before, and what the model proposes, from the rows on that are not carried out during the search."""
+    def _proposed(self, departure: Departure, config: PlannerConfig) -> FloatArray:
+        """What the model proposes, from the rows on that are not carried out during the search."""
         elapsed = self._require_in_time(departure, config)
         count = min(config.num_samples - 1, self._model.info().max_proposals)
-        proposed = self._model.propose(config.horizon - elapsed, count=count).plans
-        later = limited(proposed[:, departure.committed - elapsed :], departure.anchor, config.limit(spec))
-        return np.concatenate([departure.first_guess[None], later])
+        return self._model.propose(config.horizon - elapsed, count=count).plans[
+            :, departure.committed - elapsed :
+        ]
 
     def _require_in_time(self, departure: Departure, config: PlannerConfig) -> int:
         """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""

@@ -1,4 +1,4 @@
-"""What can be asked of the node: ~/reset, ~/set_goal, and what follows from candidates: ~/evaluate_actions and ~/predict_futures.
+"""What can be asked of the node: ~/reset, ~/set_goal, ~/propose_actions, and ~/evaluate_actions and ~/predict_futures.
 
 Requests are checked here, in the executor's thread, and answered by the worker. Until then their callbacks are suspended
 coroutines, which keep neither the executor nor other questions waiting.
@@ -72,7 +72,7 @@ class Services:
                 ProposeActions, "~/propose_actions", self._on_propose_actions, callback_group=questions
             ),
         ]
-        for service in self._services[-2:]:
+        for service in self._services:
             _tolerate_absent_clients(service)
         self._predict_futures = _PatientActionServer(
             node,

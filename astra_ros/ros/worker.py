@@ -22,12 +22,18 @@ from astra_ros.ros.inbox import Frame, Inbox
 from astra_ros.ros.live import LivePorts, LiveStream, Match
 from astra_ros.ros.parameters import NodeConfig
 from astra_ros.ros.plans import Plan
-from astra_ros.ros.proposing import ProposalTicket, ProposalTickets
+from astra_ros.ros.proposing import (
+    ProposalQuery,
+    ProposalReply,
+    ProposalTicket,
+    ProposalTickets,
+)
 from astra_ros.ros.queries import Status
 from astra_ros.ros.refusal import Drop
 from astra_ros.ros.tickets import Ticket, Tickets
 from astra_ros.types import FloatArray
 
+_FORGOTTEN = "observation: it was forgotten meanwhile (~/reset or a time jump); ask again"
 _DEACTIVATED = "the node was deactivated meanwhile"
 
 
@@ -35,12 +41,12 @@ _DEACTIVATED = "the node was deactivated meanwhile"
 class Ports(LivePorts):
     """And what the worker itself needs.
 
-    answer: works on a question, piece by piece, from the newest observation. propose: answers one about proposals at once. log_error: several lines. is_up: False once the
+    answer: works on a question, piece by piece, from the newest observation. propose: answers one about proposals, at once. log_error: several lines. is_up: False once the
     context is shut down, when nothing can be published any more.
     """
 
     answer: Callable[[Ticket, Match | None, NodeConfig], Iterator[None]]
-    propose: Callable[[ProposalTicket, Match | None, NodeConfig], None]
+    propose: Callable[[ProposalQuery, Match | None, NodeConfig], ProposalReply]
     log_error: Callable[[str], None]
     is_up: Callable[[], bool]
 
@@ -96,7 +102,7 @@ class Worker:
         self._inbox.wake()
 
     def propose(self, ticket: ProposalTicket) -> None:
-        """Its reply comes from the worker's thread, before the next piece of a question about candidates."""
+        """Its reply comes from the worker's thread, between two chunks of whatever is predicted, or at once when it is refused."""
         self._proposals.submit(ticket)
         self._inbox.wake()
 
@@ -104,10 +110,7 @@ class Worker:
         """No later prediction uses anything that came before this call."""
         self._inbox.forget()
         # After that: a question that begins from here on knows that the observation is gone.
-        self._tickets.end_current(
-            Status.STALE_OBSERVATION,
-            "observation: it was forgotten meanwhile (~/reset or a time jump); ask again",
-        )
+        self._tickets.end_current(Status.STALE_OBSERVATION, _FORGOTTEN)
 
     def _run(self) -> None:
         # The pictures that came during a prediction are seen before a question begins: it starts from the newest of them, and
@@ -125,9 +128,11 @@ class Worker:
         return self._live.is_due or bool(self._tickets) or bool(self._proposals)
 
     def _propose(self) -> None:
-        """A few milliseconds each."""
-        for ticket in self._proposals.take():
-            self._ports.propose(ticket, self._newest(), self._inbox.config)
+        """One question, some milliseconds."""
+        if ticket := self._proposals.take():
+            reply = self._ports.propose(ticket.query, self._newest(), self._inbox.config)
+            is_forgotten = self._inbox.must_forget
+            ticket.reply(ProposalReply(Status.STALE_OBSERVATION, _FORGOTTEN) if is_forgotten else reply)
 
     def _observe(self) -> None:
         taken = self._inbox.take()
@@ -161,6 +166,7 @@ class Worker:
         if self._inbox.is_stopping:
             raise _StoppedError
         self._tickets.keep_deadlines()
+        self._propose()
 
     def _answer(self, ticket: Ticket) -> Iterator[None]:
         return self._ports.answer(ticket, self._newest(), self._inbox.config)

@@ -21,6 +21,8 @@ from astra_ros.backends.manifest import LatentSpec, ProposalsSpec
 from astra_ros.rollout.proposals import STRIDES, expected_shapes
 from astra_ros.types import FloatArray
 
+# A joint whose commands are so near, in shares of their range, to one of two levels for so much of the time has nothing between.
+_NEAR, _MOSTLY = 0.05, 0.9
 WARMUP = 200  # steps over which the learning rate rises
 
 
@@ -28,7 +30,7 @@ WARMUP = 200  # steps over which the learning rate rises
 class ProposalsConfig:
     """count: plans per question. horizon: rows of the longest. width: channels of the first layer; features, rank: of the others.
 
-    last_row: share of the loss that is the last row's, where the robot shall see the goal. others: share that the answers learn from
+    arrival: share of the loss that is of where the plan ends, and the goal is seen. others: share that the answers learn from
     which are not the best.
     """
 
@@ -38,7 +40,7 @@ class ProposalsConfig:
     features: int = 96
     rank: int = 32
     dropout: float = 0.1
-    last_row: float = 0.5
+    arrival: float = 0.5
     others: float = 0.05
     judge: float = 0.02
     batch: int = 256
@@ -108,7 +110,7 @@ class ProposalNetwork(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.horizon = config.horizon
         self.ways = nn.Parameter(torch.randn(shapes["ways"]) / 2)
-        for name in ("shapes", "latent_mean", "latent_std"):
+        for name in ("shapes", "switch_low", "switch_high", "latent_mean", "latent_std"):
             self.register_buffer(name, torch.zeros(shapes[name]))
 
     gather: nn.Linear
@@ -118,6 +120,8 @@ class ProposalNetwork(nn.Module):
     draw: nn.Linear
     judge: nn.Linear
     shapes: Tensor
+    switch_low: Tensor
+    switch_high: Tensor
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -144,15 +148,33 @@ class Hindsight:
         """Raises ValueError where no episode has two steps."""
         self._drives = [drive for drive in drives if len(drive) > 1]
         if not self._drives:
-            raise ValueError("episodes: expected some of two steps or more, found none; record longer ones")
+            raise ValueError(
+                "episodes: expected some of two steps or more, of those to learn from and of those held out, found none; record more"
+            )
         self._action, self._horizon = action, horizon
         lengths = np.array([len(drive) for drive in self._drives], float)
         self._shares = lengths / lengths.sum()
         self._mean, self._std = (np.array(v, np.float32) for v in (action.mean, action.std))
 
+    @property
+    def longest(self) -> int:
+        """Rows between two moments of the longest episode."""
+        return max(len(drive) for drive in self._drives) - 1
+
+    def switches(self) -> tuple[FloatArray, FloatArray]:
+        """(a,) lower and upper level of what is told one of two, as most grippers are; 0 and 0 of anything else."""
+        commanded = np.concatenate([drive.commanded for drive in self._drives])
+        low, high = np.quantile(commanded, (0.001, 0.999), axis=0).astype(np.float32)
+        near = (np.abs(commanded - low) < _NEAR * (high - low)) | (
+            np.abs(commanded - high) < _NEAR * (high - low)
+        )
+        is_switch = near.mean(axis=0) > _MOSTLY
+        return np.where(is_switch, low, np.float32(0)), np.where(is_switch, high, np.float32(0))
+
     def draw(self, count: int, rng: np.random.Generator, rows: int | None = None) -> Ways:
-        """rows: between the two moments; None: all that there may be."""
-        chosen = rng.choice(len(self._drives), count, p=self._shares)
+        """rows: between the two moments, of episodes that have so many; None: all that there may be."""
+        shares = self._shares * [len(drive) > (rows or 1) for drive in self._drives]
+        chosen = rng.choice(len(self._drives), count, p=shares / shares.sum())
         ways = [self._way(self._drives[index], rng, rows) for index in chosen]
         observed, goal, pose, time, path, last = (
             torch.from_numpy(np.stack(part)) for part in zip(*ways, strict=True)
@@ -160,8 +182,7 @@ class Hindsight:
         return Ways(observed.float(), goal.float(), pose, time, path, last)
 
     def _way(self, drive: Drive, rng: np.random.Generator, rows: int | None) -> tuple[np.ndarray, ...]:
-        longest = min(self._horizon, len(drive) - 1)
-        ahead = int(rng.integers(1, longest + 1)) if rows is None else min(rows, longest)
+        ahead = rows or int(rng.integers(1, min(self._horizon, len(drive) - 1) + 1))
         now = int(rng.integers(len(drive) - ahead))
         measured, path = drive.measured[now], np.zeros((self._horizon, drive.commanded.shape[1]), np.float32)
         path[:ahead] = (drive.commanded[now + 1 : now + 1 + ahead] - self._action.rest(measured)) / self._std
@@ -177,7 +198,7 @@ class Hindsight:
 
 @dataclass(frozen=True)
 class Quality:
-    """On held-out episodes, at the goal: error of the last row as a share of what holding still leaves (squared, in deviations).
+    """On held-out episodes, at the goal: what is left, as a share of what holding still leaves (squared, in deviations).
 
     likeliest: of the first plan. best: of the best of all.
     """
@@ -215,6 +236,8 @@ def train_proposals(
     network = ProposalNetwork(config, expected_shapes(config.spec("", ()), latents.spec, action.dim))
     network.latent_mean.copy_(latents.mean)
     network.latent_std.copy_(latents.std)
+    for buffer, levels in zip((network.switch_low, network.switch_high), learned.switches(), strict=True):
+        buffer.copy_(torch.from_numpy(levels))
     network.shapes.copy_(_shapes(learned.draw(4096, rng), config.rank))
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     # Where the processor multiplies bfloat16 it halves the time.
@@ -226,7 +249,7 @@ def train_proposals(
         batch = learned.draw(config.batch, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
             rows, scores = network(batch)
-        loss = _loss(rows.float(), scores.float(), batch, config)
+        loss = _loss(rows.float(), scores.float(), batch, action, config)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -237,33 +260,45 @@ def train_proposals(
 
 @torch.inference_mode()
 def quality(
-    network: ProposalNetwork, unseen: Hindsight, rows: int, count: int = 512, seed: int = 0
+    network: ProposalNetwork,
+    unseen: Hindsight,
+    action: ActionSpec,
+    rows: int,
+    count: int = 512,
+    seed: int = 0,
 ) -> Quality:
-    """rows: between now and the goal."""
+    """rows: between now and the goal, as many as the longest episode has at most."""
     batch = unseen.draw(count, np.random.default_rng(seed), rows)
     plans, scores = network(batch)
-    errors = _of_last_row(plans, batch)
-    still = _of_last_row(torch.zeros_like(plans[:, :1]), batch).mean()
+    errors = _on_arrival(plans, batch, action)
+    still = _on_arrival(torch.zeros_like(plans[:, :1]), batch, action).mean()
     likeliest = errors.gather(1, scores.argmax(dim=1, keepdim=True)).mean()
     return Quality(float(likeliest / still), float(errors.min(dim=1).values.mean() / still))
 
 
-def _loss(rows: Tensor, scores: Tensor, batch: Ways, config: ProposalsConfig) -> Tensor:
+def _loss(rows: Tensor, scores: Tensor, batch: Ways, action: ActionSpec, config: ProposalsConfig) -> Tensor:
     squares = (rows - batch.rows[:, None]).square().mean(dim=3)
-    counts = torch.arange(rows.shape[2]) <= batch.last[:, None]
+    counts = _counts(batch)
     over_rows = (squares * counts[:, None]).sum(dim=2) / counts.sum(dim=1)[:, None]
-    errors = torch.lerp(over_rows, _of_last_row(rows, batch), config.last_row)
+    errors = torch.lerp(over_rows, _on_arrival(rows, batch, action), config.arrival)
     best, winner = errors.min(dim=1)
     learned = (1 - config.others) * best.mean() + config.others * errors.mean()
     return learned + config.judge * F.cross_entropy(scores, winner)
 
 
-def _of_last_row(rows: Tensor, batch: Ways) -> Tensor:
-    """(b, n) mean squared error where the goal is seen."""
-    last = batch.last[:, None, None, None].expand(-1, rows.shape[1], 1, rows.shape[3])
-    there = rows.gather(2, last)[:, :, 0]
-    wanted = batch.rows.gather(1, batch.last[:, None, None].expand(-1, 1, rows.shape[3]))
-    return (there - wanted).square().mean(dim=2)
+def _on_arrival(rows: Tensor, batch: Ways, action: ActionSpec) -> Tensor:
+    """(b, n) mean squared error of where plans (b, n, horizon, a) end: a position is its last row, velocities add up."""
+    off = rows - batch.rows[:, None]
+    if action.representation != "joint_position":
+        counts = _counts(batch)[:, None, :, None]
+        return ((off * counts).sum(dim=2) / counts.sum(dim=2).sqrt()).square().mean(dim=2)
+    last = batch.last[:, None, None, None].expand(-1, off.shape[1], 1, off.shape[3])
+    return off.gather(2, last)[:, :, 0].square().mean(dim=2)
+
+
+def _counts(batch: Ways) -> Tensor:
+    """(b, horizon) rows that led to the goal."""
+    return (torch.arange(batch.rows.shape[1]) <= batch.last[:, None]).float()
 
 
 def _shapes(batch: Ways, rank: int) -> Tensor:

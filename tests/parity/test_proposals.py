@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from astra_ros.backends.bundle import load_bundle
+from astra_ros.backends.bundle import load_bundle, write_manifest
 from astra_ros.data.lerobot import Dataset, DatasetWriter
 from astra_ros.rollout.proposals import load_proposals
 from export import proposals
@@ -84,6 +85,21 @@ def test_what_is_wrong_is_one_line_and_leaves_the_bundle_as_it_was(
         assert message in line
     assert (bundle_copy / "manifest.json").read_text() == before
     assert not (bundle_copy / "proposals.npz").exists()
+
+
+def test_a_short_horizon_has_fewer_shapes_and_no_report_of_what_no_episode_holds(
+    bundle_copy: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = load_bundle(bundle_copy).manifest
+    write_manifest(bundle_copy, replace(manifest, max_horizon=3))
+    own = write_dataset(tmp_path / "own", ["train_0", "train_1", "held_0", "held_1"])
+    assert proposals.main(words_for(bundle_copy, own, held_out_file)) == 0
+    spec = load_bundle(bundle_copy).manifest.proposals
+    assert spec is not None
+    assert (spec.horizon, spec.rank) == (3, 24)
+    shown = capsys.readouterr().out
+    assert "after 0.2 s: " in shown
+    assert shown.count("after ") == 1
 
 
 def test_of_more_recordings_than_fit_into_memory_some_are_left_out_evenly(

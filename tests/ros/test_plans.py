@@ -62,6 +62,14 @@ def test_without_a_plan_the_measured_positions_are_held() -> None:
     assert held.is_hold_still
 
 
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_an_unstamped_plan_at_the_models_pace_is_one_that_begins_at_the_observation(count: int) -> None:
+    rows = np.random.default_rng(count).uniform(-3, 3, (count, 2)).round(3).tolist()
+    taken, resampled = commands(sequence(rows)), commands(sequence(rows, stamp_ns=NOW))
+    np.testing.assert_array_equal(taken.rows, resampled.rows)
+    assert taken.flags == resampled.flags
+
+
 def test_a_plan_at_the_models_pace_is_taken_as_it_is() -> None:
     rows = [[0.1, 1.1], [0.2, 1.2], [0.3, 1.3], [0.4, 1.4]]
     found = commands(sequence(rows))

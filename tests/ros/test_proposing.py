@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from astra_ros.msg import ActionSequence, Goal
+from astra_ros.planning.refine import RefineConfig
 from astra_ros.ros.client import WorldModelError
+from astra_ros.ros.live import LiveStream
+from astra_ros.ros.proposing import ProposalQuery, ProposalReply, ProposalTicket, ProposalTickets
 from astra_ros.ros.queries import Status
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions, ProposeActions
-from tests.ros.rig import JOINTS, Rig, image
+from tests.ros.rig import JOINTS, POSITIONS, Rig, image
 from tests.ros.test_planner import PICTURE, PlannerRig
 from tests.ros.test_services import call
 from tests.ros.test_standing_goal import set_goal
@@ -146,6 +151,50 @@ def test_an_inactive_node_says_so_and_one_that_is_deactivated_answers_nobody_lat
     assert propose(rig).status == Status.NOT_ACTIVE
 
 
+def test_no_more_wait_than_can_be_answered_soon_and_who_waits_at_the_end_is_told() -> None:
+    replies: list[tuple[int, ProposalReply]] = []
+    tickets = ProposalTickets()
+
+    def submit(number: int) -> None:
+        query = ProposalQuery(None, ROWS, COUNT)
+        tickets.submit(ProposalTicket(query, lambda reply: replies.append((number, reply))))
+
+    for number in range(10):
+        submit(number)
+    assert [(number, reply.status) for number, reply in replies] == [(8, Status.BUSY), (9, Status.BUSY)]
+    first = tickets.take()
+    assert first is not None
+    first.reply(ProposalReply(Status.OK))
+    tickets.close(Status.NOT_ACTIVE, "over")
+    submit(10)
+    assert [number for number, _ in replies[2:]] == [0, 1, 2, 3, 4, 5, 6, 7, 10]
+    assert {reply.status for number, reply in replies if 0 < number < 8 or number == 10} == {
+        Status.NOT_ACTIVE
+    }
+    assert not tickets
+
+
+def test_an_answer_comes_between_two_chunks_of_a_live_prediction(
+    proposing: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prediction waits after its first chunk until somebody has been answered."""
+    proposing.serve()
+    answered = Event()
+    between = LiveStream.serve
+
+    def slow(live: LiveStream) -> None:
+        deadline_s = time.monotonic() + 10
+        while not answered.is_set() and time.monotonic() < deadline_s:
+            live._between_chunks()
+            time.sleep(0.01)
+        between(live)
+
+    monkeypatch.setattr(LiveStream, "serve", slow)
+    proposing.image.publish(image(proposing.now_ns()))
+    assert propose(proposing).status == Status.OK
+    answered.set()
+
+
 def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding_still(
     proposing: Rig,
 ) -> None:
@@ -176,6 +225,11 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
         assert planned.cost == planned.history[-1] <= planned.history[0] <= held + 1e-6
         (trajectory,) = proposing.spin_until(lambda: planner.trajectories)
         assert len(trajectory.points) == ROWS
+        for plans in (*asked, planned.plan[None]):
+            steps = np.abs(
+                np.diff(plans, axis=1, prepend=np.broadcast_to(still[0], (len(plans), 1, len(JOINTS))))
+            )
+            assert (steps <= limit + 1e-5).all()
     finally:
         planner.close()
 
@@ -183,11 +237,14 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
 def test_a_moving_robot_begins_at_proposals_behind_the_rows_that_it_is_carrying_out(proposing: Rig) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, num_samples=8, iterations=1, horizon=16)
+    planner = PlannerRig(proposing, num_samples=8, iterations=3, horizon=16)
     try:
         points = np.linspace(0, 0.1, 17)[:, None] + np.linspace(-1.0, 1.0, len(JOINTS)).astype(np.float32)
         motion = planner.carry_out(points, rows_ago=0.5)
+        planner.planner._search._iteration_ns = 300_000_000  # so that a busy machine has the time
         planned, _ = planner.plan(points[1])
+        limit = 1.5 * np.array(planner.planner.model.info().action_step_std)
+        assert (np.abs(np.diff(planned.plan, axis=0)) <= limit + 1e-5).all()
         begun = motion.points[1:]
         same = int(np.argmin(np.isclose(planned.plan, begun, atol=1e-6).all(axis=1)))
         assert 0 < same <= 8  # the rows on their way are kept; then something that was proposed, or going on
@@ -216,11 +273,17 @@ def test_the_client_plans_in_one_call(proposing: Rig) -> None:
     planner = PlannerRig(proposing)
     try:
         model = planner.planner.model
-        planned = planner.run(lambda: model.plan(ROWS, PICTURE))
-        first = planner.run(lambda: model.costs(PICTURE, 0)(model.propose(ROWS, PICTURE).plans))
+        planned = planner.run(lambda: model.plan(ROWS, POSITIONS, PICTURE))
+        stay = np.broadcast_to(POSITIONS, (1, ROWS, len(JOINTS)))
+        guesses = planner.run(lambda: np.concatenate([stay, model.propose(ROWS, PICTURE).plans]))
+        first = planner.run(lambda: model.costs(PICTURE, 0)(guesses))
         assert planned.plan.shape == (ROWS, len(JOINTS))
         assert planned.history[0] == pytest.approx(float(first.min()), rel=1e-5)
         assert planned.cost <= planned.history[0]
+        few = planner.run(
+            lambda: model.plan(ROWS, POSITIONS, PICTURE, config=RefineConfig(num_samples=4, iterations=0))
+        )
+        assert few.cost == pytest.approx(float(first[:4].min()), rel=1e-5)
         with pytest.raises(WorldModelError, match="count: expected"):
             planner.run(lambda: model.propose(ROWS, PICTURE, count=99))
     finally:

@@ -15,7 +15,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.planning.cem import CemConfig, cem
 from astra_ros.planning.mppi import MppiConfig, mppi
 from astra_ros.planning.refine import RefineConfig, refine
-from astra_ros.planning.sampling import Planned, Sampler, shifted
+from astra_ros.planning.sampling import Planned, Sampler, limited, shifted
 from astra_ros.types import FloatArray
 
 HORIZON = 6
@@ -240,6 +240,28 @@ def test_proposals_are_refined_to_between_the_best_of_them() -> None:
     assert not np.array_equal(found.plan, other.plan)
 
 
+def test_mixtures_are_no_faster_than_they_may_be() -> None:
+    """Of plans that go at once, later, or not at all, all as fast as they may, differences are faster."""
+    step, share = np.full(2, 0.25, np.float32), np.arange(1, HORIZON + 1)[:, None] * np.ones(2)
+    ways = (np.minimum(share, 3), np.maximum(share - 3, 0), 0 * share, -np.minimum(share, 3))
+    guesses = 0.25 * np.stack(ways).astype(np.float32)
+    slow = partial(limited, anchor=np.zeros(2, np.float32), max_step=step)
+
+    def fastest(**options: Any) -> float:
+        """Step of all plans that were asked about, in the allowed one."""
+        steps: list[float] = []
+
+        def costs(plans: FloatArray) -> FloatArray:
+            steps.append(float((np.abs(np.diff(plans, axis=1, prepend=0)) / step).max()))
+            return to_target(plans)
+
+        refine(costs, guesses, SPEC, **options)
+        return max(steps)
+
+    assert fastest(limit=slow) <= 1 + 1e-5
+    assert fastest() > 1.1
+
+
 def test_refined_plans_move_as_the_proposals_do() -> None:
     """A cost that would have the joints do something else at every step, as a model's errors do."""
     wish = TARGET * np.array([1.0, -1.0], np.float32)[np.arange(HORIZON) % 2][:, None]
@@ -280,7 +302,7 @@ def test_what_nobody_evaluated_is_not_mixed() -> None:
         (lambda: refine(to_target, REST, SPEC), r"guesses: expected \(n, horizon, 2\) .* found \(6, 2\)"),
         (lambda: refine(to_target, proposals(1), SPEC), r"of two plans or more, found \(1, 6, 2\)"),
         (lambda: refine(lambda plans: plans, proposals(), SPEC), r"costs: expected one per plan, \(16,\)"),
-        (lambda: RefineConfig(iterations=0), "expected iterations >= 1"),
+        (lambda: RefineConfig(iterations=-1), "expected iterations >= 0"),
         (lambda: RefineConfig(num_elites=1), "2 <= num_elites <= num_samples = 32, found 5, 1"),
     ],
 )

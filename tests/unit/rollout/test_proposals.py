@@ -85,6 +85,28 @@ def test_a_plan_of_another_length_is_refused(proposing_bundle: Path, rows: int) 
         proposals.propose(*question(), rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("goal", lambda goal: goal[:, :1, :1]),
+        ("goal", lambda goal: goal[None]),
+        ("goal", lambda goal: goal * np.nan),
+        ("measured", lambda measured: measured[:-1]),
+        ("measured", lambda measured: measured * np.inf),
+    ],
+)
+def test_what_is_no_goal_or_no_position_is_refused(
+    proposing_bundle: Path, name: str, change: Callable[[FloatArray], FloatArray]
+) -> None:
+    proposals = load_proposals(load_bundle(proposing_bundle))
+    assert proposals is not None
+    observed, goal, measured = question()
+    asked = {"goal": goal, "measured": measured}
+    asked[name] = change(asked[name])
+    with pytest.raises(ValueError, match=rf"{name}: expected finite numbers of shape"):
+        proposals.propose(observed, **asked, horizon=ROWS)
+
+
 def test_a_world_model_proposes_from_what_it_observed(proposing_bundle: Path, untrained_bundle: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)

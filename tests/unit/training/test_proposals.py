@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.backends.manifest import LatentSpec
 from astra_ros.rollout.proposals import Proposals
+from astra_ros.training import proposals
 from astra_ros.training.proposals import (
     Drive,
     Hindsight,
@@ -80,15 +82,29 @@ def propose(network: ProposalNetwork, start: FloatArray, goal: FloatArray, rows:
 
 
 def test_it_learns_where_goal_pictures_are() -> None:
-    network = trained([straight(seed) for seed in range(60)])
-    found = quality(
-        network, Hindsight([straight(1000 + seed) for seed in range(20)], TABLE, HORIZON), HORIZON
-    )
+    unseen = Hindsight([straight(1000 + seed) for seed in range(20)], TABLE, HORIZON)
+    found = quality(trained([straight(seed) for seed in range(60)]), unseen, TABLE, HORIZON)
     assert found.likeliest < 0.25
     assert found.best < 0.08
     untaught = trained([straight(0)], replace(CONFIG, steps=1))
-    unseen = Hindsight([straight(1000 + seed) for seed in range(20)], TABLE, HORIZON)
-    assert quality(untaught, unseen, HORIZON).likeliest > 0.8
+    assert quality(untaught, unseen, TABLE, HORIZON).likeliest > 0.8
+
+
+def test_a_vehicle_has_arrived_where_its_velocities_add_up_to() -> None:
+    """Two plans with the last row of what was driven: one that arrives, by other velocities, and one that does not."""
+    rates = replace(TABLE, modality="drive", representation="rate")
+    path = np.array([[0.0, 0.0], [0.2, 0.0], [0.4, 0.0], [0.3, 0.1]], np.float32)
+    one = replace(drive(path), commanded=path)
+    batch = Hindsight([one], rates, HORIZON).draw(1, np.random.default_rng(0), rows=3)
+    driven = batch.rows[:, None]
+    arrives, misses = driven.clone(), driven.clone()
+    arrives[0, 0, :2] = driven[0, 0, :2].flip(0)
+    misses[0, 0, 0] += 1
+    errors = proposals._on_arrival(torch.cat([arrives, misses], dim=1), batch, rates)[0]
+    assert errors[0] == pytest.approx(0, abs=1e-6)
+    assert errors[1] == pytest.approx(1 / 3)  # a deviation off in three rows
+    joints = proposals._on_arrival(torch.cat([arrives, misses], dim=1), batch, TABLE)[0]
+    assert joints.tolist() == [0, 0]
 
 
 def test_where_drivers_go_two_ways_it_proposes_both_and_not_their_mean() -> None:

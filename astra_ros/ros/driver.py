@@ -1,0 +1,119 @@
+"""Carries a vehicle's plan out: its velocities as commands on cmd_vel, each in force during its step, and a stop at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from astra_ros.actions.velocities import VELOCITY_MESSAGES
+from astra_ros.ros import qos
+from astra_ros.ros.declaration import ConfigError
+from astra_ros.ros.message_types import UnknownMessageTypeError, message_class
+from astra_ros.ros.stamps import to_time
+from astra_ros.ros.vehicle import USUAL_COMMAND
+from astra_ros.types import NANOSECONDS, FloatArray
+
+# Drives stop by themselves half a second after the last command (actions.velocities.COMMAND_TIMEOUT_S).
+_PERIOD_S = 0.05
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """axes, rows (n, a): of the plan. begins_ns: on the node's clock."""
+
+    axes: tuple[str, ...]
+    rows: FloatArray
+    step_ns: int
+    begins_ns: int
+
+    @property
+    def ends_ns(self) -> int:
+        return self.begins_ns + len(self.rows) * self.step_ns
+
+    def at(self, now_ns: int) -> FloatArray:
+        """(a,) the velocity in force; zero before it and once it is over."""
+        row = (now_ns - self.begins_ns) // self.step_ns
+        return self.rows[row] if 0 <= row < len(self.rows) else np.zeros_like(self.rows[0])
+
+
+class Driver:
+    """Says nothing between two plans, so that others may drive then. Its timer runs in the node's default callback group."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher: tuple[str, Any] | None = None
+        self._drive: _Drive | None = None
+        node.create_timer(_PERIOD_S, self._tell)
+
+    @property
+    def left_s(self) -> float:
+        """Until the plan that it carries out is over; 0: there is none."""
+        drive = self._drive
+        return max(drive.ends_ns - self._now_ns(), 0) / NANOSECONDS if drive else 0.0
+
+    def begin(self, axes: tuple[str, ...], rows: FloatArray, step_ns: int, type_name: str) -> int:
+        """Begin at once. Returns when [ns]. type_name: of the commands; auto: as whoever listens wants them. Raises ConfigError."""
+        type_name = self._wanted_type() if type_name == "auto" else type_name
+        _require_axes(type_name, axes)
+        if self._publisher is None or self._publisher[0] != type_name:
+            if self._publisher:
+                self._node.destroy_publisher(self._publisher[1])
+            publisher = self._node.create_publisher(_class_of(type_name), "cmd_vel", qos.newest())
+            self._publisher = type_name, publisher
+        self._drive = _Drive(axes, rows, step_ns, self._now_ns())
+        return self._drive.begins_ns
+
+    def _tell(self) -> None:
+        drive, publisher, now_ns = self._drive, self._publisher, self._now_ns()
+        if drive is None or publisher is None:
+            return
+        type_name, commands = publisher
+        commands.publish(_command(type_name, drive.axes, drive.at(now_ns), now_ns))
+        # Also over where the clock jumped back to before it.
+        if not drive.begins_ns <= now_ns < drive.ends_ns and self._drive is drive:
+            self._drive = None
+
+    def _wanted_type(self) -> str:
+        topic = self._node.resolve_topic_name("cmd_vel")
+        listening = self._node.get_subscriptions_info_by_topic(topic)
+        known = {one.topic_type for one in listening} & VELOCITY_MESSAGES.keys()
+        if len(known) > 1:
+            raise ConfigError(
+                f"{topic}: expected listeners of one type, found those of {' and '.join(sorted(known))}; set cmd_vel_type, and remap"
+                " cmd_vel:= to the drive's topic"
+            )
+        return known.pop() if known else USUAL_COMMAND
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def _class_of(type_name: str) -> Any:
+    try:
+        return message_class(type_name)
+    except UnknownMessageTypeError as error:
+        raise ConfigError(f"cmd_vel_type: {error}") from error
+
+
+def _require_axes(type_name: str, axes: tuple[str, ...]) -> None:
+    if unknown := [axis for axis in axes if axis not in VELOCITY_MESSAGES[type_name].axes]:
+        raise ConfigError(
+            f"cmd_vel_type: expected a type with {', '.join(unknown)}, which the model's plans are of, found {type_name}; convert the"
+            " planner's action_sequence with a node of your own"
+        )
+
+
+def _command(type_name: str, axes: tuple[str, ...], velocity: FloatArray, now_ns: int) -> Any:
+    message, kind = _class_of(type_name)(), VELOCITY_MESSAGES[type_name]
+    if kind.is_stamped:
+        message.header.stamp = to_time(now_ns)
+    for axis, value in zip(axes, velocity.tolist(), strict=True):
+        *path, last = [*(kind.path.split(".") if kind.path else []), *axis.split(".")]
+        place = message
+        for name in path:
+            place = getattr(place, name)
+        setattr(place, last, value)
+    return message
