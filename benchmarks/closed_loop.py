@@ -209,6 +209,12 @@ def searched(episode: Episode, decision: int) -> FloatArray:
     return cem(costs, spec.clip(first), spec, CEM, seed=episode.seed).plan
 
 
+def weighed(episode: Episode, decision: int) -> FloatArray:
+    """Of the model's proposals one that is near and likely, as the node `planner` chooses."""
+    left = int(episode.lived["rows"]) * (int(episode.lived["decisions"]) - decision)
+    return episode.lab.client.plan(left, seed=episode.seed).plan
+
+
 def refined(episode: Episode, decision: int) -> FloatArray:
     """The same plans of the prior, and as many iterations as CEM, which mix them."""
     plans, spec = episode.propose(decision, REFINED), episode.lab.client.spec()
@@ -234,9 +240,11 @@ def true_scores(episode: Episode, pictures: ByteArray) -> FloatArray:
     return -np.array([np.square(encode(picture) - goal).mean() for picture in pictures])
 
 
-def methods() -> dict[str, Choice]:
+def methods(prior: str) -> dict[str, Choice]:
     """By name, in the order of the table."""
     ranked: dict[str, Choice] = {f"best_of_{count}": best_of(count) for count in COUNTS}
+    if prior == "model":
+        ranked["near_and_likely"] = weighed
     return {
         **ranked,
         f"cem_from_best_of_{REFINED}": searched,
@@ -254,7 +262,7 @@ def run_episode(lab: Lab, task: str, seed: int, *, with_policies: bool) -> dict[
     publisher = lab.node.create_publisher(lab.robot.plan_type, f"/{lab.robot.plan_topic}", 1)
     _wait_for(lambda: publisher.get_subscription_count() >= 2)
     episode.set_goal()
-    for name, choose in methods().items():
+    for name, choose in methods(lab.prior).items():
         result["methods"][name] = _try(episode, choose, publisher.publish)
     result["ranking"] = _ranking(episode)
     if with_policies:

@@ -11,14 +11,17 @@ from astra_ros.cli.options import add_json, add_topics, topics_from, write_json
 from astra_ros.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
+    from astra_ros.actions.spec import ActionSpec
     from astra_ros.backends.manifest import Manifest
     from astra_ros.data.episode import Episode
     from astra_ros.planning.goals import MakeGoalDistance
     from astra_ros.planning.recorded import Iteration, Optimise, PlannedTask
+    from astra_ros.planning.sampling import Costs, Planned
+    from astra_ros.rollout.proposals import Proposed
     from astra_ros.rollout.world_model import WorldModel
-    from astra_ros.types import ByteArray
+    from astra_ros.types import ByteArray, FloatArray
 
-PLANNERS = ("auto", "refine", "cem", "mppi")
+PLANNERS = ("auto", "propose", "refine", "cem", "mppi")
 # Fields of CemConfig and MppiConfig, which have the defaults.
 KNOBS: dict[str, tuple[type, str]] = {
     "num_elites": (
@@ -39,8 +42,8 @@ KNOBS: dict[str, tuple[type, str]] = {
 DESCRIPTION = """Plan joint positions, or velocities of a vehicle, whose predicted future ends at a picture, from a moment of a recording.
 
 Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
-really happened, where the recording goes on). The first guess is to hold still; the plan is never a worse one. A bundle that
-was taught proposals (python -m export.proposals) begins at those, too, and mixes them: refine."""
+really happened, where the recording goes on). A bundle that was taught proposals (python -m export.proposals) takes a near and likely one of
+them (propose). The others' first guess is to hold still, and their plan never a worse one."""
 EXAMPLE = "example: astra plan --recording examples/demo_bag --at 4 --goal +1.6 --out out"
 
 
@@ -70,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--planner",
         choices=PLANNERS,
         default="auto",
-        help="auto: refine where the bundle has proposals and no option of another is given, else cem (default: %(default)s)",
+        help="auto: propose where the bundle has proposals and no option of another is given, else cem (default: %(default)s)",
     )
     parser.add_argument(
         "--samples", type=int, default=32, metavar="N", help="plans per iteration (default: %(default)s)"
@@ -148,7 +151,7 @@ def _plan(
         arguments.horizon,
         arguments.seed,
         _ranking_steps(arguments, world_model),
-        arguments.samples - 1 if planner == "refine" else 0,
+        arguments.samples if planner in ("propose", "refine") else 0,
         _distance_to(arguments, world_model.manifest),
     )
     planned = plan_recorded(world_model, task, optimise, show)
@@ -189,9 +192,12 @@ def _require_counts(arguments: argparse.Namespace) -> None:
 
 def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[str, Optimise, dict[str, Any]]:
     """Its name, the planner, and its settings. As many elites to a sample as CemConfig has by default."""
+    import numpy as np
+
     from astra_ros.planning.cem import CemConfig, cem
     from astra_ros.planning.mppi import MppiConfig, mppi
     from astra_ros.planning.refine import RefineConfig, refine
+    from astra_ros.planning.weighing import weigh
 
     samples, iterations, seed = arguments.samples, arguments.iterations, arguments.seed
     knobs = {name: value for name in KNOBS if (value := getattr(arguments, name)) is not None}
@@ -199,24 +205,35 @@ def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[st
     if name == "auto":
         proposals = world_model.proposals
         is_taught = proposals is not None and arguments.horizon <= proposals.horizon
-        shared = {one.name for one in fields(RefineConfig)}
-        name = "refine" if is_taught and samples > 1 and {*knobs} <= shared else "cem"
-    configs: dict[str, Any] = {"refine": RefineConfig, "cem": CemConfig, "mppi": MppiConfig}
-    if unknown := sorted(set(knobs) - {one.name for one in fields(configs[name])}):
+        name = "propose" if is_taught and not knobs else "cem"
+    known = {
+        "propose": (),
+        "refine": fields(RefineConfig),
+        "cem": fields(CemConfig),
+        "mppi": fields(MppiConfig),
+    }
+    if unknown := sorted(set(knobs) - {one.name for one in known[name]}):
         raise ValueError(f"{unknown[0]}: expected with another --planner only, found with {name}")
+    if name == "propose":
+        return name, lambda costs, first, proposed, spec: weigh(costs, proposed), {"num_samples": samples}
     if name == "refine":
-        # Of the iterations the first is the proposals' own.
+        # Of the iterations the first is the proposals' own, and to hold still.
         mixed = RefineConfig(samples, iterations - 1, **{"num_elites": min(4, samples), **knobs})
-        return name, lambda costs, guesses, spec: refine(costs, guesses, spec, mixed, seed), asdict(mixed)
+
+        def mix(costs: Costs, first: FloatArray, proposed: Proposed, spec: ActionSpec) -> Planned:
+            guesses = np.concatenate([first[None], proposed.plans[: samples - 1]])
+            return refine(costs, guesses, spec, mixed, seed)
+
+        return name, mix, asdict(mixed)
     if name == "mppi":
         weighted = MppiConfig(samples, iterations, **knobs)
         return (
             name,
-            lambda costs, guesses, spec: mppi(costs, guesses[0], spec, weighted, seed),
+            lambda costs, first, proposed, spec: mppi(costs, first, spec, weighted, seed),
             asdict(weighted),
         )
     fitted = CemConfig(samples, iterations, **{"num_elites": max(1, samples // 8), **knobs})
-    return name, lambda costs, guesses, spec: cem(costs, guesses[0], spec, fitted, seed), asdict(fitted)
+    return name, lambda costs, first, proposed, spec: cem(costs, first, spec, fitted, seed), asdict(fitted)
 
 
 def _distance_to(arguments: argparse.Namespace, manifest: Manifest) -> MakeGoalDistance:

@@ -16,11 +16,12 @@ from astra_ros.planning.evaluation import Evaluation, Future, Question, costs_of
 from astra_ros.planning.goals import Goal, GoalDistance, MakeGoalDistance, codec_distance, measured
 from astra_ros.planning.sampling import Costs, Planned
 from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.proposals import Proposed
 from astra_ros.rollout.world_model import SLOT_TOLERANCE, WorldModel
 from astra_ros.types import NANOSECONDS, ByteArray, FloatArray, Observation
 
-# `cem`, `mppi` or `refine` with config and seed: (costs, guesses (n, horizon, a), action space) → plan. The first is to hold still.
-Optimise = Callable[[Costs, FloatArray, ActionSpec], Planned]
+# `weigh`, `refine`, `cem` or `mppi` with config and seed: (costs, first guess, proposals, action space) → plan.
+Optimise = Callable[[Costs, FloatArray, Proposed, ActionSpec], Planned]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def plan_recorded(
     # Which also opens the graphs for candidates, whose time is no part of planning.
     _require_distance(costs(still[None]))
     log, started = _CostLog(costs, on_iteration), time.perf_counter()
-    planned = optimise(log, np.concatenate([still[None], _proposed(world_model, task, goal)]), action)
+    planned = optimise(log, still, _proposed(world_model, task, goal), action)
     seconds = time.perf_counter() - started
     frames = frames_ahead(episode, task.now, action.step_dt, task.horizon)
     happened = None if frames is None else episode.pixels[frames]
@@ -182,13 +183,14 @@ def _observe(world_model: WorldModel, episode: Episode, now: int) -> Past:
     return world_model.past(int(episode.stamps_ns[now]))
 
 
-def _proposed(world_model: WorldModel, task: PlanningTask, goal: Goal) -> FloatArray:
-    """The likeliest plans, (num_proposals, horizon, a)."""
+def _proposed(world_model: WorldModel, task: PlanningTask, goal: Goal) -> Proposed:
+    """The likeliest num_proposals."""
     measured = _did(world_model, task.episode)[task.now]
-    if not task.num_proposals:
-        return np.empty((0, task.horizon, len(measured)), np.float32)
-    t0_ns = int(task.episode.stamps_ns[task.now])
-    return world_model.propose(t0_ns, goal.latents, measured, task.horizon).plans[: task.num_proposals]
+    count, t0_ns = task.num_proposals, int(task.episode.stamps_ns[task.now])
+    if not count:
+        return Proposed(np.empty((0, task.horizon, len(measured)), np.float32), np.empty(0, np.float32))
+    found = world_model.propose(t0_ns, goal.latents, measured, task.horizon)
+    return Proposed(found.plans[:count], found.probabilities[:count])
 
 
 def _did(world_model: WorldModel, episode: Episode) -> FloatArray:

@@ -24,6 +24,7 @@ from astra_ros.actions.spec import ActionSpec
 from astra_ros.msg import ActionSequence, Goal, ModelInfo
 from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Costs, Planned
+from astra_ros.planning.weighing import weigh
 from astra_ros.rollout.proposals import Proposed
 from astra_ros.ros import qos
 from astra_ros.ros.moveit import plan_rows, rank_plans, to_request
@@ -144,25 +145,12 @@ class WorldModelClient:
         plans = np.array([plan.data for plan in reply.candidates], np.float32)
         return Proposed(plans.reshape(len(plans), rows, -1), np.array(reply.probabilities, np.float32))
 
-    def plan(
-        self,
-        rows: int,
-        measured: FloatArray,
-        goal: Goal | None = None,
-        *,
-        config: RefineConfig | None = None,
-        seed: int = 0,
-    ) -> Planned:
-        """The best way to the goal in so many rows that the model knows of: to stay, or its own proposals, refined (`planning.refine`).
+    def plan(self, rows: int, goal: Goal | None = None, *, count: int = 0, seed: int = 0) -> Planned:
+        """A way to the goal in so many rows: of the model's proposals one that is near and likely (`planning.weighing`).
 
-        measured: (a,) where the robot is, or its velocity. config.num_samples: also how many are proposed, at most.
-        Raises as `propose` and `costs`.
+        goal, count: as for `propose`. Raises as `propose` and `costs`.
         """
-        spec, config = self.spec(), config or RefineConfig()
-        count = min(config.num_samples - 1, self.info().max_proposals)
-        stay = np.tile(spec.rest(measured), (1, rows, 1))
-        guesses = np.concatenate([stay, self.propose(rows, goal, count).plans])
-        return refine(self.costs(goal, seed), guesses, spec, config, seed)
+        return weigh(self.costs(goal, seed), self.propose(rows, goal, count))
 
     def _answer(self, request: EvaluateActions.Request) -> Reply:
         reply: Reply = self._call(self._service, request, to_ns(request.deadline) / NANOSECONDS)

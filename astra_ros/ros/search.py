@@ -15,6 +15,8 @@ from astra_ros.planning.motion import Departure, Motion
 from astra_ros.planning.mppi import MppiConfig, mppi
 from astra_ros.planning.refine import RefineConfig, refine
 from astra_ros.planning.sampling import Costs, Planned, limited
+from astra_ros.planning.weighing import weigh
+from astra_ros.rollout.proposals import Proposed
 from astra_ros.ros.client import WorldModelClient, WorldModelError
 from astra_ros.ros.declaration import ConfigError, Limits, parameter, require_choices
 from astra_ros.ros.parameters import COMMAND_TYPES, MAX_CANDIDATES
@@ -22,7 +24,7 @@ from astra_ros.ros.trajectories import LEAST_STEP
 from astra_ros.types import NANOSECONDS, FloatArray
 
 _REFINED = RefineConfig().num_elites
-METHODS = ("auto", "refine", "cem", "mppi")
+METHODS = ("auto", "propose", "refine", "cem", "mppi")
 # Parameters that have a prefix here and none in CemConfig, whose errors name them.
 _OF_CEM = re.compile(r"\b(?:num_)?(elites|initial_std|min_std)\b")
 
@@ -37,7 +39,8 @@ class PlannerConfig:
     )
     method: str = parameter(
         "auto",
-        "How plans are searched for. refine mixes the world model's own proposals; auto does where it has some, else cem.",
+        "How plans are searched for. propose takes a near and likely one of the world model's own proposals, refine mixes these; auto is"
+        " propose where it has some, else cem.",
         Limits(choices=METHODS),
     )
     num_samples: int = parameter(
@@ -258,13 +261,18 @@ class Search:
         """With the method that is asked for."""
         seed, first, anchor = config.seed + self._num_searches, departure.first_guess, departure.anchor
         method = self.method(config)
+
+        def slow(plans: FloatArray) -> FloatArray:
+            is_arm = spec.representation == "joint_position"
+            return limited(plans, anchor, config.limit(spec)) if is_arm else plans
+
+        if method == "propose":
+            proposed = self._proposed(departure, config)
+            return weigh(costs, replace(proposed, plans=slow(proposed.plans)))
         if method == "refine":
-
-            def slow(plans: FloatArray) -> FloatArray:
-                is_arm = spec.representation == "joint_position"
-                return limited(plans, anchor, config.limit(spec)) if is_arm else plans
-
-            guesses = np.concatenate([first[None], slow(self._proposed(departure, config))])
+            guesses = np.concatenate(
+                [first[None], slow(self._proposed(departure, config).plans[: config.num_samples - 1])]
+            )
             return refine(costs, guesses, spec, config.refine(), seed, slow)
         if method == "mppi":
             return mppi(costs, first, spec, config.mppi(), seed, anchor)
@@ -275,15 +283,14 @@ class Search:
         if config.method != "auto":
             return config.method
         info = self._model.info()
-        return "refine" if info.max_proposals and config.horizon <= info.max_proposal_rows else "cem"
+        return "propose" if info.max_proposals and config.horizon <= info.max_proposal_rows else "cem"
 
-    def _proposed(self, departure: Departure, config: PlannerConfig) -> FloatArray:
+    def _proposed(self, departure: Departure, config: PlannerConfig) -> Proposed:
         """What the model proposes, from the rows on that are not carried out during the search."""
         elapsed = self._require_in_time(departure, config)
-        count = min(config.num_samples - 1, self._model.info().max_proposals)
-        return self._model.propose(config.horizon - elapsed, count=count).plans[
-            :, departure.committed - elapsed :
-        ]
+        count = min(config.num_samples, self._model.info().max_proposals)
+        found = self._model.propose(config.horizon - elapsed, count=count)
+        return replace(found, plans=found.plans[:, departure.committed - elapsed :])
 
     def _require_in_time(self, departure: Departure, config: PlannerConfig) -> int:
         """Rows of the plan that are over. Raises WorldModelError when those are all that the robot was to carry out meanwhile."""

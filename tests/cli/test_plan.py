@@ -92,14 +92,16 @@ def test_a_bundle_with_proposals_begins_at_them(
     proposing_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = plan(proposing_bundle, dataset / "slide", tmp_path / "out")
-    assert result["planner"]["name"] == "refine"
-    assert result["planner"]["num_samples"] == 9
-    assert [one["candidates"] for one in result["iterations"]] == [9, 9]
-    assert result["final_goal_distance"]["plan"] <= result["final_goal_distance"]["hold_still"]
-    chosen = plan(
+    assert result["planner"]["name"] == "propose"
+    assert [one["candidates"] for one in result["iterations"]] == [9]
+    few = plan(proposing_bundle, dataset / "slide", tmp_path / "few", samples="1")
+    assert [one["candidates"] for one in few["iterations"]] == [1]
+    mixed = plan(
         proposing_bundle, dataset / "slide", tmp_path / "mixed", planner="refine", **{"num-elites": "2"}
     )
-    assert chosen["planner"]["num_elites"] == 2
+    assert mixed["planner"]["num_elites"] == 2
+    assert [one["candidates"] for one in mixed["iterations"]] == [9, 9]
+    assert mixed["final_goal_distance"]["plan"] <= mixed["final_goal_distance"]["hold_still"]
     free = plan(proposing_bundle, dataset / "slide", tmp_path / "free", **{"initial-std": "0.2"})
     assert free["planner"]["name"] == "cem"
     far = plan(proposing_bundle, dataset / "slide", tmp_path / "far", horizon="21", at="0.5")
@@ -109,10 +111,11 @@ def test_a_bundle_with_proposals_begins_at_them(
     assert "horizon: expected 1 to 20 rows, found 21" in capsys.readouterr().err
 
 
-def test_a_bundle_without_proposals_cannot_mix_them(
-    untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("planner", ["propose", "refine"])
+def test_a_bundle_without_proposals_has_none_to_begin_at(
+    planner: str, untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", planner="refine")
+    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner)
     assert main(words) == 1
     assert "python -m export.proposals" in capsys.readouterr().err
 

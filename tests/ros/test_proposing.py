@@ -14,14 +14,13 @@ import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from astra_ros.msg import ActionSequence, Goal
-from astra_ros.planning.refine import RefineConfig
 from astra_ros.ros.client import WorldModelError
 from astra_ros.ros.live import LiveStream
 from astra_ros.ros.proposing import ProposalQuery, ProposalReply, ProposalTicket, ProposalTickets
 from astra_ros.ros.queries import Status
 from astra_ros.ros.stamps import to_ns
 from astra_ros.srv import EvaluateActions, ProposeActions
-from tests.ros.rig import JOINTS, POSITIONS, Rig, image
+from tests.ros.rig import JOINTS, Rig, image
 from tests.ros.test_planner import PICTURE, PlannerRig
 from tests.ros.test_services import call
 from tests.ros.test_standing_goal import set_goal
@@ -200,7 +199,7 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
 ) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, num_samples=9, iterations=3, horizon=ROWS)
+    planner = PlannerRig(proposing, method="refine", num_samples=9, iterations=3, horizon=ROWS)
     try:
         model = planner.planner.model
         asked: list[np.ndarray] = []
@@ -230,6 +229,22 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
                 np.diff(plans, axis=1, prepend=np.broadcast_to(still[0], (len(plans), 1, len(JOINTS))))
             )
             assert (steps <= limit + 1e-5).all()
+    finally:
+        planner.close()
+
+
+def test_a_planner_takes_a_near_and_likely_one_unless_told_otherwise(proposing: Rig) -> None:
+    set_goal(proposing, PICTURE)
+    proposing.serve()
+    planner = PlannerRig(proposing, num_samples=8, horizon=ROWS, max_step=100.0)
+    try:
+        model = planner.planner.model
+        planned, _ = planner.plan()
+        proposed = planner.run(lambda: model.propose(ROWS, count=8))
+        costs = planner.run(lambda: model.costs(seed=0)(proposed.plans))
+        best = int(np.argmin(costs / proposed.probabilities))
+        np.testing.assert_allclose(planned.plan, proposed.plans[best], atol=1e-5)
+        assert planned.cost == pytest.approx(float(costs[best]), rel=1e-5)
     finally:
         planner.close()
 
@@ -273,17 +288,12 @@ def test_the_client_plans_in_one_call(proposing: Rig) -> None:
     planner = PlannerRig(proposing)
     try:
         model = planner.planner.model
-        planned = planner.run(lambda: model.plan(ROWS, POSITIONS, PICTURE))
-        stay = np.broadcast_to(POSITIONS, (1, ROWS, len(JOINTS)))
-        guesses = planner.run(lambda: np.concatenate([stay, model.propose(ROWS, PICTURE).plans]))
-        first = planner.run(lambda: model.costs(PICTURE, 0)(guesses))
-        assert planned.plan.shape == (ROWS, len(JOINTS))
-        assert planned.history[0] == pytest.approx(float(first.min()), rel=1e-5)
-        assert planned.cost <= planned.history[0]
-        few = planner.run(
-            lambda: model.plan(ROWS, POSITIONS, PICTURE, config=RefineConfig(num_samples=4, iterations=0))
-        )
-        assert few.cost == pytest.approx(float(first[:4].min()), rel=1e-5)
+        planned = planner.run(lambda: model.plan(ROWS, PICTURE))
+        proposed = planner.run(lambda: model.propose(ROWS, PICTURE))
+        costs = planner.run(lambda: model.costs(PICTURE, 0)(proposed.plans))
+        best = int(np.argmin(costs / proposed.probabilities))
+        np.testing.assert_allclose(planned.plan, proposed.plans[best], atol=1e-6)
+        assert planned.cost == pytest.approx(float(costs[best]), rel=1e-5)
         with pytest.raises(WorldModelError, match="count: expected"):
             planner.run(lambda: model.propose(ROWS, PICTURE, count=99))
     finally:

@@ -30,6 +30,7 @@ def test_an_episode_is_lived_and_summarised(start_in_simulator: Start, tmp_path:
         "best_of_4",
         "best_of_16",
         "best_of_64",
+        *(["near_and_likely"] if prior == "model" else []),
         "cem_from_best_of_16",
         "refined_from_16",
         "oracle",

@@ -137,6 +137,21 @@ def test_a_batch_is_what_was_commanded_between_two_moments() -> None:
         np.testing.assert_allclose(batch.rows[row, : last + 1], wanted, atol=1e-5)
 
 
+def test_a_gripper_that_is_told_to_open_or_to_close_gets_nothing_between() -> None:
+    """The second joint is told one of two levels, but for one moment of its way."""
+    drives = [straight(seed) for seed in range(4)]
+    for one in drives:
+        one.commanded[:, 1] = np.where(one.commanded[:, 0] > 0, 0.75, -0.5)
+    drives[0].commanded[3, 1] = 0.1
+    learned = Hindsight(drives, TABLE, HORIZON)
+    low, high = learned.switches()
+    np.testing.assert_allclose([low, high], [[0, -0.5], [0, 0.75]])
+    network = trained(drives, replace(CONFIG, steps=3))
+    plans = propose(network, np.zeros(2), np.array([0.5, 0.5]), HORIZON)
+    assert {*np.unique(plans[..., 1])} <= {np.float32(-0.5), np.float32(0.75)}
+    assert len(np.unique(plans[..., 0])) > 10
+
+
 def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(ValueError, match="episodes: expected some of two steps or more"):
         Hindsight([drive(np.zeros((1, 2), np.float32))], TABLE, HORIZON)
