@@ -147,7 +147,7 @@ def test_a_gripper_that_is_told_to_open_or_to_close_gets_nothing_between() -> No
     low, high = learned.switches()
     np.testing.assert_allclose([low, high], [[0, -0.5], [0, 0.75]])
     network = trained(drives, replace(CONFIG, steps=3))
-    plans = propose(network, np.zeros(2), np.array([0.5, 0.5]), HORIZON)
+    plans = propose(network, np.zeros(2, np.float32), np.array([0.5, 0.5], np.float32), HORIZON)
     assert {*np.unique(plans[..., 1])} <= {np.float32(-0.5), np.float32(0.75)}
     assert len(np.unique(plans[..., 0])) > 10
 
