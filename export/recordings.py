@@ -48,11 +48,15 @@ class Recordings:
 
 
 @dataclass(frozen=True)
-class Later:
-    """Recordings that were made after the training, or left out of it whole. names: those that are held out, one or more."""
+class _Part:
+    """names: of the episodes, one or more."""
 
     dataset: Dataset
     names: tuple[str, ...]
+
+
+class Later(_Part):
+    """Recordings that were made after the training, or left out of it whole: those that are held out."""
 
     @classmethod
     def open(cls, path: Path, options: argparse.Namespace) -> Self:
@@ -65,12 +69,8 @@ class Later:
         return cls(dataset, split.held_out)
 
 
-@dataclass(frozen=True)
-class Further:
-    """Recordings to learn more from. names: those that are not held out, one or more."""
-
-    dataset: Dataset
-    names: tuple[str, ...]
+class Further(_Part):
+    """Recordings to learn more from: those that are not held out."""
 
     @classmethod
     def open(cls, path: Path, options: argparse.Namespace) -> Self:

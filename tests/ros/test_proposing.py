@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -34,6 +35,16 @@ def proposing(make_rig: Callable[..., Rig], proposing_bundle: Path) -> Rig:
     rig = make_rig(bundle=str(proposing_bundle))
     rig.activate()
     return rig
+
+
+@contextmanager
+def planning(rig: Rig, **parameters: Any) -> Iterator[PlannerRig]:
+    planner = PlannerRig(rig, **parameters)
+    try:
+        planner.run(planner.planner.model.info)  # a joint state that comes before it says nothing
+        yield planner
+    finally:
+        planner.close()
 
 
 def propose(rig: Rig, **fields: Any) -> ProposeActions.Response:
@@ -199,8 +210,7 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
 ) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, method="refine", num_samples=9, iterations=3, horizon=ROWS)
-    try:
+    with planning(proposing, method="refine", num_samples=9, iterations=3, horizon=ROWS) as planner:
         model = planner.planner.model
         asked: list[np.ndarray] = []
         ask = model.ask
@@ -229,15 +239,12 @@ def test_a_planner_mixes_what_the_model_proposes_and_is_never_worse_than_holding
                 np.diff(plans, axis=1, prepend=np.broadcast_to(still[0], (len(plans), 1, len(JOINTS))))
             )
             assert (steps <= limit + 1e-5).all()
-    finally:
-        planner.close()
 
 
 def test_a_planner_takes_a_near_and_likely_one_unless_told_otherwise(proposing: Rig) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, num_samples=8, horizon=ROWS, max_step=100.0)
-    try:
+    with planning(proposing, num_samples=8, horizon=ROWS, max_step=100.0) as planner:
         model = planner.planner.model
         planned, _ = planner.plan()
         proposed = planner.run(lambda: model.propose(ROWS, count=8))
@@ -245,15 +252,12 @@ def test_a_planner_takes_a_near_and_likely_one_unless_told_otherwise(proposing: 
         best = int(np.argmin(costs / proposed.probabilities))
         np.testing.assert_allclose(planned.plan, proposed.plans[best], atol=1e-5)
         assert planned.cost == pytest.approx(float(costs[best]), rel=1e-5)
-    finally:
-        planner.close()
 
 
 def test_a_moving_robot_begins_at_proposals_behind_the_rows_that_it_is_carrying_out(proposing: Rig) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, num_samples=8, iterations=3, horizon=16)
-    try:
+    with planning(proposing, num_samples=8, iterations=3, horizon=16) as planner:
         points = np.linspace(0, 0.1, 17)[:, None] + np.linspace(-1.0, 1.0, len(JOINTS)).astype(np.float32)
         motion = planner.carry_out(points, rows_ago=0.5)
         planner.planner._search._iteration_ns = 300_000_000  # so that a busy machine has the time
@@ -263,30 +267,22 @@ def test_a_moving_robot_begins_at_proposals_behind_the_rows_that_it_is_carrying_
         begun = motion.points[1:]
         same = int(np.argmin(np.isclose(planned.plan, begun, atol=1e-6).all(axis=1)))
         assert 0 < same <= 8  # the rows on their way are kept; then something that was proposed, or going on
-    finally:
-        planner.close()
 
 
 def test_a_search_that_cannot_use_proposals_is_free_or_says_why(proposing: Rig) -> None:
     set_goal(proposing, PICTURE)
     proposing.serve()
-    planner = PlannerRig(proposing, num_samples=8, iterations=1, horizon=24)
-    try:
+    with planning(proposing, num_samples=8, iterations=1, horizon=24) as planner:
         assert len(planner.plan()[0].plan) == 24  # cem: proposals have 20 rows at most
-    finally:
-        planner.close()
-    planner = PlannerRig(proposing, method="refine", num_samples=8, iterations=1, horizon=24)
-    try:
-        with pytest.raises(WorldModelError, match=r"rows: expected 1 to 20"):
-            planner.plan()
-    finally:
-        planner.close()
+    refine = {"method": "refine", "num_samples": 8, "iterations": 1, "horizon": 24}
+    refused = pytest.raises(WorldModelError, match=r"rows: expected 1 to 20")
+    with planning(proposing, **refine) as planner, refused:
+        planner.plan()
 
 
 def test_the_client_plans_in_one_call(proposing: Rig) -> None:
     proposing.serve()
-    planner = PlannerRig(proposing)
-    try:
+    with planning(proposing) as planner:
         model = planner.planner.model
         planned = planner.run(lambda: model.plan(ROWS, PICTURE))
         proposed = planner.run(lambda: model.propose(ROWS, PICTURE))
@@ -296,5 +292,3 @@ def test_the_client_plans_in_one_call(proposing: Rig) -> None:
         assert planned.cost == pytest.approx(float(costs[best]), rel=1e-5)
         with pytest.raises(WorldModelError, match="count: expected"):
             planner.run(lambda: model.propose(ROWS, PICTURE, count=99))
-    finally:
-        planner.close()
