@@ -328,7 +328,7 @@ def test_it_plans_when_asked_and_says_what_came_of_it(make_planner: Callable[...
     set_goal(rig, PICTURE)
     response = ask()
     assert response.success
-    assert response.message.startswith("cost ")
+    assert response.message.startswith("cem: cost ")
     rig.spin_until(lambda: planner.trajectories)
 
 
@@ -417,7 +417,7 @@ def test_the_parameters_defaults_are_the_optimisers() -> None:
 def test_wrong_parameters_are_refused_and_the_node_lives(make_planner: Callable[..., PlannerRig]) -> None:
     planner = make_planner()
     for name, value, line in (
-        ("method", "foo", "expected one of cem, mppi"),
+        ("method", "foo", "expected one of auto, propose, refine, cem, mppi"),
         ("world_model", "other", "start it again"),
         ("cem_elites", 9, "1 <= cem_elites <= num_samples = 8, found 2, 9"),
         ("cem_min_std", 0.5, "expected 0 < cem_min_std <= cem_initial_std"),
@@ -553,7 +553,7 @@ def test_without_a_world_model_the_client_says_what_to_start(
     with pytest.raises(
         WorldModelError, match=r"nobody/evaluate_actions, found none; start .*ros2 launch astra_ros"
     ):
-        client._call(EvaluateActions.Request(), 0.0)
+        client._call(client._service, EvaluateActions.Request(), 0.0)
 
 
 def test_the_client_knows_the_models_actions(rig: Rig) -> None:
@@ -579,7 +579,7 @@ def test_without_a_deadline_an_answer_may_take_as_long_as_its_node_is_there(
     with ThreadPoolExecutor(1) as threads:
 
         def ask(deadline_s: float) -> Any:
-            return threads.submit(client._call, EvaluateActions.Request(), deadline_s)
+            return threads.submit(client._call, client._service, EvaluateActions.Request(), deadline_s)
 
         hurried = ask(0.3)
         rig.spin_until(hurried.done)
@@ -609,7 +609,7 @@ def test_an_answer_is_not_waited_for_once_its_node_is_configured_anew(rig: Rig) 
     client = WorldModelClient(rig.robot, "ponderer")
     rig.spin_until(client._informed.is_set)
     with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(client._call, EvaluateActions.Request(), 0.0)
+        asked = threads.submit(client._call, client._service, EvaluateActions.Request(), 0.0)
         try:
             rig.spin_for(1.0)
             assert not asked.done()
