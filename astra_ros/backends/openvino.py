@@ -18,7 +18,7 @@ from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.openvino_compiler import VERSION, Compiler
 from astra_ros.backends.openvino_plan import ACTIONS, Plan, split_plan
-from astra_ros.backends.openvino_runnable import Lane, Runnable, again, new_tensor
+from astra_ros.backends.openvino_runnable import Lane, Runnable, again, repeat, to_array
 from astra_ros.backends.openvino_steps import one_model
 from astra_ros.backends.quiet_openvino import ov, properties
 from astra_ros.backends.rollout import BatchRollout, Rollout, Runner, SideBySide
@@ -121,15 +121,10 @@ class OpenVinoBackend(Backend):
         )
 
     def fetch(self, value: ov.Tensor) -> FloatArray:
-        array: FloatArray = value.data
-        return array
+        return to_array(value)
 
     def repeat(self, value: ov.Tensor, count: int, axis: int) -> ov.Tensor:
-        shape = list(value.shape)
-        shape[axis] = count
-        repeated = new_tensor(shape)
-        repeated.data[:] = value.data
-        return repeated
+        return repeat(value, count, axis)
 
     def _lanes_of(self, graph: str) -> int:
         """How many requests of this graph run at the same time, at most."""

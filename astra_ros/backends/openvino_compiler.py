@@ -13,7 +13,8 @@ from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import Bundle
 from astra_ros.backends.manifest import EXPORT_AGAIN, BundleError
 from astra_ros.backends.openvino_int8 import Ranges, read_ranges, round_products
-from astra_ros.backends.quiet_openvino import hint, ops, ov, properties
+from astra_ros.backends.openvino_weights import Weights
+from astra_ros.backends.quiet_openvino import PrePostProcessor, hint, ops, ov, properties
 from astra_ros.denoiser.io import GraphSpec, Shape
 
 VERSION = f"openvino {ov.__version__.split('-')[0]}"
@@ -24,6 +25,7 @@ _TYPES = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32, "int8_
 _INTEGERS, _FLOATS = ("i8", "u8"), {ov.Type.f32: ("f32",), ov.Type.bf16: ("bf16",)}
 # Layers whose precision is the network's: nearly all of its arithmetic.
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+_KEYS_AND_VALUES = {"history_keys", "history_values", "new_history_keys", "new_history_values"}
 
 
 class Compiler:
@@ -34,6 +36,7 @@ class Compiler:
         self._precision = precision
         self._num_threads = num_threads
         self._specs = bundle.manifest.graph_specs
+        self._weights = Weights(keep_float16=_TYPES[precision] == ov.Type.bf16)
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -60,6 +63,8 @@ class Compiler:
         Raises BundleError or BackendError.
         """
         rounded = round_products(models, self.ranges.of_all(graphs))
+        for model in models:
+            self._weights.share(model)
         options = self.options() | {properties.num_streams(): lanes}
         pairs = zip(models, rounded, strict=True)
         return [self._compile(graphs[0], model, count, options) for model, count in pairs]
@@ -68,7 +73,7 @@ class Compiler:
         self, graph: str, model: ov.Model, rounded: int, options: Mapping[str, Any]
     ) -> ov.InferRequest:
         try:
-            compiled = ov.Core().compile_model(model, "CPU", options)
+            compiled = ov.Core().compile_model(_with_cache_in(_TYPES[self._precision], model), "CPU", options)
         except RuntimeError as error:
             raise BundleError(
                 f"{self._bundle.graph(graph).name}: {VERSION} cannot open it ({error})"
@@ -113,6 +118,18 @@ def _require_io(graph: str, model: ov.Model, spec: GraphSpec) -> None:
         # In order, because tensors are bound by position.
         if list(found.items()) != list(expected.items()) or len(ports) != len(expected):
             raise BundleError(f"{graph} {side}: expected float32 {expected}, found {found}; {EXPORT_AGAIN}")
+
+
+def _with_cache_in(kind: ov.Type, model: ov.Model) -> ov.Model:
+    """The history's keys and values cross from graph to graph as they are computed. The given model must not be used afterwards."""
+    if kind == ov.Type.f32:
+        return model
+    typed = PrePostProcessor(model)
+    for ports, of_port in ((model.inputs, typed.input), (model.outputs, typed.output)):
+        for index, port in enumerate(ports):
+            if port.get_names() & _KEYS_AND_VALUES:
+                of_port(index).tensor().set_element_type(kind)
+    return typed.build()
 
 
 def _known_name(port: ov.Output, expected: Mapping[str, Shape]) -> str:

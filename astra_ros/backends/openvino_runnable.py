@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from astra_ros.backends.base import Backend
 from astra_ros.backends.openvino_plan import ACTIONS, Plan
 from astra_ros.backends.quiet_openvino import ov
 from astra_ros.denoiser.io import GraphSpec
+from astra_ros.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,20 @@ class Runnable:
     more: Sequence[ov.Tensor] = ()
     plan: Plan | None = None
 
+    @cached_property
+    def _types(self) -> tuple[list[ov.Type], list[ov.Type]]:
+        """Of the inputs and of the outputs."""
+        ports = self.request.model_inputs, self.request.model_outputs
+        inputs, outputs = ([port.element_type for port in side] for side in ports)
+        return inputs, outputs
+
     def tensors(self, given: Mapping[str, Any]) -> list[ov.Tensor]:
-        own = [to_tensor(given[name]) for name in self.inputs]
+        own = [to_tensor(given[name], kind) for name, kind in zip(self.inputs, self._types[0], strict=False)]
         planned = self.plan.tensors(to_tensor(given[ACTIONS])) if self.plan else ()
         return [*own, *self.more, *planned]
 
     def run(self, given: Mapping[str, Any], spec: GraphSpec) -> dict[str, ov.Tensor]:
-        made = [new_tensor(shape) for shape in spec.outputs.values()]
+        made = [ov.Tensor(kind, shape) for kind, shape in zip(self._types[1], spec.outputs.values(), strict=True)]
         for index, tensor in enumerate(self.tensors(given)):
             self.request.set_input_tensor(index, tensor)
         for index, tensor in enumerate(made):
@@ -61,13 +70,34 @@ def again(runnables: Mapping[str, Runnable]) -> dict[str, Runnable]:
     }
 
 
-def new_tensor(shape: Sequence[int]) -> ov.Tensor:
-    """Of float32, in the runtime's memory, not filled."""
-    return ov.Tensor(ov.Type.f32, shape)
-
-
-def to_tensor(value: Any) -> ov.Tensor:
-    """A tensor as it is, an array without a copy if it is a contiguous one of float32."""
+def to_tensor(value: Any, kind: ov.Type = ov.Type.f32) -> ov.Tensor:
+    """A tensor as it is, an array without a copy if it is a contiguous one of float32 and that is the type wanted."""
     if isinstance(value, ov.Tensor):
         return value
-    return ov.Tensor(np.require(value, np.float32, ["C", "W"]), shared_memory=True)
+    array = np.require(value, np.float32, ["C", "W"])
+    return _rounded(array) if kind == ov.Type.bf16 else ov.Tensor(array, shared_memory=True)
+
+
+def to_array(value: ov.Tensor) -> FloatArray:
+    """Its own memory, or in float32 what is bfloat16, which numpy does not know."""
+    if value.element_type != ov.Type.bf16:
+        array: FloatArray = value.data
+        return array
+    return (value.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def repeat(value: ov.Tensor, count: int, axis: int) -> ov.Tensor:
+    """A tensor with its only element along the axis so many times."""
+    shape = list(value.shape)
+    shape[axis] = count
+    repeated = ov.Tensor(value.element_type, shape)
+    repeated.data[:] = value.data
+    return repeated
+
+
+def _rounded(array: FloatArray) -> ov.Tensor:
+    """In bfloat16: the nearest, of two as near the even one."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    tensor = ov.Tensor(ov.Type.bf16, array.shape)
+    tensor.data.view(np.uint16)[:] = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return tensor

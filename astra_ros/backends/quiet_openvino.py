@@ -12,6 +12,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 from openvino import properties  # noqa: E402
+from openvino.preprocess import PrePostProcessor  # noqa: E402
 from openvino.properties import hint  # noqa: E402
 
-__all__ = ["hint", "ops", "ov", "properties"]
+__all__ = ["PrePostProcessor", "hint", "ops", "ov", "properties"]

@@ -170,8 +170,10 @@ class SideBySide:
     def __init__(self, rollouts: Sequence[Rollout], pool: Executor) -> None:
         self._rollouts, self._pool = rollouts, pool
         self.batch, self.num_steps = sum(one.batch for one in rollouts), rollouts[0].num_steps
+        self._predicted: tuple[FloatArray, ...] = ()  # to be appended
 
     def begin(self, past: Past) -> None:
+        self._predicted = ()
         for one in self._rollouts:
             one.begin(past)
 
@@ -182,13 +184,26 @@ class SideBySide:
         return np.concatenate(self._each(lambda one, *given: one.denoise(k, *given), noisy, actions))
 
     def append(self, latents: FloatArray, actions: FloatArray) -> None:
-        self._each(lambda one, *given: one.append(*given), latents, actions)
+        """In one go with the next sample or denoise, so that the rollouts wait for each other once per chunk."""
+        if self._predicted:
+            self._each(lambda _one: None)
+        self._predicted = latents, actions
 
     def _each(self, call: Callable[..., Any], *given: FloatArray) -> list[Any]:
         """Every rollout's answer to its candidates' part of what is given, once all have finished."""
-        parts = zip(*(np.split(array, len(self._rollouts)) for array in given), strict=True)
-        running = [
-            self._pool.submit(call, one, *part) for one, part in zip(self._rollouts, parts, strict=True)
-        ]
+        predicted, self._predicted = self._predicted, ()
+
+        def work(one: Rollout, newest: Sequence[FloatArray], part: Sequence[FloatArray]) -> Any:
+            if newest:
+                one.append(*newest)
+            return call(one, *part)
+
+        parts = zip(self._rollouts, self._parts(predicted), self._parts(given), strict=True)
+        running = [self._pool.submit(work, *mine) for mine in parts]
         wait(running)  # also when one fails: nothing may go on behind the caller's back
         return [one.result() for one in running]
+
+    def _parts(self, arrays: Sequence[FloatArray]) -> list[tuple[FloatArray, ...]]:
+        """Of each rollout."""
+        split = [np.split(array, len(self._rollouts)) for array in arrays]
+        return [tuple(own[i] for own in split) for i in range(len(self._rollouts))]
