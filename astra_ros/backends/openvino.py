@@ -16,6 +16,7 @@ import numpy as np
 
 from astra_ros.backends.base import Backend
 from astra_ros.backends.bundle import Bundle
+from astra_ros.backends.freed_memory import return_freed_memory
 from astra_ros.backends.openvino_compiler import VERSION, Compiler
 from astra_ros.backends.openvino_plan import ACTIONS, Plan, split_plan
 from astra_ros.backends.openvino_runnable import Lane, Runnable, again, repeat, to_array
@@ -67,6 +68,7 @@ class OpenVinoBackend(Backend):
     def _runnable(self, graph: str) -> Runnable:
         if graph not in self._runnables:
             self._runnables |= self._open_steps(graph) or self._open_one(graph)
+            return_freed_memory()  # or the next one's is taken beside it
         return self._runnables[graph]
 
     def _open_steps(self, graph: str) -> dict[str, Runnable]:
@@ -80,6 +82,7 @@ class OpenVinoBackend(Backend):
         except ValueError as error:
             logger.info("%s: each compiled for itself: %s", ", ".join(graphs), error)
             return {}
+        del models  # whose weights would be there once more while it is compiled
         make = self._opened_steps(model, graphs)
         numbers = [ov.Tensor(np.array(step, np.int32)) for step in range(len(graphs))]
         return {graph: make(more=(step,)) for graph, step in zip(graphs, numbers, strict=True)}

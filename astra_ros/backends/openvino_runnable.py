@@ -38,7 +38,9 @@ class Runnable:
         return [*own, *self.more, *planned]
 
     def run(self, given: Mapping[str, Any], spec: GraphSpec) -> dict[str, ov.Tensor]:
-        made = [ov.Tensor(kind, shape) for kind, shape in zip(self._types[1], spec.outputs.values(), strict=True)]
+        made = [
+            ov.Tensor(kind, shape) for kind, shape in zip(self._types[1], spec.outputs.values(), strict=True)
+        ]
         for index, tensor in enumerate(self.tensors(given)):
             self.request.set_input_tensor(index, tensor)
         for index, tensor in enumerate(made):

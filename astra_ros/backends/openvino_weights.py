@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from astra_ros.backends.quiet_openvino import ov, ops
+from astra_ros.backends.quiet_openvino import ov
 
 _DECOMPRESSION = "decompression_0"  # OpenVINO's mark of a conversion that it must not compute in advance
 _SMALLEST = 4096  # bytes
@@ -23,7 +23,7 @@ class Weights:
     multiply such weights in float16.
     """
 
-    def __init__(self, keep_float16: bool) -> None:
+    def __init__(self, *, keep_float16: bool) -> None:
         self._keep_float16 = keep_float16
         self._known: dict[tuple[str, tuple[int, ...], bytes], ov.Tensor] = {}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 
@@ -24,9 +24,24 @@ from astra_ros.rollout.proposals import LEARN, Proposals, Proposed, load_proposa
 from astra_ros.rollout.trust import Trust, load_trust
 from astra_ros.types import ByteArray, FloatArray, Observation, Prediction
 
+T = TypeVar("T")
+
 # Share of step_dt by which a frame may miss its slot's time: a 10 Hz camera with 10 ms of jitter always finds one
 # for the steps of 0.2 s, and a dropped frame leaves its slot empty rather than at a wrong speed.
 SLOT_TOLERANCE = 0.3
+
+
+class _Latest(Generic[T]):
+    """What was made of one observation: questions come about the one that the stream, or the question before, began at too."""
+
+    def __init__(self) -> None:
+        self._made: tuple[FloatArray, T] | None = None
+
+    def of(self, observed: FloatArray, make: Callable[[], T]) -> T:
+        """observed: what the memory keeps of it. The same stamp may come again after a reset, the same array does not."""
+        if self._made is None or self._made[0] is not observed:
+            self._made = observed, make()
+        return self._made[1]
 
 
 class WorldModel:
@@ -39,6 +54,7 @@ class WorldModel:
         self._backend = backend
         self.trust, self.proposals = trust, proposals
         self._rollout = backend.rollout()
+        self._past, self._novelty = _Latest[Past](), _Latest[float]()
         step_dt = self.manifest.action.step_dt
         self.memory = HistoryMemory(step_dt, SLOT_TOLERANCE * step_dt)
 
@@ -78,13 +94,16 @@ class WorldModel:
 
     def past(self, t0_ns: int) -> Past:
         """What rollouts from a remembered observation begin at. Raises LookupError when t0 is not in memory."""
-        return self._backend.remember(self.memory.slots(t0_ns, self._backend.encode))
+        encode = self._backend.encode
+        return self._past.of(
+            self.memory.encoded(t0_ns, encode),
+            lambda: self._backend.remember(self.memory.slots(t0_ns, encode)),
+        )
 
     def novelty(self, t0_ns: int) -> float:
         """Novelty of a remembered observation: above 1 it is unlike all of training. NaN for a bundle that was not calibrated."""
-        if self.trust is None:
-            return float("nan")
-        return self.trust.novelty(self.memory.encoded(t0_ns, self._backend.encode))
+        trust, observed = self.trust, self.memory.encoded(t0_ns, self._backend.encode)
+        return self._novelty.of(observed, lambda: trust.novelty(observed) if trust else float("nan"))
 
     def propose(self, t0_ns: int, goal: FloatArray, measured: FloatArray, horizon: int) -> Proposed:
         """Plans that may lead from a remembered observation to a goal, latents (c, h, w), in `horizon` rows.
@@ -128,10 +147,11 @@ class WorldModel:
     def reset(self) -> None:
         """Forget every observation."""
         self.memory.reset()
+        self._past, self._novelty = _Latest(), _Latest()
 
     def close(self) -> None:
         """Forget everything and release the backend; may be called twice."""
-        self.memory.reset()
+        self.reset()
         self._backend.close()
 
     def __enter__(self) -> Self:

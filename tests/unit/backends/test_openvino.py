@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+import torch
 from openvino import properties
 from openvino.properties import hint
 
@@ -23,7 +24,11 @@ from astra_ros.backends.bundle import Bundle, BundleError, describe_file, load_b
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_compiler import Compiler
+from astra_ros.backends.openvino_runnable import to_array, to_tensor
 from astra_ros.backends.ort import OrtBackend
+from astra_ros.history.layout import NUM_SLOTS
+from astra_ros.history.memory import HistorySlots
+from tests.bundle_fixture import LATENT
 
 TOLERANCE = 1e-4
 has_bf16 = pytest.mark.skipif(
@@ -139,6 +144,39 @@ def test_values_stay_in_the_runtimes_memory(backend: OpenVinoBackend, inputs: Ro
     assert bound("step_0") == noise.ctypes.data
     backend.run("step_1", {**given, "noisy_latents": first})
     assert bound("step_1") == first.data.ctypes.data
+
+
+@has_bf16
+def test_keys_and_values_cross_in_bfloat16(bundle: Bundle, inputs: RolloutInputs) -> None:
+    """As they are computed; numbers that come from elsewhere are rounded on their way in."""
+    with OpenVinoBackend(bundle, 1, "bf16") as backend:
+        rng = np.random.default_rng(0)
+        past = backend.remember(
+            HistorySlots(rng.standard_normal((NUM_SLOTS, *LATENT), np.float32), inputs.actions, inputs.mask)
+        )
+        assert {name: value.element_type for name, value in past.cache.items()} == {
+            "history_keys": ov.Type.bf16,
+            "history_values": ov.Type.bf16,
+            "history_bias": ov.Type.f32,
+        }
+        assert backend.repeat(past.cache["history_keys"], 3, 1).element_type == ov.Type.bf16
+        shapes = backend.specs["step_0"].inputs
+        given = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        fetched = {name: backend.fetch(value) for name, value in past.cache.items()}
+        found, expected = (
+            backend.fetch(backend.run("step_0", {**given, **cache})["latents"]).copy()
+            for cache in (past.cache, fetched)
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_bfloat16_is_the_nearest_to_float32() -> None:
+    numbers = np.array([0, 1, -2.5, 1 + 2**-9, 1 + 2**-8, 1 + 3 * 2**-8, 1e38, -1e-38], np.float32)
+    found = to_array(to_tensor(numbers, ov.Type.bf16))
+    # Of two as near the one whose last bit is 0.
+    np.testing.assert_array_equal(found[:6], np.array([0, 1, -2.5, 1, 1, 1 + 2**-6], np.float32))
+    np.testing.assert_allclose(found, numbers, rtol=2**-8)
+    np.testing.assert_array_equal(found, torch.from_numpy(numbers).bfloat16().float().numpy())
 
 
 def swap_steps(root: Path) -> None:

@@ -99,6 +99,26 @@ def test_when_one_part_fails_the_error_is_told_and_the_next_question_answered(
     assert np.abs(futures(backend, 8) - expected).max() <= 1e-4
 
 
+def test_a_chunk_may_be_appended_at_any_time(backend: OpenVinoBackend, reference: Backend) -> None:
+    """Though the parts do it together with what comes next."""
+    rng = np.random.default_rng(2)
+    latents = rng.standard_normal((NUM_SLOTS, *LATENT), np.float32)
+    slots = HistorySlots(latents, np.zeros((NUM_SLOTS, 8), np.float32), np.ones(NUM_SLOTS, np.float32))
+    noise, seen, other = rng.standard_normal((3, 8, CHUNK, *LATENT), np.float32)
+    plan = 0.3 * rng.standard_normal((8, CHUNK, 8)).astype(np.float32)
+    found = []
+    for each in (backend, reference):
+        rollout = each.rollout(8)
+        rollout.begin(each.remember(slots))
+        rollout.append(other, plan)
+        rollout.begin(each.remember(slots))  # what was to be appended belonged to the past before
+        rollout.append(seen, plan)
+        rollout.append(other, plan)
+        found.append((rollout.denoise(0, noise, plan).copy(), rollout.sample(noise, plan).copy()))
+    for own, expected in zip(*found, strict=True):
+        assert np.abs(own - expected).max() <= 1e-4
+
+
 def test_closed_it_leaves_no_thread_behind(bundle: Bundle) -> None:
     backend = OpenVinoBackend(bundle, THREADS)
     with backend:

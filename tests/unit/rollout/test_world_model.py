@@ -179,22 +179,53 @@ def test_the_anchor_is_the_first_frame_for_ever(loaded: WorldModel) -> None:
     assert np.array_equal(untouched, second)
 
 
-def test_the_window_is_remembered_once_and_then_appended_to(
-    world_model: WorldModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
+@pytest.fixture
+def calls(world_model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Graphs that were run."""
+    found: list[str] = []
     run = OrtBackend.run
 
     def watch(backend: OrtBackend, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        calls.append(graph)
+        found.append(graph)
         return run(backend, graph, inputs)
 
     monkeypatch.setattr(OrtBackend, "run", watch)
+    return found
+
+
+def test_the_window_is_remembered_once_and_then_appended_to(
+    world_model: WorldModel, calls: list[str]
+) -> None:
     world_model.predict(3 * STEP_NS, plan(3 * CHUNK), seed=0)
     steps = ["step_0", "step_1"]
     assert [graph for graph in calls if graph not in ("encode", "decode")] == [
         "remember", *steps, "append", *steps, "append", *steps,
     ]  # fmt: skip
+
+
+def test_what_begins_at_the_same_observation_shares_its_past(
+    world_model: WorldModel, calls: list[str]
+) -> None:
+    first = world_model.predict(3 * STEP_NS, plan(2), seed=0)
+    world_model.past(3 * STEP_NS)
+    again = world_model.predict(3 * STEP_NS, plan(2), seed=0)
+    assert calls.count("remember") == 1
+    assert again.frames.tobytes() == first.frames.tobytes()
+    world_model.past(2 * STEP_NS)
+    assert calls.count("remember") == 2
+
+
+def test_the_past_of_a_stamp_that_comes_again_is_another(world_model: WorldModel, calls: list[str]) -> None:
+    """A bag that is played in a loop: its first picture has another history the second time."""
+    first, *_, last = observations()
+    before = world_model.past(last.stamp_ns)
+    world_model.observe(first)  # time was reset: the memory begins anew
+    world_model.observe(last)
+    after = world_model.past(last.stamp_ns)
+    assert calls.count("remember") == 2
+    assert before.slots.mask.sum() > after.slots.mask.sum()
+    with pytest.raises(LookupError, match="t0_ns"):
+        world_model.past(2 * STEP_NS)
 
 
 def test_a_model_of_another_representation_is_refused_with_what_to_do(
