@@ -334,7 +334,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class LabConfig:
-    """out: folder for logs. bundle, threads, ranking_steps: of the world model's node. python: of the simulator. noise_m: of the prior."""
+    """out: folder for logs. bundle, threads, ranking_steps, goal_frames: of the world model's node. python: of the simulator. noise_m: of the prior."""
 
     out: Path
     bundle: Path
@@ -344,6 +344,7 @@ class LabConfig:
     noise_m: float
     threads: int
     ranking_steps: int
+    goal_frames: int
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -354,6 +355,7 @@ class LabConfig:
             "prior": self.prior,
             "noise_m": self.noise_m,
             "ranking_steps": self.ranking_steps,
+            "goal_frames": self.goal_frames,
             "cem_initial_std": CEM.initial_std,
             "refinement": f"{REFINED} plans, then {REFINE.iterations} x {REFINE.num_samples}, {REFINE.num_elites} elites",
         }
@@ -367,6 +369,7 @@ def laboratory(config: LabConfig) -> Iterator[Lab]:
         "use_sim_time": "true",
         "num_threads": config.threads,
         "ranking_steps": config.ranking_steps,
+        "goal_frames": config.goal_frames,
         "horizon": 1,
         "max_observation_age_s": 60.0,
         "sync_slop_s": 1.0,  # on a busy machine a joint state may come late; none is missing
@@ -482,6 +485,12 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="denoising steps that rank candidates; 0: all (default: %(default)s)",
     )
+    parser.add_argument(
+        "--goal-frames",
+        type=int,
+        default=1,
+        help="last frames of a plan whose mean distance to the goal is scored (default: %(default)s)",
+    )
     return parser
 
 
@@ -494,7 +503,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     noise_m = (NOISE_M[options.task] if options.noise is None else options.noise) if is_task else 0.0
     shared = {
         name: getattr(options, name)
-        for name in ("out", "bundle", "python", "task", "prior", "threads", "ranking_steps")
+        for name in ("out", "bundle", "python", "task", "prior", "threads", "ranking_steps", "goal_frames")
     }
     # The policies that are compared are the task's prior, from sure to blind.
     compared = seeds[: options.policy_episodes if is_task else 0]

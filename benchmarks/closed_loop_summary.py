@@ -17,7 +17,7 @@ from astra_ros.evaluation.machine import describe_machine
 
 COUNTS = (1, 4, 16, 64)
 # What episodes were made with before they said so.
-_OLDER = {"prior": "task", "ranking_steps": 0, "cem_initial_std": 0.05, "refinement": None}
+_OLDER = {"prior": "task", "ranking_steps": 0, "goal_frames": 1, "cem_initial_std": 0.05, "refinement": None}
 TOPS = (1, 2)  # predicted best among which the true best is looked for
 
 
@@ -25,7 +25,7 @@ def require_same(files: Mapping[int, Path], settings: Mapping[str, Any], compare
     """Raises ValueError for an episode, among those that are there, that is not what is asked for.
 
     files: by seed. compared: seeds whose policies are compared too; that others' are as well does no harm. An older
-    episode, which does not say how many steps ranked, how far CEM searched, or what mixed plans, is what _OLDER says.
+    episode, which does not say how many steps ranked, how many frames were scored, how far CEM searched, or what mixed plans, is what _OLDER says.
     """
     for seed, file in files.items():
         if not file.is_file():
@@ -65,7 +65,7 @@ def summary(episodes: Sequence[dict[str, Any]], model_id: str) -> dict[str, Any]
         "prior": {**_OLDER, **possible[0]}["prior"],
         "noise_m": possible[0]["noise_m"],
         "ranking_steps": None if None in steps else steps.pop(),
-        **{key: {**_OLDER, **possible[0]}[key] for key in ("cem_initial_std", "refinement")},
+        **{key: {**_OLDER, **possible[0]}[key] for key in ("goal_frames", "cem_initial_std", "refinement")},
         "backends": sorted({one.get("backend", "not recorded") for one in possible}),
         "episodes": len(possible),
         "left_out": len(episodes) - len(possible),
@@ -192,7 +192,7 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"Model {found['model_id']}, {found['episodes']} episodes ({found['left_out']} left out: the perfect plan fails there),"
         f" {prior}, denoising steps that rank: {'not recorded' if steps is None else steps or 'all'}."
-        f" Ranked by {'; '.join(found['backends'])}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range.{mixed}"
+        f" Ranked by {'; '.join(found['backends'])}. Last frames that count: {found['goal_frames']}. CEM begins with deviations of {found['cem_initial_std']:.1%} of half the trained range.{mixed}"
         " Intervals are 95 %.",
         "",
         "| method | success | seconds of choosing per episode |",
@@ -207,7 +207,7 @@ def report(found: dict[str, Any]) -> str:
         + ", ".join(f"K {step.replace('_to_', ' to ')}: {p:.3f}" for step, p in found["falls"].items())
         + ".",
         "",
-        f"Ranking of {ranking['candidates']} candidates against what the simulator shows: Spearman"
+        f"Ranking of {ranking['candidates']} candidates by their scores against the last picture that the simulator shows: Spearman"
         f" {Interval(**ranking['spearman']).text()}; the true best is the predicted best in {_percent(ranking['top_1'])}, among the"
         f" predicted best 2 in {_percent(ranking['top_2'])}.",
         f"Inputs that the world model did not use, but for overtaken pictures: {drops or 'none'}.",

@@ -29,7 +29,7 @@ def rank(model: WorldModelClient, picture: Path) -> None:
     plans = np.stack([here + radians * steps * first for radians in (-0.05, 0.0, 0.05)])
     reply = model.ask(plans, goal=picture_goal(picture), seed=0)
     for index in reply.ranking:
-        print(f"plan {index}: goal distance {reply.final_goal_distance[index]:.4f}")
+        print(f"plan {index}: score {reply.scores[index]:.4f}")
 
 
 def on_joints(joints: JointState) -> None:

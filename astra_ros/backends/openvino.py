@@ -149,6 +149,7 @@ class OpenVinoBackend(Backend):
     def _release(self) -> None:
         self._runnables.clear()
         self._lanes.clear()
+        self._compiler.release()
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None

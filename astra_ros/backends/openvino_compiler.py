@@ -36,7 +36,7 @@ class Compiler:
         self._precision = precision
         self._num_threads = num_threads
         self._specs = bundle.manifest.graph_specs
-        self._weights = Weights(keep_float16=_TYPES[precision] == ov.Type.bf16)
+        self.release()
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -45,6 +45,10 @@ class Compiler:
         if spec is None or not self._precision.startswith("int8"):
             return Ranges({})
         return read_ranges(self._bundle.file(spec.file))
+
+    def release(self) -> None:
+        """Forget the weights that compiled graphs share; those that are in use stay for as long as they are."""
+        self._weights = Weights(keep_float16=_TYPES[self._precision] == ov.Type.bf16)
 
     def read(self, graph: str) -> ov.Model:
         """Raises BundleError."""

@@ -118,7 +118,7 @@ class BatchRollout:
         return self._backend.fetch(self._step(k, self._staged(noisy), given))
 
     def append(self, latents: FloatArray, actions: FloatArray) -> None:
-        self._require_begun("append()")
+        _require_begun("append()", has_begun=bool(self._cache))
         for slots, newest in ((self._latents, latents), (self._actions, actions), (self._mask, 1.0)):
             length = actions.shape[1]
             for one in slots:  # numpy would copy what it moves if it moved all candidates at once
@@ -146,7 +146,7 @@ class BatchRollout:
 
     def _given(self, actions: FloatArray, call: str) -> dict[str, Any]:
         """What the denoising steps of a chunk share."""
-        self._require_begun(call)
+        _require_begun(call, has_begun=bool(self._cache))
         self._last[:] = self._latents[:, -1]
         for features, plan, last in zip(self._plan_features, actions, self._actions[:, -1], strict=True):
             features[:] = chunk_features(self._spec, plan, last)
@@ -155,10 +155,6 @@ class BatchRollout:
     def _step(self, k: int, noisy: Any, given: dict[str, Any]) -> Any:
         outputs = self._backend.run(batched(f"step_{k}", self.batch), {"noisy_latents": noisy, **given})
         return outputs["latents"]
-
-    def _require_begun(self, call: str) -> None:
-        if not self._cache:
-            raise RuntimeError(f"rollout: expected begin(past) before {call}, found no history")
 
 
 class SideBySide:
@@ -170,10 +166,11 @@ class SideBySide:
     def __init__(self, rollouts: Sequence[Rollout], pool: Executor) -> None:
         self._rollouts, self._pool = rollouts, pool
         self.batch, self.num_steps = sum(one.batch for one in rollouts), rollouts[0].num_steps
-        self._predicted: tuple[FloatArray, ...] = ()  # to be appended
+        self._has_begun = False
+        self._predicted = self._parts(())  # of each, to be appended
 
     def begin(self, past: Past) -> None:
-        self._predicted = ()
+        self._predicted, self._has_begun = self._parts(()), True
         for one in self._rollouts:
             one.begin(past)
 
@@ -185,21 +182,22 @@ class SideBySide:
 
     def append(self, latents: FloatArray, actions: FloatArray) -> None:
         """In one go with the next sample or denoise, so that the rollouts wait for each other once per chunk."""
-        if self._predicted:
+        _require_begun("append()", has_begun=self._has_begun)
+        if any(self._predicted):
             self._each(lambda _one: None)
-        self._predicted = latents, actions
+        self._predicted = self._parts((latents.copy(), actions.copy()))
 
     def _each(self, call: Callable[..., Any], *given: FloatArray) -> list[Any]:
         """Every rollout's answer to its candidates' part of what is given, once all have finished."""
-        predicted, self._predicted = self._predicted, ()
 
         def work(one: Rollout, newest: Sequence[FloatArray], part: Sequence[FloatArray]) -> Any:
             if newest:
                 one.append(*newest)
             return call(one, *part)
 
-        parts = zip(self._rollouts, self._parts(predicted), self._parts(given), strict=True)
+        parts = zip(self._rollouts, self._predicted, self._parts(given), strict=True)
         running = [self._pool.submit(work, *mine) for mine in parts]
+        self._predicted = self._parts(())
         wait(running)  # also when one fails: nothing may go on behind the caller's back
         return [one.result() for one in running]
 
@@ -207,3 +205,8 @@ class SideBySide:
         """Of each rollout."""
         split = [np.split(array, len(self._rollouts)) for array in arrays]
         return [tuple(own[i] for own in split) for i in range(len(self._rollouts))]
+
+
+def _require_begun(call: str, *, has_begun: bool) -> None:
+    if not has_begun:
+        raise RuntimeError(f"rollout: expected begin(past) before {call}, found no history")

@@ -43,7 +43,7 @@ DESCRIPTION = """Plan joint positions, or velocities of a vehicle, whose predict
 
 Leaves in --out: plan.json (positions, costs, distances) and plan.png (observed | predicted | goal, and below it what
 really happened, where the recording goes on). A bundle that was taught proposals (python -m export.proposals) takes a near and likely one of
-them (propose). The others' first guess is to hold still, and their plan never a worse one."""
+them (propose). The others' first guess is to hold still, and their plan never costs more: the mean distance of the last --goal-frames frames."""
 EXAMPLE = "example: astra plan --recording examples/demo_bag --at 4 --goal +1.6 --out out"
 
 
@@ -112,6 +112,13 @@ def _add_knobs(parser: argparse.ArgumentParser) -> None:
         help="codec, perceptual, or a plug-in of the entry points astra_ros.goal_distance (default: %(default)s)",
     )
     parser.add_argument(
+        "--goal-frames",
+        type=int,
+        default=3,
+        metavar="N",
+        help="frames at the end of a plan whose mean distance it costs, as the node's goal_frames (default: %(default)s)",
+    )
+    parser.add_argument(
         "--goal-encoder", default="", metavar="FILE", help="of perceptual (python -m export.perceptual)"
     )
 
@@ -153,6 +160,7 @@ def _plan(
         _ranking_steps(arguments, world_model),
         arguments.samples if planner in ("propose", "refine") else 0,
         _distance_to(arguments, world_model.manifest),
+        arguments.goal_frames,
     )
     planned = plan_recorded(world_model, task, optimise, show)
     result = {
@@ -165,6 +173,7 @@ def _plan(
             "seed": arguments.seed,
             "ranking_steps": task.ranking_steps,
             "goal_distance": arguments.goal_distance,
+            "goal_frames": arguments.goal_frames,
         },
         **planned.to_json(),
     }
@@ -185,7 +194,7 @@ def _ranking_steps(arguments: argparse.Namespace, world_model: WorldModel) -> in
 
 
 def _require_counts(arguments: argparse.Namespace) -> None:
-    for name, least in (("samples", 1), ("iterations", 1), ("seed", 0)):
+    for name, least in (("samples", 1), ("iterations", 1), ("goal_frames", 1), ("seed", 0)):
         if (found := getattr(arguments, name)) < least:
             raise ValueError(f"{name}: expected {least} or more, found {found}")
 

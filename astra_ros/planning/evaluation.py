@@ -1,4 +1,4 @@
-"""One question about many plans, answered piece by piece: which future ends nearest to the goal, and how sure is that?
+"""One question about many plans, answered piece by piece: which future ends at the goal, and how sure is that?
 
 All plans start from the same past and see the same noise, so that what differs between them comes from their actions.
 Scores are made in latent space. Only the best futures are kept, so memory does not grow with the number of plans.
@@ -29,6 +29,7 @@ class Question:
     num_samples: futures per plan, whose spread is the uncertainty; 1 = no uncertainty.
     expected_error: turns a spread (n, horizon) into the uncertainty, NaN for frames that have none; None = the spread itself.
     uncertainty_weight: lambda of the score. Above 0 every plan gets an uncertainty; at 0 only the best top_k, after all scores.
+    goal_frames: how many of the last frames a score takes the mean goal distance of; those that have none are left out, but the last.
     num_steps: denoising steps per chunk for the scores; 0 = all. The returned futures get all steps once every score is
     there, if there is time.
     deadline_s: time.monotonic() by which to end; None = no deadline.
@@ -41,10 +42,13 @@ class Question:
     num_samples: int = 1
     expected_error: Callable[[FloatArray], FloatArray] | None = None
     uncertainty_weight: float = 0.0
+    goal_frames: int = 1
     num_steps: int = 0
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.goal_frames < 1:
+            raise ValueError(f"goal_frames: expected 1 or more, found {self.goal_frames}")
         if self.num_steps < 0:
             raise ValueError(f"num_steps: expected 0 (all) or more, found {self.num_steps}")
         if self.num_steps and self.uncertainty_weight:
@@ -72,7 +76,7 @@ class Future:
 class Answer:
     """evaluated, scores, final_goal_distance, uncertainty: (n,), one per plan. The last three are NaN where `evaluated` is False.
 
-    scores: higher is better. uncertainty: mean over the frames that have one, the same frames for all plans.
+    scores: higher is better. final_goal_distance: of the last frame. uncertainty: mean over the frames that have one, the same frames for all plans.
     ranking: indices of the evaluated plans, best first, ties by index. futures: of the best top_k, in that order.
     is_complete: False when the evaluation was stopped early.
     """
@@ -108,7 +112,7 @@ class Evaluation:
         self._question = question
         count = len(question.plans)
         self._evaluated = np.zeros(count, np.bool_)
-        self._distance, self._uncertainty = np.full((2, count), np.nan, np.float32)
+        self._final_distance, self._distance, self._uncertainty = np.full((3, count), np.nan, np.float32)
         self._best: dict[int, Future] = {}
         self.is_complete = False
 
@@ -149,7 +153,7 @@ class Evaluation:
         return Answer(
             evaluated=self._evaluated.copy(),
             scores=scores,
-            final_goal_distance=self._distance.copy(),
+            final_goal_distance=self._final_distance.copy(),
             uncertainty=self._uncertainty.copy(),
             ranking=ranking,
             futures=tuple(self._best[plan] for plan in ranking[: self._question.top_k].tolist()),
@@ -249,7 +253,10 @@ class Evaluation:
     def _record(self, group: npt.NDArray[np.intp], latents: FloatArray, uncertainty: FloatArray) -> None:
         distance = self._distances(latents)
         self._evaluated[group] = True
-        self._distance[group] = distance[:, -1]
+        self._final_distance[group] = distance[:, -1]
+        last = _over_frames(distance[:, -self._question.goal_frames :])
+        # Whoever finds no number at the end, finds none: an object that was lost is not at the goal.
+        self._distance[group] = np.where(np.isnan(distance[:, -1]), np.nan, last)
         self._uncertainty[group] = _over_frames(uncertainty)
         best = set(self._ranking()[: self._question.top_k].tolist())
         self._best = {plan: future for plan, future in self._best.items() if plan in best}
@@ -275,21 +282,31 @@ class Evaluation:
 
 
 def costs_of(
-    candidates: Candidates, past: Past, goal_distance: GoalDistance, seed: int = 0, num_steps: int = 0
+    candidates: Candidates,
+    past: Past,
+    goal_distance: GoalDistance,
+    seed: int = 0,
+    num_steps: int = 0,
+    *,
+    goal_frames: int = 1,
 ) -> Callable[[FloatArray], FloatArray]:
-    """Costs for optimisers: plans (n, horizon, a) → final goal distances (n,), always from this past and with the same noise."""
+    """Costs for optimisers: plans (n, horizon, a) → goal distances (n,), always from this past and with the same noise.
+
+    seed, num_steps, goal_frames: as for `Question`.
+    """
 
     def costs(plans: FloatArray) -> FloatArray:
-        question = Question(np.asarray(plans, np.float32), goal_distance, seed, top_k=0, num_steps=num_steps)
-        return Evaluation(candidates, past, question).finish().final_goal_distance
+        rows = np.asarray(plans, np.float32)
+        question = Question(rows, goal_distance, seed, top_k=0, goal_frames=goal_frames, num_steps=num_steps)
+        return -Evaluation(candidates, past, question).finish().scores
 
     return costs
 
 
-def _over_frames(uncertainty: FloatArray) -> FloatArray:
-    """(g, horizon) → (g,): mean over the frames that have one; NaN where none has."""
-    known = np.isfinite(uncertainty)
-    total = np.where(known, uncertainty, 0).sum(axis=1)
+def _over_frames(values: FloatArray) -> FloatArray:
+    """(g, frames) → (g,): mean over the frames that have one; NaN where none has."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=1)
     return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan).astype(np.float32)
 
 

@@ -28,7 +28,7 @@ Optimise = Callable[[Costs, FloatArray, Proposed, ActionSpec], Planned]
 class PlanningTask:
     """now: index of the frame to plan from. goal: (h, w, 3) uint8 of the model's size. horizon: frames. seed: of the model.
 
-    ranking_steps: denoising steps that the costs come from; 0: all. num_proposals: of the model's own, among the guesses.
+    ranking_steps: denoising steps that the costs come from; 0: all. goal_frames: as for `Question`. num_proposals: of the model's own, among the guesses.
     distance_to: what the goal is compared by.
     """
 
@@ -40,6 +40,7 @@ class PlanningTask:
     ranking_steps: int = 0
     num_proposals: int = 0
     distance_to: MakeGoalDistance = codec_distance
+    goal_frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def plan_recorded(
     candidates, past = Candidates(backend), _observe(world_model, episode, task.now)
     goal = Goal(backend.encode(task.goal), task.goal)
     distance = task.distance_to(backend, goal)
-    costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps)
+    costs = costs_of(candidates, past, distance, task.seed, task.ranking_steps, goal_frames=task.goal_frames)
     action, stride = manifest.action, frame_stride(episode, manifest.action.step_dt)
     still = action.clip(np.tile(action.rest(episode.measured[task.now]), (task.horizon, 1)))
     # Which also opens the graphs for candidates, whose time is no part of planning.

@@ -93,7 +93,10 @@ class WorldModel:
         self.memory.push(observation)
 
     def past(self, t0_ns: int) -> Past:
-        """What rollouts from a remembered observation begin at. Raises LookupError when t0 is not in memory."""
+        """What rollouts from a remembered observation begin at. Raises LookupError when t0 is not in memory.
+
+        Asked again before another is, it is the same one, with the history that was in memory then.
+        """
         encode = self._backend.encode
         return self._past.of(
             self.memory.encoded(t0_ns, encode),
@@ -102,8 +105,10 @@ class WorldModel:
 
     def novelty(self, t0_ns: int) -> float:
         """Novelty of a remembered observation: above 1 it is unlike all of training. NaN for a bundle that was not calibrated."""
+        if self.trust is None:
+            return float("nan")
         trust, observed = self.trust, self.memory.encoded(t0_ns, self._backend.encode)
-        return self._novelty.of(observed, lambda: trust.novelty(observed) if trust else float("nan"))
+        return self._novelty.of(observed, lambda: trust.novelty(observed))
 
     def propose(self, t0_ns: int, goal: FloatArray, measured: FloatArray, horizon: int) -> Proposed:
         """Plans that may lead from a remembered observation to a goal, latents (c, h, w), in `horizon` rows.
@@ -127,7 +132,8 @@ class WorldModel:
         and units of `manifest.action`, row k the position at the end of step k, or the mean velocity of it. They are not clipped here: the caller limits them to
         the trained range (`manifest.action.clip`), because it can tell the user. after_chunk: called after every chunk; an
         exception that it raises ends the prediction.
-        The same observations, plan, seed and bundle give the same bytes. Raises ValueError, and LookupError when t0
+        The same observations, plan, seed and bundle give the same bytes, from the newest observation; those before it keep the
+        history that they were asked for with (`past`), and lose it otherwise. Raises ValueError, and LookupError when t0
         is not in memory.
         """
         started = perf_counter()

@@ -159,7 +159,7 @@ class WorldModelClient:
         return reply
 
     def costs(self, goal: Goal | None = None, seed: int = 0) -> Costs:
-        """For optimisers: plans (n, horizon, a) → final goal distances plus uncertainty's share (n,), NaN = not evaluated.
+        """For optimisers: plans (n, horizon, a) → goal distances (the node's `goal_frames`) plus uncertainty's share (n,), NaN = not evaluated.
 
         Raises WorldModelError, also when no goal is set.
         """

@@ -130,6 +130,7 @@ class Evaluator:
             num_samples=config.uncertainty_samples,
             expected_error=trust.expected_error if trust and is_fitted else None,
             uncertainty_weight=config.uncertainty_weight,
+            goal_frames=config.goal_frames,
             num_steps=0 if query.denoising_steps else config.ranking_steps,
             deadline_s=self._evaluate_until_s(query, plans),
         )

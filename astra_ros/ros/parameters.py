@@ -106,13 +106,18 @@ class NodeConfig:
         "File of the network of goal_distance perceptual (python -m export.perceptual, in a clone).",
         is_live=False,
     )
+    goal_frames: int = parameter(
+        3,
+        "Frames at the end of a plan whose mean goal distance is scored: a goal is to be reached and kept.",
+        Limits(1, 1024),
+    )
     uncertainty_samples: int = parameter(
         1,
         "Futures of one plan, each from other noise, whose spread is its uncertainty; 1: none.",
         Limits(1, 64),
     )
     uncertainty_weight: float = parameter(
-        0.0, "Lambda in score = -final goal distance - lambda * uncertainty.", Limits(0.0, 1e6)
+        0.0, "Lambda in score = -goal distance - lambda * uncertainty.", Limits(0.0, 1e6)
     )
     ranking_steps: int = parameter(
         0,

@@ -18,6 +18,7 @@ from astra_ros.data.episode import Episode
 from astra_ros.data.lerobot import ActionSchema, DatasetWriter
 from astra_ros.planning.cem import CemConfig
 from astra_ros.planning.mppi import MppiConfig
+from astra_ros.ros.parameters import NodeConfig
 from astra_ros.types import NANOSECONDS
 from tests.bundle_fixture import HEIGHT, JOINTS, WIDTH
 from tests.recordings import write_recording
@@ -65,8 +66,10 @@ def plan(bundle: Path, recording: Path, out: Path, **options: str) -> dict[str, 
 def test_what_is_planned_is_written_and_no_worse_than_holding_still(
     planner: str, untrained_bundle: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner)
+    last = {"goal-frames": "1"}
+    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner, **last)
     assert result["planner"]["name"] == planner
+    assert result["planner"]["goal_frames"] == 1
     assert result["names"] == list(JOINTS)
     assert result["step_dt"] == 0.2
     rows = np.array(result["rows"])
@@ -88,6 +91,17 @@ def test_what_is_planned_is_written_and_no_worse_than_holding_still(
         assert picture.height < two_rows
 
 
+def test_a_goal_is_to_be_kept_as_the_node_has_it(
+    untrained_bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    result = plan(untrained_bundle, dataset / "slide", tmp_path / "out", planner="cem")
+    assert result["planner"]["goal_frames"] == NodeConfig().goal_frames == 3
+    alone = plan(
+        untrained_bundle, dataset / "slide", tmp_path / "alone", planner="cem", **{"goal-frames": "1"}
+    )
+    assert alone["iterations"][0]["best"] != result["iterations"][0]["best"]
+
+
 def test_a_bundle_with_proposals_begins_at_them(
     proposing_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +111,11 @@ def test_a_bundle_with_proposals_begins_at_them(
     few = plan(proposing_bundle, dataset / "slide", tmp_path / "few", samples="1")
     assert [one["candidates"] for one in few["iterations"]] == [1]
     mixed = plan(
-        proposing_bundle, dataset / "slide", tmp_path / "mixed", planner="refine", **{"num-elites": "2"}
+        proposing_bundle,
+        dataset / "slide",
+        tmp_path / "mixed",
+        planner="refine",
+        **{"num-elites": "2", "goal-frames": "1"},
     )
     assert mixed["planner"]["num_elites"] == 2
     assert [one["candidates"] for one in mixed["iterations"]] == [9, 9]
@@ -298,6 +316,7 @@ def test_a_plug_in_that_fails_is_told_before_the_search(
         ({"temperature": "1"}, "temperature: expected with another --planner only, found with cem"),
         ({"planner": "mppi", "num-elites": "2"}, "num_elites: expected with another --planner only"),
         ({"num-elites": "10"}, "1 <= num_elites <= num_samples = 9, found 2, 10"),
+        ({"goal-frames": "0"}, "goal_frames: expected 1 or more, found 0"),
         ({"noise-beta": "5000"}, "noise_beta: expected 0 to 10, found 5000"),
         ({"max-step": "inf"}, "max_step: expected more than 0 and finite, found inf"),
         ({"noise-beta": "nan"}, "noise_beta: expected 0 to 10, found nan"),

@@ -141,7 +141,7 @@ def observe(model: WorldModel, stamp_ns: int) -> None:
 
 def test_the_candidate_that_leads_to_the_goal_is_best(make_rig: MakeRig, untrained_bundle: Path) -> None:
     """The node's answer is the library's, bit for bit, in the same runtime."""
-    rig = make_rig(backend="onnxruntime")
+    rig = make_rig(backend="onnxruntime", goal_frames=1)
     rig.activate()
     rig.serve()
     asker = Asker(rig)
@@ -268,8 +268,19 @@ def test_uncertainty_is_asked_for_by_parameters(make_rig: MakeRig) -> None:
     assert len(off_the_hot_path.futures[0].frame_uncertainty) == HORIZON
     rig.node.set_parameters([Parameter("uncertainty_weight", value=2.0)])
     weighted = asker.ask(request(goal=goal))
-    expected = -np.array(weighted.final_goal_distance) - 2 * np.array(weighted.uncertainty)
+    rig.node.set_parameters([Parameter("uncertainty_weight", value=0.0)])
+    expected = np.array(asker.ask(request(goal=goal)).scores) - 2 * np.array(weighted.uncertainty)
     np.testing.assert_allclose(weighted.scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("goal_frames", [1, 2])
+def test_a_goal_may_have_to_be_kept(asker: Asker, goal_frames: int) -> None:
+    asker.rig.node.set_parameters([Parameter("goal_frames", value=goal_frames)])
+    reply = asker.ask(request(goal=Goal(type=Goal.TYPE_IMAGE, image=image(1, seed=3)), top_k=3))
+    for index, future in zip(reply.ranking, reply.futures, strict=True):
+        last = np.array(future.goal_distance)[-goal_frames:]
+        assert reply.scores[index] == pytest.approx(-last.mean(), rel=1e-5)
+        assert reply.final_goal_distance[index] == last[-1]
 
 
 def test_candidates_may_be_ranked_by_fewer_steps(asker: Asker) -> None:

@@ -132,7 +132,7 @@ def test_uncertainty_is_the_expected_error(
 def test_frames_that_were_not_fitted_leave_the_score_a_number(
     make_rig: Callable[..., Rig], calibrated: Path
 ) -> None:
-    rig = make_rig(bundle=str(calibrated), uncertainty_samples=4, uncertainty_weight=2.0)
+    rig = make_rig(bundle=str(calibrated), uncertainty_samples=4, uncertainty_weight=2.0, goal_frames=1)
     rig.activate()
     set_goal(rig, PICTURE)
     rig.serve()

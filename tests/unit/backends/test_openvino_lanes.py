@@ -105,6 +105,7 @@ def test_a_chunk_may_be_appended_at_any_time(backend: OpenVinoBackend, reference
     latents = rng.standard_normal((NUM_SLOTS, *LATENT), np.float32)
     slots = HistorySlots(latents, np.zeros((NUM_SLOTS, 8), np.float32), np.ones(NUM_SLOTS, np.float32))
     noise, seen, other = rng.standard_normal((3, 8, CHUNK, *LATENT), np.float32)
+    reused = np.empty_like(seen)
     plan = 0.3 * rng.standard_normal((8, CHUNK, 8)).astype(np.float32)
     found = []
     for each in (backend, reference):
@@ -112,11 +113,36 @@ def test_a_chunk_may_be_appended_at_any_time(backend: OpenVinoBackend, reference
         rollout.begin(each.remember(slots))
         rollout.append(other, plan)
         rollout.begin(each.remember(slots))  # what was to be appended belonged to the past before
-        rollout.append(seen, plan)
-        rollout.append(other, plan)
+        for chunk in (seen, other):
+            reused[:] = chunk
+            rollout.append(reused, plan)
+        reused[:] = 0  # the caller's memory is free again
         found.append((rollout.denoise(0, noise, plan).copy(), rollout.sample(noise, plan).copy()))
     for own, expected in zip(*found, strict=True):
         assert np.abs(own - expected).max() <= 1e-4
+
+
+def test_parts_that_have_not_begun_have_nothing_to_append_to(bundle: Bundle) -> None:
+    with OpenVinoBackend(bundle, THREADS) as backend:
+        rollout = backend._new_rollout(8)
+        with pytest.raises(RuntimeError, match=r"expected begin\(past\) before append\(\), found no history"):
+            rollout.append(np.zeros((8, CHUNK, *LATENT), np.float32), np.zeros((8, CHUNK, 8), np.float32))
+
+
+def test_a_chunk_of_another_size_leaves_what_is_to_be_appended(backend: OpenVinoBackend) -> None:
+    rng = np.random.default_rng(3)
+    latents = rng.standard_normal((NUM_SLOTS, *LATENT), np.float32)
+    slots = HistorySlots(latents, np.zeros((NUM_SLOTS, 8), np.float32), np.ones(NUM_SLOTS, np.float32))
+    noise, seen = rng.standard_normal((2, 8, CHUNK, *LATENT), np.float32)
+    plan, rollout, found = np.zeros((8, CHUNK, 8), np.float32), backend.rollout(8), []
+    for wrong in (False, True):
+        rollout.begin(backend.remember(slots))
+        rollout.append(seen, plan)
+        if wrong:
+            with pytest.raises(ValueError, match="equal division"):
+                rollout.sample(noise[:7], plan)
+        found.append(rollout.sample(noise, plan))
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_closed_it_leaves_no_thread_behind(bundle: Bundle) -> None:
@@ -125,6 +151,7 @@ def test_closed_it_leaves_no_thread_behind(bundle: Bundle) -> None:
         futures(backend, 8)
         pool = backend._pool
         assert pool is not None
+    assert not backend._compiler._weights._known
     with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit(print)
     with backend:  # may be opened again

@@ -103,6 +103,7 @@ def test_episodes_of_two_models_are_not_mixed() -> None:
         ),
         ({"noise_m": 0.03}, "noise_m: expected 0.03, found 0.06; take another --out"),
         ({"ranking_steps": 1}, "ranking_steps: expected 1, found 0; take another --out"),
+        ({"goal_frames": 3}, "goal_frames: expected 3, found 1; take another --out"),
         ({"refinement": "16 plans"}, "refinement: expected 16 plans, found None; take another --out"),
     ],
 )
@@ -148,8 +149,9 @@ def test_the_true_best_is_looked_for_among_the_predicted_best() -> None:
 
 def test_what_was_not_recorded_is_called_so() -> None:
     episodes = [_episode(seed, obeys=True) for seed in range(2)]
-    assert "denoising steps that rank: not recorded. Ranked by not recorded." in report(
-        summary(episodes, "model")
+    assert (
+        "denoising steps that rank: not recorded. Ranked by not recorded. Last frames that count: 1."
+        in report(summary(episodes, "model"))
     )
     for one in episodes:
         one["ranking_steps"] = 0

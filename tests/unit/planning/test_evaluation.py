@@ -72,6 +72,48 @@ def test_the_plan_that_leads_to_the_goal_is_ranked_first(
     assert np.isnan(answer.uncertainty).all()
 
 
+@pytest.mark.parametrize("goal_frames", [3, 100])
+def test_a_score_is_the_mean_of_the_last_frames(
+    model: WorldModel, candidates: Candidates, to_planted: GoalDistance, goal_frames: int
+) -> None:
+    """Of all, where there are fewer."""
+    answer = ask(model, candidates, Question(plans(4), to_planted, top_k=4, goal_frames=goal_frames))
+    for future in answer.futures:
+        last = future.goal_distance[-goal_frames:]
+        assert len(last) == min(goal_frames, HORIZON)
+        assert answer.scores[future.plan] == pytest.approx(-last.mean())
+        assert answer.final_goal_distance[future.plan] == last[-1]
+    costs = costs_of(candidates, model.past(0), to_planted, goal_frames=goal_frames)
+    np.testing.assert_array_equal(costs(plans(4)), -answer.scores)
+
+
+def test_frames_without_a_distance_do_not_take_the_others_from_the_score(
+    model: WorldModel, candidates: Candidates
+) -> None:
+    """As of the distance `perceptual`, which looks at the last one alone; what is infinitely far stays so."""
+
+    def of_the_last(futures: FloatArray) -> FloatArray:
+        found = np.full(futures.shape[:2], np.nan, np.float32)
+        found[:, -1] = np.where(np.arange(len(futures)) == 1, np.inf, 2.0)
+        return found
+
+    answer = ask(model, candidates, Question(plans(3), of_the_last, goal_frames=3))
+    np.testing.assert_array_equal(answer.scores, [-2, -np.inf, -2])
+
+
+def test_a_plan_without_a_distance_at_its_end_has_no_score(model: WorldModel, candidates: Candidates) -> None:
+    """Whatever the frames before say: what was lost is not at the goal."""
+
+    def lost_by_the_second(futures: FloatArray) -> FloatArray:
+        found = np.ones(futures.shape[:2], np.float32)
+        found[1, -1] = np.nan
+        return found
+
+    answer = ask(model, candidates, Question(plans(3), lost_by_the_second, goal_frames=3))
+    np.testing.assert_array_equal(answer.scores, [-1, np.nan, -1])
+    assert answer.ranking.tolist() == [0, 2, 1]
+
+
 def test_ties_go_by_index(model: WorldModel, candidates: Candidates, to_planted: GoalDistance) -> None:
     def constant(futures: FloatArray) -> FloatArray:
         return np.ones(futures.shape[:2], np.float32)
@@ -210,6 +252,7 @@ def test_what_is_done_before_the_deadline_is_complete_however_long_a_chunk_takes
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"goal_frames": 0}, "goal_frames: expected 1 or more, found 0"),
         ({"num_steps": -1}, r"num_steps: expected 0 \(all\) or more, found -1"),
         ({"num_steps": 1, "uncertainty_weight": 0.5}, "num_steps: expected 0 where uncertainty is part"),
     ],

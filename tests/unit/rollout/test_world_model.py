@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from astra_ros.denoiser.checkpoint import load_checkpoint
 from astra_ros.denoiser.rollout import Memory, RolloutSettings, roll_out
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
+from astra_ros.rollout.trust import Trust
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray, Observation
 from export import to_onnx
@@ -226,6 +227,27 @@ def test_the_past_of_a_stamp_that_comes_again_is_another(world_model: WorldModel
     assert before.slots.mask.sum() > after.slots.mask.sum()
     with pytest.raises(LookupError, match="t0_ns"):
         world_model.past(2 * STEP_NS)
+
+
+def test_novelty_is_that_of_the_observation_asked_about(world_model: WorldModel, calls: list[str]) -> None:
+    assert np.isnan(world_model.novelty(2 * STEP_NS))  # not calibrated: no picture is encoded for it
+    assert not calls
+
+    class Counting:
+        def novelty(self, latents: FloatArray) -> float:
+            calls.append("novelty")
+            return float(latents.sum())
+
+    world_model.trust = cast(Trust, Counting())
+    try:
+        one, other = (world_model.novelty(stamp * STEP_NS) for stamp in (3, 2))
+        assert world_model.novelty(2 * STEP_NS) == other != one
+        assert calls.count("novelty") == 2
+        world_model.reset()
+        with pytest.raises(LookupError, match="t0_ns"):
+            world_model.novelty(2 * STEP_NS)
+    finally:
+        world_model.trust = None
 
 
 def test_a_model_of_another_representation_is_refused_with_what_to_do(
