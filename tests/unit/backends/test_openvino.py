@@ -29,12 +29,9 @@ from astra_ros.backends.ort import OrtBackend
 from astra_ros.history.layout import NUM_SLOTS
 from astra_ros.history.memory import HistorySlots
 from tests.bundle_fixture import LATENT
+from tests.unit.backends.processor import has_bf16
 
 TOLERANCE = 1e-4
-has_bf16 = pytest.mark.skipif(
-    "BF16" not in ov.Core().get_property("CPU", properties.device.capabilities()),
-    reason="the processor has no instructions for bfloat16",
-)
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,14 @@ import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
-from openvino import properties
 
 from astra_ros.backends.bundle import Bundle, load_bundle
 from astra_ros.backends.openvino_weights import Weights
 from astra_ros.benchmarking.footprint import resident_mb
 from astra_ros.types import FloatArray
+from tests.unit.backends.processor import has_bf16
 
 NAME = "weight.float16"
-has_bf16 = pytest.mark.skipif(
-    "BF16" not in ov.Core().get_property("CPU", properties.device.capabilities()),
-    reason="the processor has no instructions for bfloat16",
-)
 
 
 @pytest.fixture(scope="module")
