@@ -100,7 +100,7 @@ def repeat(value: ov.Tensor, count: int, axis: int) -> ov.Tensor:
 
 def _rounded(array: FloatArray) -> ov.Tensor:
     """Finite numbers in bfloat16: the nearest, of two as near the even one."""
-    bits = np.ascontiguousarray(array).view(np.uint32)
+    bits = array.view(np.uint32)
     tensor = ov.Tensor(ov.Type.bf16, array.shape)
     tensor.data.view(np.uint16)[:] = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
     return tensor
