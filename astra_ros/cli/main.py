@@ -25,6 +25,7 @@ SUBCOMMANDS = (
     "data",
     "doctor",
     "simulate",
+    "attempts",
     "train",
     "distill",
     "evaluate",

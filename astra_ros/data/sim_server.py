@@ -72,7 +72,7 @@ class SimServer:
         return {}
 
     def execute(self, rows: np.ndarray) -> dict[str, Any]:
-        """Carry out a plan (rows, a). measured (n, a) and pictures (m, h, w, 3) at CONTROL_HZ and CAMERA_HZ."""
+        """Carry out a plan (rows, a). measured and commanded (n, a), pictures (m, h, w, 3), at CONTROL_HZ and CAMERA_HZ."""
         lived = self._live(list(self._robot.commands(rows, self._command)))
         return {**lived, "is_success": self._task.is_success()}
 
@@ -110,6 +110,8 @@ class SimServer:
     def _live(self, commands: Sequence[np.ndarray]) -> dict[str, Any]:
         """What was sensed at the beginning of every period, with a picture in the first of each step; now and last: at the end.
 
+        commanded: what was told in every period.
+
         commands: of whole steps, so that all pictures are one step apart, as a history wants them.
         """
         measured: list[np.ndarray] = []
@@ -121,7 +123,11 @@ class SimServer:
             self._sim.step(command)
             self._command = command
         sim = self._sim
-        sensed = {"measured": np.array(measured), "pictures": np.array(pictures)}
+        sensed = {
+            "measured": np.array(measured),
+            "commanded": np.array(commands),
+            "pictures": np.array(pictures),
+        }
         return {**sensed, "now": sim.render(), "last": sim.measured}
 
     def _outcome(self, rows: np.ndarray) -> Outcome:

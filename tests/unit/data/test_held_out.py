@@ -13,6 +13,7 @@ DATA = REPOSITORY / "runs/data"
 WORLDS = (
     "panda_sim",
     "panda_more",
+    "panda_attempts",
     "panda_long",
     "panda_trust",
     "panda_test",
