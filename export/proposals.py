@@ -1,6 +1,7 @@
 """Teach a bundle to propose plans towards a goal picture, from the recordings that its model was made of.
 
     python -m export.proposals BUNDLE --data DATASET [--further DATASET ...]
+    python -m export.proposals BUNDLE --earlier OTHER    # a bundle with the same encoder, whose proposals are taken over
 
 What the robot's driver did between any two pictures of a training episode is learned as a way from the one to the other; planners begin
 at such ways instead of at "hold still". Pictures are encoded by the bundle itself. Held-out episodes say how good it is. Adds
@@ -34,7 +35,14 @@ except ImportError as error:
 import numpy as np
 
 from astra_ros.backends.base import Backend, BackendError
-from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
+from astra_ros.backends.bundle import (
+    Bundle,
+    describe_file,
+    load_bundle,
+    replace_file,
+    restored_on_error,
+    write_manifest,
+)
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import Manifest, ProposalsSpec
 from astra_ros.cli.progress import ProgressLine
@@ -42,7 +50,8 @@ from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
 from astra_ros.evaluation.trust import encoded
-from astra_ros.rollout.proposals import save_proposals
+from astra_ros.rollout.proposals import LEARN, load_proposals, save_proposals
+from astra_ros.types import FloatArray
 from export.recordings import Further, Recordings, add_arguments, read_episodes
 
 FILE = "proposals.npz"
@@ -111,8 +120,41 @@ def add_proposals(bundle: Path, network: ProposalNetwork, spec: ProposalsSpec) -
     with restored_on_error(loaded, spec.file):
         weights = {name: value.detach().float().numpy() for name, value in network.state_dict().items()}
         save_proposals(weights, loaded.file(spec.file))
-        files = loaded.manifest.files | {spec.file: describe_file(loaded.file(spec.file))}
-        write_manifest(loaded.root, replace(loaded.manifest, files=files, proposals=spec))
+        _declare(loaded, spec)
+
+
+def take_over(bundle: Path, earlier: Path) -> ProposalsSpec:
+    """Proposals know latents and joints, not the denoiser: they outlive its training as long as the encoder stays what it is.
+
+    Raises BundleError, BackendError, or ValueError where the two bundles differ in more than that.
+    """
+    loaded, other = load_bundle(bundle), load_bundle(earlier)
+    spec, theirs = other.manifest.proposals, load_proposals(other)
+    if spec is None or theirs is None:
+        raise ValueError(f"{earlier}: expected a bundle with proposals, found none; {LEARN}")
+    for name in ("action", "camera", "latents", "max_horizon"):
+        expected, found = getattr(loaded.manifest, name), getattr(other.manifest, name)
+        if expected != found:
+            raise ValueError(f"{earlier}: {name}: expected that of {bundle}, found another; {LEARN}")
+    if not np.array_equal(_encoded(loaded), _encoded(other)):
+        raise ValueError(f"{earlier}: expected the encoder of {bundle}, found another; {LEARN}")
+    with restored_on_error(loaded, spec.file):
+        replace_file(loaded.file(spec.file), other.file(spec.file).read_bytes())
+        _declare(loaded, spec)
+    return spec
+
+
+def _encoded(bundle: Bundle) -> FloatArray:
+    """Latents of a picture that no encoder but the same has the same of."""
+    camera = bundle.manifest.camera
+    picture = np.random.default_rng(0).integers(0, 256, (camera.height, camera.width, 3), np.uint8)
+    with open_backend(bundle, "onnxruntime", precision="fp32") as backend:
+        return backend.encode(picture).copy()
+
+
+def _declare(bundle: Bundle, spec: ProposalsSpec) -> None:
+    files = bundle.manifest.files | {spec.file: describe_file(bundle.file(spec.file))}
+    write_manifest(bundle.root, replace(bundle.manifest, files=files, proposals=spec))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,7 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
         description="Teach a bundle to propose plans towards a goal picture, from recordings.",
         epilog="example: python -m export.proposals bundles/mine --data runs/data/my_arm --held-out held_out.yaml",
     )
-    add_arguments(parser)
+    add_arguments(parser, needs_data=False)
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="BUNDLE",
+        help="instead of --data: with the same encoder, from before the denoiser was trained on; its proposals are taken over",
+    )
     parser.add_argument(
         "--further",
         type=Path,
@@ -135,7 +183,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=default.steps, help="of training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
+    if (options.data is None) == (options.earlier is None):
+        parser.error("expected --data DIR, or --earlier BUNDLE instead of it")
     try:
+        if options.earlier is not None:
+            spec = take_over(options.bundle, options.earlier)
+            print(f"{options.bundle}: the {spec.count} proposals of {options.earlier}")
+            return 0
         config = ProposalsConfig(steps=options.steps, seed=options.seed)
         recordings = Recordings.open(options)
         further = [Further.open(path, options) for path in options.further]

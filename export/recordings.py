@@ -106,10 +106,10 @@ def name_skipped(why: object) -> None:
     ProgressLine().done(f"skipped: {why}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, needs_data: bool = True) -> None:
     """The bundle, its dataset and what of it is held out."""
     parser.add_argument("bundle", type=Path)
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="the dataset it was trained on"
+        "--data", type=Path, required=needs_data, metavar="DIR", help="the dataset it was trained on"
     )
     add_held_out(parser)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from astra_ros.backends.bundle import load_bundle, write_manifest
 from astra_ros.data.lerobot import Dataset, DatasetWriter
 from astra_ros.rollout.proposals import load_proposals
 from export import proposals
-from tests.bundle_fixture import HEIGHT, JOINTS, LATENT, WIDTH
+from export.contract import ExportConfig
+from export.to_onnx import export_bundle
+from tests.bundle_fixture import HEIGHT, JOINTS, LATENT, MAX_CHUNKS, WIDTH, untrained_model
 from tests.moving_square import ARM, FPS, episode, write_dataset
 
 FEW = ["--steps", "5"]
@@ -112,3 +116,38 @@ def test_of_more_recordings_than_fit_into_memory_some_are_left_out_evenly(
     of_one = 2 * int(np.prod(LATENT)) * 40
     monkeypatch.setattr(proposals, "MAX_BYTES", 3 * of_one)
     assert proposals._kept(chosen, manifest) == [(dataset, names[::2])]
+
+
+def test_proposals_outlive_a_denoiser_that_is_trained_on(
+    bundle_copy: Path, own: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = shutil.copytree(bundle_copy, tmp_path / "later")
+    assert proposals.main([str(later), "--earlier", str(bundle_copy)]) == 1
+    assert "expected a bundle with proposals, found none" in capsys.readouterr().err
+    assert proposals.main(words_for(bundle_copy, own, held_out_file)) == 0
+    assert proposals.main([str(later), "--earlier", str(bundle_copy)]) == 0
+    theirs, ours = load_bundle(bundle_copy), load_bundle(later)
+    assert ours.manifest.proposals == theirs.manifest.proposals
+    assert ours.file("proposals.npz").read_bytes() == theirs.file("proposals.npz").read_bytes()
+
+
+def test_those_of_another_encoder_are_refused(
+    bundle_copy: Path, own: Path, held_out_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert proposals.main(words_for(bundle_copy, own, held_out_file)) == 0
+    changed = untrained_model()
+    with torch.no_grad():
+        for parameter in changed.codec.encoder.parameters():
+            parameter.mul_(1.01)
+    other = export_bundle(changed, tmp_path / "other", ExportConfig("panda", chunks=MAX_CHUNKS)).root
+    capsys.readouterr()
+    assert proposals.main([str(other), "--earlier", str(bundle_copy)]) == 1
+    assert "expected the encoder of" in capsys.readouterr().err
+    assert load_bundle(other).manifest.proposals is None
+
+
+@pytest.mark.parametrize("words", [[], ["--data", "a", "--earlier", "b"]])
+def test_it_learns_or_takes_over(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        proposals.main(["bundle", *words])
+    assert "--data DIR, or --earlier BUNDLE" in capsys.readouterr().err
