@@ -132,10 +132,20 @@ def take_over(bundle: Path, earlier: Path) -> ProposalsSpec:
     spec, theirs = other.manifest.proposals, load_proposals(other)
     if spec is None or theirs is None:
         raise ValueError(f"{earlier}: expected a bundle with proposals, found none; {LEARN}")
-    for name in ("action", "camera", "latents", "max_horizon"):
-        expected, found = getattr(loaded.manifest, name), getattr(other.manifest, name)
+    ours = loaded.manifest
+    # Further recordings widen the range that was seen.
+    their_action = replace(other.manifest.action, lower=ours.action.lower, upper=ours.action.upper)
+    pairs = {
+        "action": (ours.action, their_action),
+        **{name: (getattr(ours, name), getattr(other.manifest, name)) for name in ("camera", "latents")},
+    }
+    for name, (expected, found) in pairs.items():
         if expected != found:
             raise ValueError(f"{earlier}: {name}: expected that of {bundle}, found another; {LEARN}")
+    if spec.horizon > ours.max_horizon:
+        raise ValueError(
+            f"{earlier}: proposals.horizon: expected {ours.max_horizon} rows or fewer, found {spec.horizon}; {LEARN}"
+        )
     if not np.array_equal(_encoded(loaded), _encoded(other)):
         raise ValueError(f"{earlier}: expected the encoder of {bundle}, found another; {LEARN}")
     with restored_on_error(loaded, spec.file):

@@ -125,6 +125,9 @@ def test_proposals_outlive_a_denoiser_that_is_trained_on(
     assert proposals.main([str(later), "--earlier", str(bundle_copy)]) == 1
     assert "expected a bundle with proposals, found none" in capsys.readouterr().err
     assert proposals.main(words_for(bundle_copy, own, held_out_file)) == 0
+    wider = load_bundle(later).manifest
+    upper = tuple(2 * value + 1 for value in wider.action.upper)
+    write_manifest(later, replace(wider, action=replace(wider.action, upper=upper)))
     assert proposals.main([str(later), "--earlier", str(bundle_copy)]) == 0
     theirs, ours = load_bundle(bundle_copy), load_bundle(later)
     assert ours.manifest.proposals == theirs.manifest.proposals
