@@ -76,18 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _episodes(arguments: argparse.Namespace, missing: Mapping[str, int]) -> Iterator[Episode]:
-    """Of these names and seeds. Neither model nor simulator is opened for none."""
-    from astra_ros.data.sim_client import SimClient
+    """Of these names and seeds. Neither model nor simulator is opened for none. Raises OSError when the simulator ends."""
+    from astra_ros.data.sim_client import SimClient, SimError
     from astra_ros.rollout.world_model import WorldModel
     from astra_ros.training.attempts import Attempts, AttemptsConfig
 
     if not missing:
         return
-    log = arguments.out.with_name(f"{arguments.out.name}_simulator.log")
-    with (
-        WorldModel.load(arguments.bundle, arguments.backend, arguments.threads) as model,
-        SimClient(arguments.python, log, arguments.robot) as sim,
-    ):
-        attempts = Attempts(AttemptsConfig(arguments.task, arguments.attempts), model, sim)
-        for name, seed in missing.items():
-            yield attempts.episode(name, seed)
+    try:
+        with (
+            SimClient(arguments.python, arguments.out / "simulator.log", arguments.robot) as sim,
+            WorldModel.load(arguments.bundle, arguments.backend, arguments.threads) as model,
+        ):
+            attempts = Attempts(AttemptsConfig(arguments.task, arguments.attempts), model, sim)
+            for name, seed in missing.items():
+                yield attempts.episode(name, seed)
+    except SimError as error:
+        raise OSError(str(error)) from error

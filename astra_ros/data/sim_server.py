@@ -41,9 +41,10 @@ class SimServer:
         self._start: Any = None
 
     def describe(self) -> dict[str, Any]:
-        """names: of joints or axes; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
+        """names: of joints or axes; tasks; camera_frame; step_s: seconds of a plan's row; control_hz; camera_hz."""
         return {
             "names": np.array(self._robot.names),
+            "tasks": np.array([*self._robot.tasks]),
             "camera_frame": self._robot.camera_frame,
             "step_s": STEP_S,
             "control_hz": CONTROL_HZ,

@@ -58,12 +58,16 @@ class Attempts:
     """Episodes of a robot that follows its model's proposals. The same seed, bundle and backend give the same episode."""
 
     def __init__(self, config: AttemptsConfig, world_model: WorldModel, sim: SimClient) -> None:
-        """Raises ValueError where the model is another robot's, or of another pace."""
+        """Raises ValueError where the model is another robot's or of another pace, and for a task that the robot does not have."""
         self._config, self._model, self._sim = config, world_model, sim
         self._candidates = Candidates(world_model.backend)
         action, facts = world_model.manifest.action, sim.describe()
         _require_same("names", action.names, tuple(map(str, facts["names"])))
         _require_same("step_dt", action.step_dt, float(facts["step_s"]))
+        if config.task not in (tasks := [*map(str, facts["tasks"])]):
+            raise ValueError(
+                f"task: expected one of {', '.join(tasks)}, found {config.task!r}; choose --task so"
+            )
         self._periods = round(int(facts["control_hz"]) / int(facts["camera_hz"]))
 
     def episode(self, name: str, seed: int) -> Episode:
@@ -89,15 +93,22 @@ class Attempts:
         """Remember pictures and joints, in the model's memory too. The first picture is the one that was last `now`."""
         is_first = not lived.pictures
         commanded = news["commanded"][self._periods - 1 :: self._periods]
-        measured = [*news["measured"][:: self._periods], news["last"]]
+        measured = self._at_pictures(np.array([*news["measured"], news["last"]]))
         lived.commanded += [measured[0], *commanded] if is_first else [*commanded]
-        lived.measured += measured if is_first else measured[1:]
+        lived.measured += [*measured] if is_first else [*measured[1:]]
         for picture in [*news["pictures"], news["now"]][not is_first :]:
             pixels = self._fitted(picture)
             stamp_ns = START_NS + len(lived.pictures) * self._step_ns
             joints = np.asarray(lived.measured[len(lived.pictures)], np.float32)
             self._model.observe(Observation(stamp_ns, pixels, joints))
             lived.pictures.append(pixels)
+
+    def _at_pictures(self, measured: np.ndarray) -> np.ndarray:
+        """(n * periods + 1, a) → (n + 1, a): positions there, or the mean velocity since the picture before."""
+        if self._model.manifest.action.representation != "rate":
+            return measured[:: self._periods]
+        since = measured[1:].reshape(-1, self._periods, measured.shape[1]).mean(axis=1)
+        return np.concatenate([measured[:1], since])
 
     def _choose(self, goal: FloatArray, lived: _Lived, rows: int, rng: np.random.Generator) -> FloatArray:
         now_ns = START_NS + (len(lived.pictures) - 1) * self._step_ns

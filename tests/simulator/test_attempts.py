@@ -76,10 +76,24 @@ def test_what_is_there_is_left_as_it_is(
     np.testing.assert_array_equal(again.pixels, episodes[0].pixels)
 
 
-def test_another_robot_is_refused_in_one_line(
-    start_in_simulator: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--robot", "pusht", "--task", "push"), "names: expected"),
+        (("--task", "juggle"), "task: expected one of reach, lift, found 'juggle'"),
+        (("--robot", "unicorn"), "the simulator did not start"),
+        (("--python", "nowhere/python"), "make sim"),
+        (("--attempts", "0"), "attempts: expected 1 or more, found 0"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: tuple[str, ...],
+    message: str,
+    start_in_simulator: Start,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert attempts(tmp_path / "disc", "--episodes", "1", "--robot", "pusht", "--task", "push") == 1
-    (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert "names: expected" in error
-    assert "pusht_x" in error
+    assert attempts(tmp_path / "wrong", "--episodes", "1", *words) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("astra attempts: ")
+    assert message in line
