@@ -93,7 +93,8 @@ class Attempts:
         """Remember pictures and joints, in the model's memory too. The first picture is the one that was last `now`."""
         is_first = not lived.pictures
         commanded = news["commanded"][self._periods - 1 :: self._periods]
-        measured = self._at_pictures(np.array([*news["measured"], news["last"]]))
+        ticks = np.array([*news["measured"], news["last"]])
+        measured = at_pictures(ticks, self._periods, self._model.manifest.action.representation)
         lived.commanded += [measured[0], *commanded] if is_first else [*commanded]
         lived.measured += [*measured] if is_first else [*measured[1:]]
         for picture in [*news["pictures"], news["now"]][not is_first :]:
@@ -102,13 +103,6 @@ class Attempts:
             joints = np.asarray(lived.measured[len(lived.pictures)], np.float32)
             self._model.observe(Observation(stamp_ns, pixels, joints))
             lived.pictures.append(pixels)
-
-    def _at_pictures(self, measured: np.ndarray) -> np.ndarray:
-        """(n * periods + 1, a) → (n + 1, a): positions there, or the mean velocity since the picture before."""
-        if self._model.manifest.action.representation != "rate":
-            return measured[:: self._periods]
-        since = measured[1:].reshape(-1, self._periods, measured.shape[1]).mean(axis=1)
-        return np.concatenate([measured[:1], since])
 
     def _choose(self, goal: FloatArray, lived: _Lived, rows: int, rng: np.random.Generator) -> FloatArray:
         now_ns = START_NS + (len(lived.pictures) - 1) * self._step_ns
@@ -138,6 +132,14 @@ class Attempts:
 def schema_of(action: ActionSpec) -> ActionSchema:
     """Of recordings that a model of that action space goes on learning from."""
     return ActionSchema(action.space, action.modality, action.representation, action.names, action.units)
+
+
+def at_pictures(ticks: np.ndarray, periods: int, representation: str) -> np.ndarray:
+    """(n * periods + 1, a) at the control rate → (n + 1, a): positions there, or mean velocities since the picture before."""
+    if representation != "rate":
+        return ticks[::periods]
+    since = ticks[1:].reshape(-1, periods, ticks.shape[1]).mean(axis=1)
+    return np.concatenate([ticks[:1], since])
 
 
 def _exactly(probabilities: FloatArray) -> np.ndarray:
