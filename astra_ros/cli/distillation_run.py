@@ -11,12 +11,12 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.backends.schema import parse
+from astra_ros.cli.deliveries import Deliveries
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.suitability import trained_data
-from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.config import EVALUATION_SHARE, TrainConfig
-from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.distillation import DistillationConfig, DistillationStep, student_of
 from astra_ros.training.latents import LatentStore, encode_sets
 from astra_ros.training.machine import keep_precision, product_dtype
@@ -51,7 +51,8 @@ class DistillationRun:
         require_same_run(out / "run.json", identity)
         keep_precision(out, fabric)
         self._sets = self._as_begun(sets, teacher)
-        self._samples = TrainingSamples(self._sets, self._size, model.step_dt, out / "strips")
+        samples = TrainingSamples(self._sets, self._size, model.step_dt, out / "strips")
+        self._deliveries = Deliveries(out, samples)
 
     def run(self) -> Checkpoint:
         """Distil, evaluate and save. Goes on with an interrupted run."""
@@ -74,7 +75,10 @@ class DistillationRun:
             self._fabric.barrier()
             return made
 
-        return deliver(trainer.run(deliver, 60.0 * config.checkpoint_minutes), 1.0)
+        made = deliver(trainer.run(deliver, 60.0 * config.checkpoint_minutes), 1.0)
+        if self._fabric.is_global_zero:
+            self._deliveries.tell_better()
+        return made
 
     def _step(self) -> DistillationStep:
         config, student = self._train_config, self._student
@@ -90,19 +94,10 @@ class DistillationRun:
         )
 
     def _deliver(self, student: Checkpoint, share: float, skipped: int) -> None:
-        """The student as it would be shipped now, with its held-out quality, sample strips and curves."""
-        quality = self._samples.evaluate(student, share)
-        if quality:
-            Progress(HELD_OUT, self._log).report(share, **quality)
-        student.provenance = {
-            **self._teacher.provenance,
-            **self._provenance,
-            "share": round(share, 4),
-            "skipped_steps": {**self._teacher.provenance.get("skipped_steps", {}), "student": skipped},
-            "held_out_db_at_1s": quality,
-        }
-        save_checkpoint(self._out, student)
-        draw_curves(self._out / "log.jsonl", self._out / "curves.png")
+        taught = self._teacher.provenance
+        skipped_steps = {**taught.get("skipped_steps", {}), "student": skipped}
+        provenance = {**taught, **self._provenance, "skipped_steps": skipped_steps}
+        self._deliveries.deliver(student, share, provenance)
 
     def _open_sets(self) -> list[TrainingSet]:
         """Those of the student's action spaces."""

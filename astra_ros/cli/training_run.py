@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.actions.spec import ActionSpec
+from astra_ros.cli.deliveries import Deliveries
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.codec.autoencoder import Codec
 from astra_ros.data.held_out import LEAST_HELD_OUT
@@ -25,7 +26,6 @@ from astra_ros.denoiser.checkpoint import (
     load_codec,
     load_weights,
     new_checkpoint,
-    save_checkpoint,
     save_codec,
 )
 from astra_ros.denoiser.dit import Denoiser
@@ -44,7 +44,6 @@ from astra_ros.training.config import (
     OptimisationConfig,
     TrainConfig,
 )
-from astra_ros.training.curves import HELD_OUT, draw_curves
 from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
@@ -87,7 +86,8 @@ class TrainingRun:
             for one in as_begun(sets, out / "split.json", fabric.print)
         ]
         self._tell_few_held_out()
-        self._samples = TrainingSamples(self._sets, self._size, self._model.step_dt, out / "strips")
+        samples = TrainingSamples(self._sets, self._size, self._model.step_dt, out / "strips")
+        self._deliveries = Deliveries(out, samples)
         self._encoded: list[EncodedSet] = []
         self._skipped: dict[str, int] = {}
 
@@ -98,7 +98,8 @@ class TrainingRun:
         if self._config.refines_decoder:
             codec = self._refine_decoder(codec)
         checkpoint = self._train_denoiser(codec)
-        self._on_first(lambda: self._deliver(checkpoint, 1.0))
+        self._deliver(checkpoint, 1.0)
+        self._on_first(self._deliveries.tell_better)
         return checkpoint
 
     def _tell_few_held_out(self) -> None:
@@ -187,7 +188,7 @@ class TrainingRun:
         optimizers = denoiser_optimizers(checkpoint.denoiser, blocks, products)
 
         def deliver(averaged: Denoiser, share: float) -> None:
-            self._on_first(lambda: self._deliver(replace(checkpoint, denoiser=averaged), share))
+            self._deliver(replace(checkpoint, denoiser=averaged), share)
 
         minutes = self._denoiser_minutes()
         checkpoint.denoiser = self._train(
@@ -226,18 +227,11 @@ class TrainingRun:
         )
         averaged = trainer.run(on_checkpoint, 60.0 * self._config.checkpoint_minutes)
         self._skipped[stage] = trainer.skipped
-        self._on_first(self._draw_curves)
+        self._on_first(self._deliveries.draw_curves)
         return averaged
 
     def _deliver(self, checkpoint: Checkpoint, share: float) -> None:
-        """The checkpoint as it would be shipped now, with its held-out quality, sample strips and curves."""
-        checkpoint.provenance = self._provenance()
-        quality = self._samples.evaluate(checkpoint, share)
-        if quality:
-            Progress(HELD_OUT, self._log).report(share, **quality)
-        checkpoint.provenance |= {"share": round(share, 4), "held_out_db_at_1s": quality}
-        save_checkpoint(self._out, checkpoint)
-        self._draw_curves()
+        self._on_first(lambda: self._deliveries.deliver(checkpoint, share, self._provenance()))
 
     @property
     def _known_actions(self) -> dict[str, ActionSpec]:
@@ -290,9 +284,6 @@ class TrainingRun:
         if self._fabric.is_global_zero:
             act()
         self._fabric.barrier()
-
-    def _draw_curves(self) -> None:
-        draw_curves(self._out / "log.jsonl", self._out / "curves.png")
 
 
 def _require_same_actions(sets: Sequence[TrainingSet], known: Mapping[str, ActionSpec]) -> None:
