@@ -26,6 +26,7 @@ from typing import Any
 
 from astra_ros.cli.evaluation_run import on_best_device, plain
 from astra_ros.cli.progress import ProgressLine
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.data.held_out import held_out
 from astra_ros.denoiser.checkpoint import load_checkpoint
 from astra_ros.denoiser.rollout import RolloutSettings
@@ -292,4 +293,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.ros.demonstration import isolated
 from astra_ros.ros.node_process import LifecycleClient, NodeProcess
 
@@ -29,7 +28,7 @@ def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[NodeProces
     arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     with ExitStack() as last:
         last.enter_context(isolated())
-        last.enter_context(_ended_by_sigterm())
+        last.enter_context(ended_by_sigterm())
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         last.callback(rclpy.try_shutdown)
         process = last.enter_context(NodeProcess(out / f"world_model_{time.time_ns()}.log", arguments))
@@ -40,12 +39,3 @@ def active_node(out: Path, parameters: Mapping[str, Any]) -> Iterator[NodeProces
         lifecycle.change(Transition.TRANSITION_ACTIVATE, 30.0)
         executor.shutdown()
         yield process
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -36,10 +34,12 @@ from astra_ros.backends.engines import (
 from astra_ros.backends.manifest import Manifest
 from astra_ros.backends.tensorrt_library import Library, open_library
 from astra_ros.cli.options import add_json, require_json_folder
+from astra_ros.cli.signals import ended_by_sigterm
 
 try:
     from export.engine_builder import FIRST_COMPLETE_SM, BuildConfig, EngineBuilder
     from export.engine_weights import SHARED_WEIGHTS_FILE, SharedWeights
+    from export.folders import replaced_folder
 except ImportError as error:
     raise SystemExit(f"error: {error}; in a clone: pip install -e '.[trt]'") from error
 
@@ -60,18 +60,12 @@ def build_engines(bundle: Bundle, config: BuildConfig, out: Path | None = None) 
         raise FileExistsError(
             f"{place}: expected engines to replace or nothing, found something else; choose another --out"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent) as temporary:
-        folder = Path(temporary) / place.name
-        folder.mkdir()
+    with replaced_folder(place) as folder:
         built = _build_all(library, bundle, config, graphs, folder)
         files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
         engines = replace(draft, engines=built, files=files)
         require_fit(engines, bundle)
         (folder / SIDECAR_FILE).write_text(engines.to_json())
-        if place.exists():
-            shutil.rmtree(place)
-        folder.rename(place)
     return place, engines
 
 
@@ -234,4 +228,5 @@ def _heartbeat(label: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

@@ -24,6 +24,7 @@ import numpy as np
 from astra_ros.backends.base import BackendError
 from astra_ros.backends.bundle import describe_file, load_bundle, restored_on_error, write_manifest
 from astra_ros.backends.manifest import Manifest, TrustSpec
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.data.held_out import LEAST_HELD_OUT
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
@@ -165,4 +166,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

@@ -46,6 +46,7 @@ from astra_ros.backends.bundle import (
 from astra_ros.backends.factory import open_backend
 from astra_ros.backends.manifest import Manifest, ProposalsSpec
 from astra_ros.cli.progress import ProgressLine
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.data.episode import Episode, frame_stride
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
@@ -223,4 +224,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

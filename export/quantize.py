@@ -35,10 +35,11 @@ from astra_ros.backends.bundle import (
     restored_on_error,
     write_manifest,
 )
-from astra_ros.backends.manifest import QuantizationSpec
+from astra_ros.backends.manifest import BundleError, FileSpec, Manifest, QuantizationSpec
 from astra_ros.backends.openvino import OpenVinoBackend
 from astra_ros.backends.openvino_int8 import Product, Ranges, products
 from astra_ros.backends.openvino_runnable import Runnable
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.denoiser.io import batched
 from astra_ros.evaluation.metrics import psnr
 from astra_ros.evaluation.reliving import long_enough, relived
@@ -192,12 +193,18 @@ def quantize(bundle: Path, recordings: Recordings) -> Loss:
     return Loss(exact, rounded)
 
 
-def write_ranges(loaded: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> None:
+def write_ranges(watched: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> None:
     """ranges: of the graphs for one candidate; those for several see the same values. What was calibrated with others is dropped.
 
-    Raises BundleError or BackendError when the answers would be too coarse; after any error the bundle is what it was.
+    Raises BundleError or BackendError when the answers would be too coarse, or the graphs are not those that were watched; after
+    any error the bundle is what it was.
     """
+    loaded = load_bundle(watched.root)  # to which something may have been added meanwhile
     manifest, file = loaded.manifest, loaded.file(INT8_FILE)
+    if _network(manifest) != _network(watched.manifest):
+        raise BundleError(
+            f"{loaded.root}: expected the graphs that were watched, found others; quantise again"
+        )
     of_all = {
         batched(stage, batch): dict(limits)
         for stage, limits in ranges.items()
@@ -216,6 +223,11 @@ def write_ranges(loaded: Bundle, ranges: Limits, fitted_on: tuple[str, ...]) -> 
                 backend.rollout(batch)
     if fitted is not None:
         loaded.file(fitted.file).unlink()
+
+
+def _network(manifest: Manifest) -> dict[str, FileSpec]:
+    """Files that say what it computes."""
+    return {name: one for name, one in manifest.files.items() if name.endswith((".onnx", ".bin"))}
 
 
 def _quality(
@@ -266,4 +278,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +28,13 @@ from astra_ros.backends import golden
 from astra_ros.backends.bundle import Bundle, describe_file, is_bundle, load_bundle, write_manifest
 from astra_ros.backends.golden import RolloutInputs
 from astra_ros.backends.manifest import BundleError, Manifest
+from astra_ros.cli.signals import ended_by_sigterm
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_same
 from astra_ros.denoiser.io import GraphSpec
 from astra_ros.evaluation.reliving import long_enough
 from export.contract import GOLDEN_FILE, OPSET, WEIGHTS_FILE, ExportConfig, draft_manifest
+from export.folders import replaced_folder
 from export.golden_inputs import patterned, recorded
 from export.graphs import build_graphs
 from export.recordings import name_skipped
@@ -62,17 +62,13 @@ def export_bundle(checkpoint: Checkpoint, out: Path, config: ExportConfig) -> Bu
     inputs = _golden_inputs(draft, config)
     if draft.weights_dtype == "float16":
         round_to_float16(served)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        root = Path(temporary) / out.name
-        root.mkdir()
+    with replaced_folder(out) as root:
         _write_graphs(build_graphs(served, list(draft.graphs), draft.batches), draft, root)
         reference = TorchReference(served, draft)
         _write_golden(reference, root / GOLDEN_FILE, inputs)
         _verify(write_manifest(root, _with_files(draft, root)))
         if out.exists():
-            _remove(out, kept={path.name for path in root.iterdir()})
-        root.rename(out)
+            _tell_lost(out, kept={path.name for path in root.iterdir()})
     return _report(load_bundle(out))
 
 
@@ -138,11 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _remove(bundle: Path, kept: set[str]) -> None:
-    """The bundle that is replaced; names what the new one does not have."""
+def _tell_lost(bundle: Path, kept: set[str]) -> None:
+    """What the bundle that is replaced has, and the new one has not."""
     for name in sorted({path.name for path in bundle.iterdir()} - kept):
         print(f"{name}: of the bundle that is replaced, removed", flush=True)
-    shutil.rmtree(bundle)
 
 
 def _with_files(draft: Manifest, root: Path) -> Manifest:
@@ -234,4 +229,5 @@ def _report(bundle: Bundle) -> Bundle:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ended_by_sigterm():
+        sys.exit(main())

@@ -55,7 +55,18 @@ class ActionSpec:
             if getattr(self, field) not in known:
                 found = str(getattr(self, field))[:80]
                 raise ValueError(f"action.{field}: expected one of {', '.join(known)}, found {found!r}")
+        self._require_ranges()
         self._kind.check_dim(self.dim)
+
+    def _require_ranges(self) -> None:
+        for field in ("std", "delta_std"):
+            if not all(scale > 0 for scale in getattr(self, field)):
+                raise ValueError(
+                    f"action.{field}: expected more than 0 everywhere, found {getattr(self, field)}"
+                )
+        for name, lower, upper in zip(self.names, self.lower, self.upper, strict=True):
+            if not lower <= upper:  # every plan would become the upper one
+                raise ValueError(f"action.lower: {name}: expected at most its upper {upper}, found {lower}")
 
     @property
     def dim(self) -> int:

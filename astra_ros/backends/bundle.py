@@ -127,13 +127,16 @@ def write_manifest(root: Path, manifest: Manifest) -> Bundle:
 @contextmanager
 def restored_on_error(bundle: Bundle, name: str) -> Iterator[None]:
     """For changes of one file and of the manifest that names it: an error or interruption inside restores both."""
-    file = bundle.file(name)
+    file, manifest = bundle.file(name), bundle.root / MANIFEST_FILE
     before = file.read_bytes() if file.exists() else None
+    said = (
+        manifest.read_bytes()
+    )  # as it stands: written anew by this version, it might be another bundle's name
     try:
         yield
     except BaseException:
         file.unlink(missing_ok=True) if before is None else replace_file(file, before)
-        replace_file(bundle.root / MANIFEST_FILE, bundle.manifest.to_json().encode())
+        replace_file(manifest, said)
         raise
 
 

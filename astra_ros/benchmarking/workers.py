@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -16,6 +17,7 @@ from astra_ros.benchmarking.worker import PEAKS_RUNTIME, Job
 
 # Runtimes as others' programs use them: their waiting threads spin, which `astra` forbids for a robot's sake.
 _SPINNING = ("torch", "torch.compile", "cuda", "cuda.compile")
+READY_S = 600.0  # a compiler may never be: the others are not to wait for it
 # What numpy's BLAS, whichever it is, takes its threads from when it is loaded.
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -27,7 +29,7 @@ class WorkerError(RuntimeError):
 class Worker:
     """Starts the process and waits until it is ready.
 
-    description: what it says of itself. Raises WorkerError with the reason when it does not run.
+    description: what it says of itself. Raises WorkerError with the reason when it does not run, or is not ready after READY_S.
     """
 
     def __init__(self, job: Job) -> None:
@@ -47,7 +49,7 @@ class Worker:
             text=True,
         )
         try:
-            self.description: dict[str, Any] = self._answer()
+            self.description: dict[str, Any] = self._first_answer()
         except BaseException:
             self.close()
             raise
@@ -69,6 +71,20 @@ class Worker:
         with suppress(BrokenPipeError):
             self._process.communicate()
         self._said.close()
+
+    def _first_answer(self) -> Any:
+        patience = threading.Timer(READY_S, self._process.kill)
+        patience.start()
+        try:
+            return self._answer()
+        except WorkerError:
+            if patience.finished.is_set():
+                raise WorkerError(
+                    f"{self._runtime}: expected it to be ready within {READY_S:g} s, found it was not"
+                ) from None
+            raise
+        finally:
+            patience.cancel()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None

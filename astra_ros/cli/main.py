@@ -15,6 +15,7 @@ import astra_ros
 from astra_ros.backends.base import BackendError
 from astra_ros.cli.options import require_json_folder
 from astra_ros.cli.overrides import OverridableParser
+from astra_ros.cli.signals import ended_by_sigterm
 
 # Modules with `add_parser(subparsers)`, which sets the default `run`: Callable[[argparse.Namespace], int].
 # They import what is heavy or optional (rclpy, torch, the simulator) inside `run`.
@@ -35,7 +36,7 @@ SUBCOMMANDS = (
 )
 
 DESCRIPTION = "astra: a world model that answers what your robot's camera will see if it does this."
-EPILOG = """exit codes: 0 done, 1 failed (one line on stderr says what and how to fix it), 2 wrong usage, 130 interrupted
+EPILOG = """exit codes: 0 done, 1 failed (one line on stderr says what and how to fix it), 2 wrong usage, 130 interrupted, 143 ended by SIGTERM
 example: astra demo --out out"""
 
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.command_line = shlex.join(["astra", *words])  # kept with what the command makes
     try:
         require_json_folder(parsed)
-        with _log_on_stderr():
+        with _log_on_stderr(), ended_by_sigterm():
             code: int = parsed.run(parsed)
     except ModuleNotFoundError as error:
         return _fail(

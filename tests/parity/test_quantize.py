@@ -170,6 +170,30 @@ def test_a_bundle_that_would_be_too_coarse_stays_what_it_was(
     assert {file.name: file.read_bytes() for file in int8_copy.iterdir()} == before
 
 
+def test_what_was_added_meanwhile_stays(bundle_copy: Path, int8_bundle: Path) -> None:
+    """By another tool, while the recordings were watched."""
+    watched = load_bundle(bundle_copy)
+    (bundle_copy / "proposals.npz").write_bytes(b"of another tool")
+    files = {**watched.manifest.files, "proposals.npz": describe_file(bundle_copy / "proposals.npz")}
+    write_manifest(bundle_copy, replace(watched.manifest, files=files))
+    quantize.write_ranges(watched, read_ranges(int8_bundle / "int8.json").graphs, ("other",))
+    assert {"proposals.npz", "int8.json"} <= set(load_bundle(bundle_copy).manifest.files)
+
+
+def test_ranges_of_graphs_that_were_exported_anew_meanwhile_are_not_written(
+    bundle_copy: Path, int8_bundle: Path
+) -> None:
+    watched = load_bundle(bundle_copy)
+    files = {**watched.manifest.files, "encode.onnx": watched.manifest.files["decode.onnx"]}
+    with pytest.raises(BundleError, match="expected the graphs that were watched, found others"):
+        quantize.write_ranges(
+            replace(watched, manifest=replace(watched.manifest, files=files)),
+            read_ranges(int8_bundle / "int8.json").graphs,
+            ("other",),
+        )
+    assert not (bundle_copy / "int8.json").exists()
+
+
 def test_the_products_that_err_most_are_not_rounded(
     untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

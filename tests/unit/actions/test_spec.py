@@ -54,6 +54,28 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
         replace(SPEC, names=("a", "a"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"lower": (0.0, 3.0), "upper": (1.0, 2.0)},
+            r"lower: b: expected at most its upper 2\.0, found 3\.0",
+        ),
+        ({"lower": (0.0, float("nan"))}, "lower: b: expected at most its upper"),
+        ({"std": (1.0, 0.0)}, r"std: expected more than 0 everywhere, found \(1\.0, 0\.0\)"),
+        ({"delta_std": (-1.0, 1.0)}, "delta_std: expected more than 0 everywhere"),
+    ],
+)
+def test_ranges_that_are_none_are_refused(change: dict[str, tuple[float, ...]], message: str) -> None:
+    """With a lower limit above the upper one every plan would become the upper one."""
+    with pytest.raises(ValueError, match=message):
+        replace(SPEC, **change)  # type: ignore[arg-type]
+
+
+def test_a_joint_that_never_moved_has_a_range() -> None:
+    assert replace(SPEC, lower=(0.0, 2.0), upper=(1.0, 2.0)).clip(np.array([5.0, 5.0])).tolist() == [1.0, 2.0]
+
+
 def test_a_step_without_duration_is_refused() -> None:
     with pytest.raises(ValueError, match="step_dt: expected seconds > 0, found 0"):
         replace(SPEC, step_dt=0)

@@ -239,6 +239,18 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(bundle_copy: Path) -> N
     assert (bundle_copy / "golden.npz").read_bytes() == golden
 
 
+def test_a_manifest_of_another_version_comes_back_as_it_was_written(bundle_copy: Path) -> None:
+    """Its digest is the bundle's name to a robot."""
+    file = bundle_copy / "manifest.json"
+    fields = json.loads(file.read_text())
+    assert fields.pop("flops")
+    file.write_text(json.dumps(fields))
+    before = load_bundle(bundle_copy)
+    with pytest.raises(BundleError, match=r"golden.npz"):
+        spoil(before)
+    assert load_bundle(bundle_copy).sha256 == before.sha256
+
+
 def test_any_damage_to_arrays_is_one_line(bundle_copy: Path, tmp_path: Path) -> None:
     rng, refusals = np.random.default_rng(0), list[str]()
     with np.load(bundle_copy / "golden.npz") as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from astra_ros.backends.bundle import load_bundle
 from astra_ros.backends.ort import OrtBackend
-from astra_ros.benchmarking import worker
+from astra_ros.benchmarking import worker, workers
 from astra_ros.benchmarking.busy import busy_processes
 from astra_ros.benchmarking.runtimes import RUNTIMES
 from astra_ros.benchmarking.worker import AGREEMENT, PEAKS_RUNTIME, Job
@@ -117,3 +118,36 @@ def test_busy_processes_end_with_the_statement() -> None:
     with busy_processes(2) as started:
         assert [process.poll() for process in started] == [None, None]
     assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
+
+
+def test_busy_processes_end_with_who_started_them() -> None:
+    """However that ended."""
+    program = (
+        "import time\nfrom astra_ros.benchmarking.busy import busy_processes\n"
+        "with busy_processes(1) as (one,):\n    print(one.pid, flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        busy = Path(f"/proc/{int(starter.stdout.readline())}")
+        assert busy.exists()
+        starter.kill()
+    deadline_s = time.monotonic() + 20.0
+    while _is_alive(busy):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def _is_alive(process: Path) -> bool:
+    """Nobody may have collected it yet."""
+    try:
+        return "State:\tZ" not in (process / "status").read_text()
+    except OSError:
+        return False
+
+
+def test_one_that_is_never_ready_does_not_hold_back_the_others(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "READY_S", 0.05)
+    with pytest.raises(WorkerError, match=r"onnxruntime: expected it to be ready within 0\.05 s"):
+        Worker(job(untrained_bundle, "onnxruntime", APPEND))
