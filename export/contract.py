@@ -24,6 +24,7 @@ from astra_ros.backends.manifest import (
     Manifest,
     NetworkSpec,
 )
+from astra_ros.data.suitability import trained_data
 from astra_ros.denoiser.checkpoint import Checkpoint
 from astra_ros.denoiser.io import comparison_specs, graph_specs
 from astra_ros.history.layout import ANCHOR_AGE, NUM_SLOTS
@@ -33,6 +34,8 @@ OPSET = 20
 WEIGHTS_FILE, GOLDEN_FILE = "weights.bin", "golden.npz"
 # float32 weights are kept while the whole bundle stays below this; it travels in a git repository.
 MAX_BUNDLE_BYTES = 25_000_000
+# Of training episodes that a manifest tells: a robot reads up to a megabyte of it.
+MAX_NAMES = 10_000
 # How far any backend may be from torch on a robot, in the precision of the graphs and in a lower one.
 LATENTS_TOLERANCE, PIXELS_TOLERANCE, REDUCED_TOLERANCE = 1e-3, 2, 0.02
 
@@ -95,10 +98,19 @@ def draft_manifest(checkpoint: Checkpoint, served: Checkpoint, config: ExportCon
             "seed": config.seed,
             "versions": _versions(),
             "checkpoint": kind_of(checkpoint),
-            "training": checkpoint.provenance,
+            "training": brief(checkpoint.provenance),
         },
         flops=graph_flops(served.config.denoiser),
     )
+
+
+def brief(provenance: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's provenance without the names of its training episodes, where these are too many for a manifest."""
+    data = trained_data(provenance)
+    if sum(len(one.get("training", ())) for one in data.values()) <= MAX_NAMES:
+        return provenance
+    few = {name: {key: one[key] for key in one if key != "training"} for name, one in data.items()}
+    return {**provenance, "data": few}
 
 
 def kind_of(checkpoint: Checkpoint) -> str:

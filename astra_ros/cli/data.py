@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,9 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "--size",
             type=int,
             nargs="+",
-            default=(_SIZE_PX,),
+            default=(),
             metavar="PX",
-            help=f"of the model's pictures: side of a square, or height and width (default: {_SIZE_PX})",
+            help=f"of the model's pictures: side of a square, or height and width (default: the dataset's, or {_SIZE_PX})",
         )
         if kind in _CUTTABLE:
             one.add_argument(
@@ -88,7 +89,7 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
                 help="cut the recording at these seconds, so that parts can be held out",
             )  # fmt: skip
         if kind == "bags":
-            one.add_argument("--space", help="name of the action space (default: the dataset's name)")
+            one.add_argument("--space", help="name of the action space (default: the dataset's, or its name)")
             one.add_argument(
                 "--joints",
                 nargs="+",
@@ -154,8 +155,12 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def _size(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Height and width."""
-    sides = arguments.size
+    """Height and width: as asked for, else those of the dataset that is added to, else of a square."""
+    dataset = _added_to(arguments.out)
+    if not arguments.size and dataset and dataset.stored_size:
+        height, width = dataset.stored_size
+        return height * len(dataset.cameras), width
+    sides = arguments.size or (_SIZE_PX,)
     if len(sides) > 2 or min(sides) < 1:
         raise ValueError(
             f"size: expected one side or HEIGHT WIDTH, 1 pixel or more, found {' '.join(map(str, sides))}"
@@ -166,12 +171,15 @@ def _size(arguments: argparse.Namespace) -> tuple[int, int]:
 def _open_source(arguments: argparse.Namespace) -> Source:
     module: Any = importlib.import_module(f"astra_ros.data.importers.{arguments.kind}")
     if arguments.kind == "bags":
-        schema = _schema_of(arguments.out)
+        dataset = _added_to(arguments.out)
+        schema = dataset.schema if dataset else None
         topics = topics_from(arguments).of(schema.representation if schema else "")
         joints, units = _joints(arguments, schema, is_vehicle=bool(topics.velocity))
-        space = arguments.space or arguments.out.name
+        space = arguments.space or (schema.space if schema else arguments.out.name)
         config = module.BagsConfig(space, joints, units, _size(arguments), topics)
-        return module.open_source(arguments.source, config)
+        source: Source = module.open_source(arguments.source, config)
+        # Recordings of another rate are refused one by one.
+        return replace(source, fps=dataset.fps) if dataset else source
     (path,) = arguments.source
     return (
         module.open_source(path, tuple(arguments.cut))
@@ -180,12 +188,12 @@ def _open_source(arguments: argparse.Namespace) -> Source:
     )
 
 
-def _schema_of(folder: Path) -> ActionSchema | None:
-    """Of the dataset that recordings are added to, if it is there."""
+def _added_to(folder: Path) -> Dataset | None:
+    """The dataset that recordings are added to, if it is there."""
     from astra_ros.data.lerobot import Dataset
     from astra_ros.data.lerobot_index import INFO
 
-    return Dataset.open(folder).schema if (folder / INFO).is_file() else None
+    return Dataset.open(folder) if (folder / INFO).is_file() else None
 
 
 def _joints(

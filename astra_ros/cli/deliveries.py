@@ -15,6 +15,12 @@ from astra_ros.training.curves import GAIN, HELD_OUT, draw_curves
 from astra_ros.training.progress import Progress
 
 BEST = "best"  # the folder in a run's folder
+LEAST_CHECKPOINTS = 6  # of a stage, so that a short one has a best one too
+
+
+def checkpoint_every_s(asked_minutes: float, stage_minutes: float) -> float:
+    """Seconds between two checkpoints of a stage."""
+    return 60.0 * min(asked_minutes, stage_minutes / LEAST_CHECKPOINTS)
 
 
 class Deliveries:

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.backends.schema import parse
-from astra_ros.cli.deliveries import Deliveries
+from astra_ros.cli.deliveries import Deliveries, checkpoint_every_s
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.data.suitability import trained_data
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
@@ -75,7 +75,8 @@ class DistillationRun:
             self._fabric.barrier()
             return made
 
-        made = deliver(trainer.run(deliver, 60.0 * config.checkpoint_minutes), 1.0)
+        every_s = checkpoint_every_s(config.checkpoint_minutes, config.minutes)
+        made = deliver(trainer.run(deliver, every_s), 1.0)
         if self._fabric.is_global_zero:
             self._deliveries.tell_better()
         return made

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from astra_ros.actions.spec import ActionSpec
-from astra_ros.cli.deliveries import Deliveries
+from astra_ros.cli.deliveries import Deliveries, checkpoint_every_s
 from astra_ros.cli.training_samples import TrainingSamples
 from astra_ros.codec.autoencoder import Codec
 from astra_ros.data.held_out import LEAST_HELD_OUT
@@ -48,7 +48,7 @@ from astra_ros.training.denoiser import DenoiserStep
 from astra_ros.training.frames import FramePool, gather_frames
 from astra_ros.training.latents import EncodedSet, LatentStore, encode_sets
 from astra_ros.training.machine import drawing_workers, keep_precision, product_dtype
-from astra_ros.training.mix import TrainingSet, as_begun, open_sets
+from astra_ros.training.mix import TrainingSet, as_begun, open_sets, require_usable
 from astra_ros.training.optimizers import codec_optimizers, denoiser_optimizers
 from astra_ros.training.own_memory import require_whole_share
 from astra_ros.training.progress import Progress
@@ -75,7 +75,7 @@ class TrainingRun:
         self._earlier = with_earlier({}, *_earlier_data(config.to_json()))
         sets = open_sets(config.data, self._size)
         _require_same_actions(sets, self._known_actions)
-        self._require_trainable()
+        self._require_trainable(sets)
         # Only what can be trained binds the folder.
         identity = {key: value for key, value in config.to_json().items() if key != "checkpoint_minutes"}
         require_same_run(out / "run.json", identity)
@@ -111,7 +111,7 @@ class TrainingRun:
                     f" training saw (export.calibrate): hold more out now, in {self._config.data.held_out}, or do without"
                 )
 
-    def _require_trainable(self) -> None:
+    def _require_trainable(self, sets: Sequence[TrainingSet]) -> None:
         """What a stage would refuse after the hours of those before it. Raises ValueError."""
         config = self._config
         stages = {
@@ -125,6 +125,8 @@ class TrainingRun:
             except ValueError as error:
                 raise ValueError(f"{stage}.{error}") from error
         require_whole_share(config.segment().own, config.training, self._fabric.world_size)
+        for one in sets:
+            require_usable(one, self._model.step_dt, self._model.denoiser.chunk_len)
         if self._start is not None:
             start_at(new_checkpoint(self._model, list(self._start.actions.values())), self._start)
 
@@ -225,7 +227,8 @@ class TrainingRun:
             state_file=self._out / "state" / f"{stage}.safetensors",
             progress=Progress(stage, self._log),
         )
-        averaged = trainer.run(on_checkpoint, 60.0 * self._config.checkpoint_minutes)
+        every_s = checkpoint_every_s(self._config.checkpoint_minutes, minutes)
+        averaged = trainer.run(on_checkpoint, every_s)
         self._skipped[stage] = trainer.skipped
         self._on_first(self._deliveries.draw_curves)
         return averaged
@@ -247,6 +250,7 @@ class TrainingRun:
                 "episodes": len(one.episodes),
                 "bad_episodes": one.bad,
                 "held_out": list(one.source.held_out),
+                "training": list(one.source.names),
             }
             for one in self._encoded
         }
@@ -308,5 +312,4 @@ def _trained_on(name: str, folder: Path) -> list[dict[str, Any]]:
             f"{name}: expected {model.name}, or {run.name} and {split.name}, which say what was trained on, found none in {folder};"
             " give the whole folder of a run"
         )
-    own = {dataset: {"held_out": one["held_out"]} for dataset, one in json.loads(split.read_text()).items()}
-    return [own, *_earlier_data(json.loads(run.read_text()))]
+    return [json.loads(split.read_text()), *_earlier_data(json.loads(run.read_text()))]

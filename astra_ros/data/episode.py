@@ -259,15 +259,18 @@ def longest_pause(stamps_ns: IntArray) -> tuple[int, float] | None:
 
 def frame_stride(episode: Episode, step_dt: float) -> int:
     """Camera frames per model step; raises ValueError when the camera does not fit the step."""
-    if len(episode.stamps_ns) < 2:
-        raise ValueError(
-            f"{episode.name}: stamps_ns: expected 2 frames or more, found {len(episode.stamps_ns)}"
-        )
-    period = float(np.median(np.diff(episode.stamps_ns))) / NANOSECONDS
+    return stride_of(episode.stamps_ns, step_dt, episode.name)
+
+
+def stride_of(stamps_ns: IntArray, step_dt: float, name: str) -> int:
+    """The same, from the stamps of an episode of that name."""
+    if len(stamps_ns) < 2:
+        raise ValueError(f"{name}: stamps_ns: expected 2 frames or more, found {len(stamps_ns)}")
+    period = float(np.median(np.diff(stamps_ns))) / NANOSECONDS
     stride = round(step_dt / period)
     if stride < 1 or abs(stride * period - step_dt) > 0.1 * step_dt:
         raise ValueError(
-            f"{episode.name}: camera period {period:.3f} s does not divide step_dt {step_dt} s; record at a multiple of "
+            f"{name}: camera period {period:.3f} s does not divide step_dt {step_dt} s; record at a multiple of "
             f"{1 / step_dt:.1f} Hz"
         )
     return stride

@@ -83,6 +83,11 @@ class Dataset:
         """What was done in an episode, in words."""
         return self._record(name).task
 
+    def stamps_ns(self, name: str) -> IntArray:
+        """(n,) of an episode's frames, without reading its pictures. Raises EpisodeError when it is damaged."""
+        record = self._record(name)
+        return _stamps_ns(record, self._table(record))
+
     def read(self, name: str, size: int | tuple[int, int]) -> Episode:
         """One episode, its pictures fitted to `size` (a square's side, or height and width), which several cameras share.
 

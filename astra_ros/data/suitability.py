@@ -35,7 +35,8 @@ def require_unseen(dataset: str, episodes: Sequence[str], provenance: Mapping[st
     if seen := sorted({*episodes} - {*unseen(dataset, episodes, trained_data(provenance))}):
         raise ValueError(
             f"{dataset}: expected held-out episodes that the model was not trained on, found {len(seen)} that it was, "
-            f"first {seen[0]}; use the file of held-out episodes of its training"
+            f"first {seen[0]}; use the file of held-out episodes of its training (recordings that came since, of a model that"
+            " does not say what it was trained on: import them into a dataset of another name)"
         )
 
 
@@ -47,10 +48,16 @@ def trained_data(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseen(dataset: str, episodes: Sequence[str], trained: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those episodes that a model of that `trained_data` does not know: of its own datasets what was held out then."""
-    if dataset not in trained:
-        return tuple(episodes)
-    held_out = set(trained[dataset]["held_out"])
+    """Those episodes that a model of that `trained_data` does not know.
+
+    Of its own datasets what it was not trained on; where it does not say what that was, as versions before did not, what was
+    held out then.
+    """
+    known = trained.get(dataset, {"training": ()})
+    if "training" in known:
+        taught = {*known["training"]}
+        return tuple(episode for episode in episodes if episode not in taught)
+    held_out = {*known["held_out"]}
     return tuple(episode for episode in episodes if episode in held_out)
 
 
@@ -64,6 +71,10 @@ def with_earlier(own: Mapping[str, Any], *earlier: Mapping[str, Any]) -> dict[st
         for name, before in trained.items():
             now = merged.get(name, {**before, "weight": 0.0})
             merged[name] = {**now, "held_out": list(unseen(name, now["held_out"], trained))}
+            taught = [one.get("training") for one in (now, before)]
+            merged[name].pop("training", None)
+            if all(names is not None for names in taught):
+                merged[name]["training"] = sorted({*taught[0], *taught[1]})
     return merged
 
 

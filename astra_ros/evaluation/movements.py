@@ -17,6 +17,8 @@ TWIST_NAMES = ("t_x", "t_y", "t_z", "rot_x", "rot_y", "rot_z")
 TWIST_UNITS = ("m", "m", "m", "rad", "rad", "rad")
 # Keys whose effects cancel: the opposite of a plan presses the other one.
 OPPOSITE_KEYS = (("key_forward", "key_back"), ("key_left", "key_right"))
+# Axes of a vehicle's velocity, as ROS has them, whose opposite leads to the other side.
+_SIDEWAYS = ("linear.y", "angular.z")
 # A dimension counts when it moves at least this share as much as the most mobile one of its unit.
 _ACTIVE_SHARE = 0.1
 # A control goes both ways when its least value is at least this share of its greatest, negative.
@@ -88,9 +90,9 @@ def active_dims(moved: FloatArray, units: tuple[str, ...]) -> np.ndarray:
 
 
 def _is_mirrored(spec: ActionSpec, a: int) -> bool:
-    """Of a vehicle only the steering; elsewhere what goes both ways, beyond the margin of the trained range."""
+    """Of a vehicle only what leads to the side; elsewhere what goes both ways, beyond the margin of the trained range."""
     if spec.modality == "drive":
-        return "steer" in spec.names[a]
+        return "steer" in spec.names[a] or spec.names[a] in _SIDEWAYS
     return -spec.lower[a] > _BOTH_WAYS * spec.upper[a]
 
 

@@ -42,7 +42,11 @@ def actions(judged: Sequence[Judged]) -> str:
         gap, read, contrary = one.result.gap, one.result.recovery, one.result.counterfactual
         decibels = (gap.right_db, gap.shuffled_db, gap.gap_db, gap.moved_gap_db)
         shares = (read.predicted.text(), read.real.text(), f"{read.copied.mean:.2f}")
-        sign = f"{contrary.share.text('.1%')} of {contrary.judged}" if contrary else "not readable"
+        sign = (
+            f"{contrary.share.text('.1%')} of {contrary.judged}"
+            if contrary
+            else f"not judged: {one.result.why_no_counterfactual}"
+        )
         rows.append((one.name, one.modality, gap.moments, *(d.text() for d in decibels), *shares, sign))
     return (
         "PSNR on moving pixels, mean over the first second; R² of the movement as executed; of the right sign the interval is"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from astra_ros.data.episode import stride_of
 from astra_ros.data.held_out import held_out
 from astra_ros.data.lerobot import Dataset
 from astra_ros.data.suitability import require_own_name
@@ -52,6 +53,29 @@ def open_sets(config: DataConfig, size: tuple[int, int]) -> list[TrainingSet]:
             )
         sets.append(TrainingSet(dataset, split.training, split.held_out, source.weight))
     return sets
+
+
+def require_usable(one: TrainingSet, step_dt: float, chunk_len: int) -> None:
+    """Raise ValueError where no episode can be used: all too short, of a camera whose rate does not fit, or damaged.
+
+    By their rows alone, before anything is made of their pictures.
+    """
+    longest_s, why = 0.0, ""
+    for name in one.names:
+        try:
+            stamps_ns = one.dataset.stamps_ns(name)
+            steps = (len(stamps_ns) - 1) // stride_of(stamps_ns, step_dt, name)
+        except ValueError as error:
+            why = str(error)
+            continue
+        if steps >= chunk_len:
+            return
+        longest_s = max(longest_s, steps * step_dt)
+    found = f"{longest_s:.1f} s" if longest_s else f"{len(one.names)} bad ones, the last: {why}"
+    raise ValueError(
+        f"{one.dataset.path}: expected an episode of {chunk_len * step_dt:.1f} s, a chunk, or longer, found {found}; leave it out of"
+        " data.sets, or record longer ones and choose another --out"
+    )
 
 
 def as_begun(sets: Sequence[TrainingSet], file: Path, tell: Callable[[str], None]) -> list[TrainingSet]:

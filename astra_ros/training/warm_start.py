@@ -48,7 +48,8 @@ def start_at_video_model(checkpoint: Checkpoint, start: Weights) -> None:
         {k: v for k, v in codec.items() if k.startswith("encoder.")}
         for codec in (checkpoint.codec.state_dict(), start.codec)
     )
-    if own.keys() != theirs.keys() or not all(torch.equal(own[name], theirs[name]) for name in own):
+    # The checkpoint's codec has encoded its data by now, where it was fastest.
+    if own.keys() != theirs.keys() or not all(torch.equal(own[name].cpu(), theirs[name]) for name in own):
         raise ValueError("video_model: expected a model of the same codec; give its run as codec_run too")
     pictures = {k: v for k, v in start.denoiser.items() if not _reads_actions(k)}
     count = max(1, len(checkpoint.config.cameras))

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 from astra_ros.cli.main import main
+from astra_ros.data.bag import BagWriter
 from astra_ros.data.lerobot import Dataset
-from tests.recordings import write_pictures, write_recording
+from tests.recordings import (
+    CAMERA,
+    JOINTS,
+    START_NS,
+    joint_state,
+    jpeg,
+    picture,
+    write_pictures,
+    write_recording,
+)
 from tests.unit.data.lerobot_fixture import FRAMES, write
 
 
@@ -73,6 +83,36 @@ def test_recordings_are_added_in_the_datasets_order_of_joints(tmp_path: Path) ->
     first, second = (dataset.read(name, 32).measured[0] for name in ("monday", "tuesday"))
     assert np.allclose(first, [0.0, 1.0])
     assert np.allclose(second, [1.0, 0.0])
+
+
+def test_recordings_are_added_as_the_dataset_is(tmp_path: Path) -> None:
+    """Its action space, size and rate need not be said again."""
+    write_recording(tmp_path / "bags/monday", 1.0)
+    with BagWriter(tmp_path / "bags/tuesday") as bag:  # a camera at 9.5 Hz
+        for number in range(12):
+            stamp_ns = START_NS + number * 105_000_000
+            bag.write(JOINTS, joint_state(stamp_ns), stamp_ns)
+            bag.write(CAMERA, jpeg(stamp_ns, picture(number, 64)), stamp_ns)
+    arguments = ["data", "import", "bags", str(tmp_path / "bags"), "--out", str(tmp_path / "arm")]
+    assert (
+        main(
+            [
+                *arguments[:3],
+                str(tmp_path / "bags/monday"),
+                *arguments[4:],
+                "--space",
+                "panda",
+                "--size",
+                "24",
+                "40",
+            ]
+        )
+        == 0
+    )
+    assert main([*arguments[:3], str(tmp_path / "bags/tuesday"), *arguments[4:]]) == 0
+    dataset = Dataset.open(tmp_path / "arm")
+    assert (dataset.schema.space, dataset.stored_size, dataset.fps) == ("panda", (24, 40), 10.0)
+    assert dataset.episode_names == ("monday", "tuesday")
 
 
 def test_a_size_is_one_side_or_height_and_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

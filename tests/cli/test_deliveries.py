@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from astra_ros.cli.deliveries import Deliveries, rank
+from astra_ros.cli.deliveries import Deliveries, checkpoint_every_s, rank
 from astra_ros.denoiser.checkpoint import Checkpoint, load_checkpoint
 from tests.unit.training.toy_denoiser import toy_checkpoint, toy_specs
 
@@ -71,6 +71,11 @@ def test_what_was_not_measured_is_not_the_best(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "best").exists()
     assert not capsys.readouterr().out
     assert provenance(tmp_path)["held_out_db_at_1s"] == {}
+
+
+def test_a_short_stage_has_more_than_one_checkpoint() -> None:
+    assert checkpoint_every_s(10.0, 90.0) == 600.0
+    assert checkpoint_every_s(10.0, 6.0) == 60.0
 
 
 def test_a_model_that_fails_in_one_space_comes_after_all_that_do_not() -> None:

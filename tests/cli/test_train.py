@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def test_it_ends_with_a_checkpoint_of_every_action_space(trained: Path) -> None:
     assert provenance["command"].startswith("astra ")
     assert provenance["train_config"]["seed"] == 5
     assert provenance["data"]["toy_car"]["held_out"] == ["episode_002"]
+    assert provenance["data"]["toy_car"]["training"] == ["episode_000", "episode_001"]
     assert provenance["data"]["toy_car"]["episodes"] == 2
     assert set(provenance["held_out_db_at_1s"]) == {
         "toy_arm",
@@ -227,6 +229,40 @@ def test_what_is_too_short_is_not_measured_and_does_not_hide_what_is(
     assert lines == [
         f"{name}: found none of 1 s in 1 episodes; not sampled" for name in ("toy_slow", "toy_car")
     ]
+
+
+@pytest.mark.parametrize(
+    ("stretched", "frames", "found"),
+    [
+        (
+            1.25,
+            30,
+            r"found 2 bad ones, the last: episode_001: camera period 0\.250 s does not divide step_dt 0\.2 s",
+        ),
+        (1.0, 5, r"found 0\.8 s"),
+    ],
+)
+def test_what_no_episode_can_be_used_of_is_refused_before_anything_is_made(
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stretched: float,
+    frames: int,
+    found: str,
+) -> None:
+    """By another camera's rate, or shorter than a chunk."""
+    with DatasetWriter(tmp_path / "odd", "odd", CAR, FPS / stretched, SIZE) as writer:
+        for seed in range(2):
+            square = sliding_square(CAR, seed, frames)
+            writer.append(
+                replace(square, stamps_ns=(square.stamps_ns * stretched).astype(square.stamps_ns.dtype))
+            )
+    (tmp_path / "held_out.yaml").write_text("odd: []\n")
+    sets = f"data={{sets: [{{path: {tmp_path / 'odd'}}}], held_out: {tmp_path / 'held_out.yaml'}, codec_frames: 64}}"
+    assert train(config, tmp_path / "run", sets) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"odd: expected an episode of 1\.6 s, a chunk, or longer, {found}", line)
+    assert not (tmp_path / "run").exists()
 
 
 def test_samples_are_spread_over_the_held_out_episodes() -> None:

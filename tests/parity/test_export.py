@@ -421,6 +421,18 @@ def test_an_export_that_disagrees_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_manifest_names_training_episodes_while_they_are_few(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(contract, "MAX_NAMES", most)
+    arm, car = ({"held_out": ["z"], "training": names} for names in (["a", "b"], ["c"]))
+    told = contract.brief({"seed": 1, "data": {"arm": arm, "car": car}})
+    assert told["seed"] == 1
+    assert [one["held_out"] for one in told["data"].values()] == [["z"], ["z"]]
+    assert ["training" in one for one in told["data"].values()] == [most == 3] * 2
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(
     untrained_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,19 @@ def test_a_car_keeps_its_speed_and_steers_the_other_way() -> None:
     np.testing.assert_allclose(transplanted(spec, plan, plan[:, 0] + 1, plan[:, 0]), plan)
 
 
+@pytest.mark.parametrize(
+    ("names", "plan", "contrary"),
+    [
+        (("linear.x", "angular.z"), [0.5, 0.3], [0.5, -0.3]),
+        (("linear.x", "linear.y", "angular.z"), [0.5, 0.2, 0.3], [0.5, -0.2, -0.3]),
+        (("steering_angle", "speed"), [0.3, 0.5], [-0.3, 0.5]),
+    ],
+)
+def test_a_ros_vehicle_does_too(names: tuple[str, ...], plan: list[float], contrary: list[float]) -> None:
+    spec, rows = _spec("rate", "drive", names, -1.0), np.array([[plan]], np.float32)
+    np.testing.assert_allclose(opposite(spec, rows, rows[:, 0]), [[contrary]])
+
+
 def test_commands_press_the_opposite_key() -> None:
     spec = replace(
         _spec("rate", "command", ("key_forward", "key_back", "key_left", "key_right", "mouse_dx"), 0.0),
