@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from astra_ros.backends.base import Past
 from astra_ros.planning.goals import GoalDistance, measured
-from astra_ros.rollout.candidates import Candidates
+from astra_ros.rollout.candidates import Candidates, Pace
 from astra_ros.types import FloatArray
 
 
@@ -126,21 +126,35 @@ class Evaluation:
         return (int(ranking[0]), float(self._scores()[ranking[0]])) if len(ranking) else (0, float("nan"))
 
     def run(self) -> Iterator[None]:
-        """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline."""
+        """Returns control after every chunk. Ends when all is done, or when the next chunk would end after the deadline.
+
+        The first of its kind, of which nobody knows yet how long it takes, may end later.
+        """
         deadline_s = math.inf if self._question.deadline_s is None else self._question.deadline_s
-        if time.monotonic() >= deadline_s:
-            return
         # Opening the graphs takes longer than any chunk, but happens once: each of the two is timed for itself.
-        for pieces in (self._opening(), self._pieces()):
-            longest_s, since_s = 0.0, time.monotonic()
-            for longer in pieces:
-                # Of the piece alone: whoever has control meanwhile may do something else.
-                longest_s = longer * max(longest_s, time.monotonic() - since_s)
-                self.is_complete = not longer
-                yield
-                since_s = time.monotonic()
-                if since_s + longest_s > deadline_s:
-                    return
+        if (yield from self._in_time(deadline_s, self._opening(), Pace())):
+            question = self._question
+            kind = min(len(question.plans), self._candidates.largest_batch), question.num_steps
+            yield from self._in_time(deadline_s, self._pieces(), self._candidates.paces[kind])
+
+    def _in_time(self, deadline_s: float, pieces: Iterator[float], pace: Pace) -> Generator[None, None, bool]:
+        """As many pieces as end before the deadline. Returns whether these are all."""
+        longest_s, since_s, is_first = pace.first_s, time.monotonic(), True
+        if since_s + longest_s >= deadline_s:
+            pace.first_s /= 2  # or one that took long once would keep all later ones from being tried
+            return False
+        for longer in pieces:
+            # Of the piece alone: whoever has control meanwhile may do something else.
+            took_s = time.monotonic() - since_s
+            if is_first:
+                pace.first_s, longest_s, is_first = took_s, took_s, False
+            longest_s = longer * max(longest_s, took_s)
+            self.is_complete = not longer
+            yield
+            since_s = time.monotonic()
+            if since_s + longest_s > deadline_s:
+                return False
+        return True
 
     def finish(self) -> Answer:
         """`run` to its end without giving control back. Returns the answer."""

@@ -13,12 +13,19 @@ from astra_ros.rollout.proposals import Proposed
 
 
 def weigh(costs: Costs, proposed: Proposed) -> Planned:
-    """The proposal whose cost, divided by its probability, is least. Costs are distances, 0 or more. Raises ValueError for none."""
+    """The proposal whose cost, divided by its probability, is least.
+
+    Raises ValueError for none, and for a cost below 0: costs are distances, and a negative one would be the better the less likely.
+    """
     if not len(proposed.plans):
         raise ValueError(
             "proposals: expected one or more, found none; ask for some (count), or search with planning.cem"
         )
     found = evaluated(costs, proposed.plans)
+    if (least := np.nanmin(found, initial=0.0)) < 0:
+        raise ValueError(
+            f"costs: expected distances, 0 or more, found {least:g}; shift those of your goal distance, or search with planning.cem"
+        )
     # Logarithms: a probability may be too small to divide by.
     with np.errstate(divide="ignore"):
         best = int(np.argmin(np.log(found) - np.log(proposed.probabilities)))

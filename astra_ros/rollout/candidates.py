@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,11 +22,22 @@ class Futures:
     latents: FloatArray
 
 
+@dataclass
+class Pace:
+    """first_s: seconds that the first chunk of the last question took, and so will that of the next; 0 before the first."""
+
+    first_s: float = 0.0
+
+
 class Candidates:
-    """Rolls out plans side by side. Buffers are made once per batch; no two questions may run at the same time."""
+    """Rolls out plans side by side. Buffers are made once per batch; no two questions may run at the same time.
+
+    paces: of questions, by the number of plans side by side and of steps.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.paces = defaultdict[tuple[int, int], Pace](Pace)
         self._rollouts: dict[int, Rollout] = {}
 
     def prepare(self) -> Iterator[None]:

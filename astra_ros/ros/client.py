@@ -138,6 +138,7 @@ class WorldModelClient:
         goal: None = the standing one. count: of plans; 0 = all that the model has (`info().max_proposals`).
         Raises WorldModelError, also for a model that was not taught any.
         """
+        self.info()  # so that its first one is not taken for another configuration's
         request = ProposeActions.Request(goal=goal or Goal(), rows=rows, count=count)
         reply = self._call(self._proposing, request)
         if reply.status != ProposeActions.Response.STATUS_OK:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 
 from astra_ros.actions.velocities import VELOCITY_MESSAGES
@@ -18,6 +21,10 @@ from astra_ros.types import NANOSECONDS, FloatArray
 
 # Drives stop by themselves half a second after the last command (actions.velocities.COMMAND_TIMEOUT_S).
 _PERIOD_S = 0.05
+# From the stop at a plan's end until the vehicle stands, and the camera has seen it stand.
+SETTLING_S = 0.5
+# For whoever listens to be found, and for a stop to arrive.
+_DISCOVERY_S, _CONFIRMATION_S = 1.0, 0.3
 
 
 @dataclass(frozen=True)
@@ -46,16 +53,24 @@ class Driver:
         self._node = node
         self._publisher: tuple[str, Any] | None = None
         self._drive: _Drive | None = None
+        self._stopped_ns: int | None = None
+        self._driving = Lock()
         node.create_timer(_PERIOD_S, self._tell)
 
     @property
     def left_s(self) -> float:
-        """Until the plan that it carries out is over; 0: there is none."""
-        drive = self._drive
-        return max(drive.ends_ns - self._now_ns(), 0) / NANOSECONDS if drive else 0.0
+        """Until the plan that it carries out is over and the vehicle stands; 0: there is none."""
+        drive, now_ns = self._drive, self._now_ns()
+        if drive:
+            return max(drive.ends_ns - now_ns, 0) / NANOSECONDS + SETTLING_S
+        since_s = 0.0 if self._stopped_ns is None else (now_ns - self._stopped_ns) / NANOSECONDS
+        return SETTLING_S - since_s if self._stopped_ns is not None and 0 <= since_s < SETTLING_S else 0.0
 
-    def begin(self, axes: tuple[str, ...], rows: FloatArray, step_ns: int, type_name: str) -> int:
-        """Begin at once. Returns when [ns]. type_name: of the commands; auto: as whoever listens wants them. Raises ConfigError."""
+    def prepare(self, axes: tuple[str, ...], type_name: str) -> None:
+        """Before the search, so that whoever listens is found during it.
+
+        type_name: of the commands; auto: as whoever listens wants them. Raises ConfigError.
+        """
         type_name = self._wanted_type() if type_name == "auto" else type_name
         _require_axes(type_name, axes)
         if self._publisher is None or self._publisher[0] != type_name:
@@ -63,18 +78,40 @@ class Driver:
                 self._node.destroy_publisher(self._publisher[1])
             publisher = self._node.create_publisher(_class_of(type_name), "cmd_vel", qos.newest())
             self._publisher = type_name, publisher
-        self._drive = _Drive(axes, rows, step_ns, self._now_ns())
-        return self._drive.begins_ns
+
+    def begin(self, axes: tuple[str, ...], rows: FloatArray, step_ns: int) -> int:
+        """Begin at once, as prepared; if nobody listens yet, in a moment. Returns when [ns]."""
+        deadline_s = time.monotonic() + _DISCOVERY_S
+        while self._publisher and not self._publisher[1].get_subscription_count():
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(_PERIOD_S)
+        self._drive = drive = _Drive(axes, rows, step_ns, self._now_ns())
+        return drive.begins_ns
+
+    def stop(self) -> bool:
+        """At once. Returns whether it drove."""
+        with self._driving:
+            drive, publisher = self._drive, self._publisher
+            if drive is None or publisher is None:
+                return False
+            self._drive, self._stopped_ns = None, self._now_ns()
+            type_name, commands = publisher
+            stand = np.zeros_like(drive.rows[0])
+            commands.publish(_command(type_name, drive.axes, stand, self._stopped_ns))
+        commands.wait_for_all_acked(Duration(seconds=_CONFIRMATION_S))
+        return True
 
     def _tell(self) -> None:
-        drive, publisher, now_ns = self._drive, self._publisher, self._now_ns()
-        if drive is None or publisher is None:
-            return
-        type_name, commands = publisher
-        commands.publish(_command(type_name, drive.axes, drive.at(now_ns), now_ns))
-        # Also over where the clock jumped back to before it.
-        if not drive.begins_ns <= now_ns < drive.ends_ns and self._drive is drive:
-            self._drive = None
+        with self._driving:
+            drive, publisher, now_ns = self._drive, self._publisher, self._now_ns()
+            if drive is None or publisher is None:
+                return
+            type_name, commands = publisher
+            commands.publish(_command(type_name, drive.axes, drive.at(now_ns), now_ns))
+            # Also over where the clock jumped back to before it.
+            if not drive.begins_ns <= now_ns < drive.ends_ns and self._drive is drive:
+                self._drive, self._stopped_ns = None, now_ns
 
     def _wanted_type(self) -> str:
         topic = self._node.resolve_topic_name("cmd_vel")

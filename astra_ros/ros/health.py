@@ -160,6 +160,10 @@ class Health:
         """What is wrong with a source is over, unless it stands."""
         self._end(source, is_standing=False)
 
+    def gone(self, source: str) -> None:
+        """Nobody publishes it any more: what stood against it is over."""
+        self._end(source, is_standing=True)
+
     def expire(self, source: str, age_s: float) -> None:
         """A problem that was not met again for so long is over: its source went silent."""
         with self._lock:

@@ -79,6 +79,10 @@ class Inputs:
         self._forget_own()
         self._worker = worker
 
+    def end_gone(self) -> None:
+        """Of topics that nobody publishes any more."""
+        self._listener.end_gone()
+
     def disconnect(self) -> None:
         self._worker = None
 

@@ -26,6 +26,7 @@ class Listener:
     def __init__(self, node: LifecycleNode, health: Health) -> None:
         self._node, self._health = node, health
         self._subscriptions: list[Subscription] = []
+        self._topics: dict[str, str] = {}  # by source
 
     def listen(
         self,
@@ -68,7 +69,14 @@ class Listener:
                 f" {kind} beside what is; remap it"
             ) from error
         self._subscriptions.append(subscription)
+        self._topics[source] = full_topic
         return subscription
+
+    def end_gone(self) -> None:
+        """What stands against a topic ends with its last publisher: DDS tells of a mismatch, and of nothing more."""
+        for source, topic in self._topics.items():
+            if not self._node.count_publishers(topic):
+                self._health.gone(source)
 
     def destroy(self) -> None:
         """All subscriptions."""

@@ -123,6 +123,10 @@ class ModelSession:
         if self._has_model:
             self._model.reset()
 
+    def end_gone(self) -> None:
+        """What stood against publishers that are there no more is over."""
+        self._inputs.end_gone()
+
     def forget(self) -> bool:
         """Drop the history and the plan; True when there can be any."""
         self._inputs.forget()

@@ -17,7 +17,7 @@ import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action.server import RCLError
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -124,7 +124,9 @@ class WorldModelNode(LifecycleNode):
         if self._session and self._session.is_asked:
             # Deactivated, it answers everybody, but not before this callback has returned.
             self._session.deactivate()
-            self._farewell = self.create_timer(_FAREWELL_S, self._release_once_answered)
+            # Of real time: simulated time may stand.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._farewell = self.create_timer(_FAREWELL_S, self._release_once_answered, clock=steady)
         else:
             self.release()
         self._diagnostics.health.resolve_all()
@@ -184,6 +186,8 @@ class WorldModelNode(LifecycleNode):
         session, health = self._session, self._diagnostics.health
         health.expire("goal", _REFUSED_GOAL_S)
         health.expire("prediction", _FAILED_PREDICTION_S)
+        if session:
+            session.end_gone()
         if not session or not session.is_active:
             return
         for source in ("action_sequence", "joint_trajectory", "cmd_vel"):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rclpy
 from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -23,7 +22,6 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -39,6 +37,7 @@ from astra_ros.ros.declaration import ConfigError, declare_parameters, read_conf
 from astra_ros.ros.driver import Driver
 from astra_ros.ros.refusal import Drop, Refusal
 from astra_ros.ros.search import PlannerConfig, Search
+from astra_ros.ros.session import ros_session
 from astra_ros.ros.stamps import to_duration, to_time
 from astra_ros.ros.sync import JointReader
 from astra_ros.types import NANOSECONDS, FloatArray
@@ -81,15 +80,22 @@ class Planner(Node):
         self._sensed: _Sensed | None = None
         self._reader: tuple[tuple[str, ...], JointReader] | None = None
         self._ended_s = time.monotonic()
+        self._num_stops = 0
         self._trajectory = self.create_publisher(JointTrajectory, "joint_trajectory", qos.newest())
         self._sequence = self.create_publisher(ActionSequence, "action_sequence", qos.newest())
         self._driver = Driver(self)
         # Two threads of their own: joint states come while a search runs, and one after the other.
         sensing, searching = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self.create_subscription(
-            JointState, "joint_states", self._on_joint_state, qos.sensor(), callback_group=sensing
+            # Deep enough for drivers that publish their joints one after the other.
+            JointState,
+            "joint_states",
+            self._on_joint_state,
+            qos.sensor(depth=10),
+            callback_group=sensing,
         )
         self.create_service(Trigger, "~/plan", self._on_plan, callback_group=searching)
+        self.create_service(Trigger, "~/stop", self._on_stop)  # also during a search
         self.create_timer(0.05, self._on_timer, callback_group=searching)
         self.add_on_set_parameters_callback(self._validate)
 
@@ -101,6 +107,7 @@ class Planner(Node):
         """
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
         plan = self._plan_arm if spec.representation == "joint_position" else self._plan_drive
+        self._stops_before = self._num_stops
         try:
             planned = plan(spec, config)
         finally:
@@ -109,6 +116,7 @@ class Planner(Node):
 
     def _plan_arm(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
         planned, begins_ns = self._search.run(spec, config)
+        self._require_not_stopped()
         joints = config.published(spec)
         self._trajectory.publish(to_trajectory(planned.plan, spec, joints, to_time(begins_ns)))
         return planned
@@ -123,13 +131,25 @@ class Planner(Node):
             raise WorldModelError(
                 f"cmd_vel: expected the last plan to be over, found {left_s:.2f} s of it left; plan when the vehicle stands"
             )
+        self._driver.prepare(spec.names, config.cmd_vel_type)
         planned = self._search.from_standstill(spec, config)
+        self._require_not_stopped()
         step_ns = round(spec.step_dt * NANOSECONDS)
-        begins_ns = self._driver.begin(spec.names, planned.plan, step_ns, config.cmd_vel_type)
+        begins_ns = self._driver.begin(spec.names, planned.plan, step_ns)
         sequence = to_plan(planned.plan, self.model.info())
         sequence.header.stamp = to_time(begins_ns)
         self._sequence.publish(sequence)
         return planned
+
+    def stop(self) -> bool:
+        """Plan no more by itself, and stop a vehicle that it drives. Returns whether it drove."""
+        self._num_stops += 1  # a search that runs leads to nothing
+        self.set_parameters([Parameter("period_s", value=0.0)])
+        return self._driver.stop()
+
+    def _require_not_stopped(self) -> None:
+        if self._num_stops != self._stops_before:
+            raise WorldModelError("~/stop: expected none during the search, found one; plan again")
 
     def _on_joint_state(self, message: JointState) -> None:
         try:
@@ -191,6 +211,11 @@ class Planner(Node):
         )
         return response
 
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        did = "stopped the vehicle" if self.stop() else "drove nothing; stop an arm by its controller"
+        response.success, response.message = True, f"{did}; plans no more by itself (period_s is 0)"
+        return response
+
     def _on_timer(self) -> None:
         try:
             period_s = read_config(self, PlannerConfig).period_s
@@ -232,16 +257,15 @@ def to_trajectory(
 
 
 def main() -> None:
-    """`ros2 run astra_ros planner`. Ends with exit code 0 on SIGINT and SIGTERM."""
-    rclpy.init()
-    executor = CalmExecutor(4)
+    """`ros2 run astra_ros planner`. Ends with exit code 0 on SIGINT and SIGTERM, after a vehicle was told to stop."""
     try:
-        executor.add_node(Planner())
-        executor.spin()
-    except (ConfigError, ParameterException) as error:
-        try_shutdown()
+        with ros_session(sys.argv) as stop:
+            planner, executor = Planner(), CalmExecutor(4)
+            executor.add_node(planner)
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+            planner.stop()
+    except (ConfigError, ParameterException, ValueError) as error:
         sys.exit(f"planner: {error}")
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    finally:
-        try_shutdown()

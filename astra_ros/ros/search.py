@@ -230,7 +230,8 @@ class Search:
             """The row that is on its way when the search ends, and one to spare."""
             return int(motion.elapsed(self._began_ns + iterations * self._iteration_ns)) + 2
 
-        fitting = (n for n in range(config.iterations, 1, -1) if committed(n) <= config.horizon // 2)
+        most = 1 if self.method(config) == "propose" else config.iterations  # which asks once
+        fitting = (n for n in range(most, 1, -1) if committed(n) <= config.horizon // 2)
         iterations = next(fitting, 1)
         return iterations, committed(iterations)
 

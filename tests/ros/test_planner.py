@@ -207,6 +207,23 @@ def test_continuous_planning_goes_on_from_a_moving_plan_however_long_a_whole_sea
         ends_ns = begins_ns + config.horizon * STEP_NS
 
 
+@pytest.mark.parametrize(("method", "asked", "rows"), [("propose", 1, 3), ("cem", 5, 7)])
+def test_a_moving_robot_keeps_no_more_of_its_plan_than_the_search_takes(
+    make_planner: Callable[..., PlannerRig],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    asked: int,
+    rows: int,
+) -> None:
+    """Proposals are asked for once, whatever `iterations` says."""
+    planner = make_planner()
+    search, points = planner.planner._search, np.tile(POSITIONS, (17, 1))
+    monkeypatch.setattr(search, "_iteration_ns", STEP_NS)
+    monkeypatch.setattr(search, "_began_ns", STEP_NS // 10)
+    config = PlannerConfig(method=method, horizon=16)
+    assert search._time_for(Motion(0, STEP_NS, points.astype(np.float32)), config) == (asked, rows)
+
+
 @pytest.mark.parametrize("method", ["cem", "mppi"])
 def test_a_plan_begins_where_a_robot_stands_when_the_search_has_ended(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch, method: str
@@ -487,6 +504,65 @@ def test_the_joints_may_come_from_several_drivers_and_each_must_go_on(
         planner.planner._positions()
     sensed(joint_state(now_ns, JOINTS[7:], [7.0]))
     np.testing.assert_array_equal(planner.planner._positions(), np.arange(8))
+
+
+def test_joints_that_come_one_message_after_the_other_are_all_taken(
+    make_planner: Callable[..., PlannerRig],
+) -> None:
+    """Of one driver that publishes the arm's and the gripper's back to back; the first must not wait in vain for its turn."""
+    planner = make_planner()
+    sensing, taken = planner.planner._on_joint_state, list[Any]()
+
+    def busy(message: Any) -> None:
+        time.sleep(0.05)
+        taken.append(message)
+        sensing(message)
+
+    subscription = next(one for one in planner.planner.subscriptions if one.topic_name == "/joint_states")
+    subscription.callback = busy
+    now_ns = planner.rig.now_ns()
+    for column, joint in enumerate(JOINTS):
+        planner.rig.joints.publish(joint_state(now_ns, (joint,), [float(column)]))
+    planner.rig.spin_until(lambda: len(taken) == len(JOINTS))
+    np.testing.assert_array_equal(planner.planner._positions(), np.arange(8))
+
+
+def test_a_planner_that_is_told_to_stop_plans_no_more_by_itself(
+    make_planner: Callable[..., PlannerRig],
+) -> None:
+    planner = make_planner(period_s=0.1)
+    set_goal(planner.rig, PICTURE)
+    with planner.sensing():
+        planner.rig.spin_until(lambda: planner.trajectories)
+        asking = planner.rig.robot.create_client(Trigger, "/planner/stop")
+        assert asking.wait_for_service(10.0)
+        answer = asking.call_async(Trigger.Request())
+        planner.rig.spin_until(answer.done)
+        assert answer.result().success
+        assert "drove nothing; stop an arm by its controller" in answer.result().message
+        planner.rig.spin_for(0.5)  # a search that ran
+        planner.trajectories.clear()
+        planner.rig.spin_for(1.0)
+        assert not planner.trajectories
+
+
+def test_a_search_that_is_stopped_leads_to_nothing(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = make_planner()
+    set_goal(planner.rig, PICTURE)
+    model = planner.planner.model
+    ask = model.ask
+
+    def stopped(plans: np.ndarray, **fields: Any) -> Any:
+        planner.planner.stop()
+        return ask(plans, **fields)
+
+    monkeypatch.setattr(model, "ask", stopped)
+    with pytest.raises(WorldModelError, match="~/stop: expected none during the search, found one"):
+        planner.plan()
+    planner.rig.spin_for(0.3)
+    assert not planner.trajectories
 
 
 def test_joint_states_that_stop_during_the_search_leave_no_plan(

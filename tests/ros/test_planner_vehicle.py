@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -13,16 +14,18 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
 
 from astra_ros.msg import ActionSequence
 from astra_ros.ros.client import WorldModelError
 from astra_ros.ros.declaration import ConfigError
-from astra_ros.ros.driver import Driver
+from astra_ros.ros.driver import SETTLING_S, Driver
 from astra_ros.ros.stamps import to_ns
 from astra_ros.types import NANOSECONDS
 from tests.recordings import AXES
 from tests.ros.rig import SENSOR
 from tests.ros.test_planner import HORIZON, PICTURE, STEP_NS, PlannerRig
+from tests.ros.test_process import finish, start_node
 from tests.ros.test_standing_goal import set_goal
 from tests.ros.test_vehicle import BASE_VELOCITY, VehicleRig
 
@@ -106,7 +109,54 @@ def test_it_drives_on_with_a_period_one_plan_after_the_other(make_planner: MakeP
     planner.rig.robot.create_subscription(ActionSequence, "action_sequence", sequences.append, SENSOR)
     planner.rig.spin_until(lambda: len(sequences) >= 2)
     first, second = (to_ns(one.header.stamp) for one in sequences[:2])
-    assert second - first >= HORIZON * STEP_NS
+    # The vehicle stands for a moment in between, so that the picture from which it goes on shows where.
+    assert second - first >= HORIZON * STEP_NS + SETTLING_S * NANOSECONDS
+
+
+def test_it_is_stopped_amid_a_plan(make_planner: MakePlanner) -> None:
+    planner = make_planner(horizon=20, period_s=0.1)
+    commands: list[Any] = []
+    planner.rig.robot.create_subscription(TwistStamped, "cmd_vel", commands.append, SENSOR)
+    planner.rig.spin_until(lambda: commands and told(commands[-1]) != (0.0, 0.0))
+    asking = planner.rig.robot.create_client(Trigger, "/planner/stop")
+    assert asking.wait_for_service(10.0)
+    answer = asking.call_async(Trigger.Request())
+    planner.rig.spin_until(answer.done)
+    assert answer.result().message.startswith("stopped the vehicle; plans no more by itself")
+    planner.rig.spin_until(lambda: told(commands[-1]) == (0.0, 0.0))
+    num_told = len(commands)
+    planner.rig.spin_for(1.5)
+    assert len(commands) == num_told
+    assert not planner.planner.stop()  # there is nothing to stop any more
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_planner_that_is_ended_stops_the_vehicle(make_planner: MakePlanner, number: signal.Signals) -> None:
+    rig, commands = make_planner().rig, list[Any]()
+    rig.robot.create_subscription(TwistStamped, "cmd_vel", commands.append, SENSOR)
+    settings = {"horizon": 20, "num_samples": 8, "period_s": 0.1, "method": "cem"}
+    words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+    process = start_node("-r", "__node:=driving", *words, module="planner")
+    try:
+        rig.spin_until(lambda: commands and told(commands[-1]) != (0.0, 0.0))
+    finally:
+        code, errors = finish(process, number)
+    rig.spin_for(0.3)
+    assert code == 0, errors
+    assert told(commands[-1]) == (0.0, 0.0)
+
+
+def test_a_drive_begins_when_somebody_listens(make_planner: MakePlanner) -> None:
+    """Commands of the first rows are not lost on one that is only being found."""
+    driver: Driver = make_planner().planner._driver
+    count, began_s = iter([0, 0, 0, 1]), time.monotonic()
+    driver._publisher = (
+        "geometry_msgs/msg/TwistStamped",
+        SimpleNamespace(get_subscription_count=lambda: next(count), publish=lambda _message: None),
+    )
+    began_ns = driver.begin(AXES, np.zeros((1, 2), np.float32), STEP_NS)
+    assert time.monotonic() - began_s > 0.1
+    assert driver._now_ns() - began_ns < 0.05 * NANOSECONDS
 
 
 def test_what_no_command_can_say_is_refused_before_anything_moves(make_planner: MakePlanner) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from astra_ros.backends.base import Past
 from astra_ros.planning.evaluation import Answer, Evaluation, Question, costs_of
 from astra_ros.planning.goals import Goal, GoalDistance, codec_distance, find_goal_distance
-from astra_ros.rollout.candidates import Candidates, Futures
+from astra_ros.rollout.candidates import Candidates, Futures, Pace
 from astra_ros.rollout.world_model import WorldModel
 from astra_ros.types import FloatArray, Observation
 from tests.bundle_fixture import CHUNK, HEIGHT, LATENT, WIDTH
@@ -149,6 +150,7 @@ class Timed:
 
     def __init__(self, opening_s: float = 0.0) -> None:
         self.now_s, self._opening_s = 0.0, opening_s
+        self.paces = defaultdict[tuple[int, int], Pace](Pace)
 
     def prepare(self) -> Iterator[None]:
         if self._opening_s:
@@ -177,6 +179,27 @@ def test_until_its_deadline_a_question_goes_on_whatever_else_took_long(
         timed.now_s += between_s * (piece == 1)
     assert evaluation.num_done == num_done
     assert not evaluation.is_complete
+
+
+def test_a_chunk_that_would_end_too_late_is_not_begun(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the first one either, once it is known how long one takes; but it is tried again some day."""
+    timed = Timed()
+    monkeypatch.setattr(time, "monotonic", lambda: timed.now_s)
+
+    def ask_within(seconds: float, num_steps: int = 0) -> tuple[int, float]:
+        """Plans evaluated, and seconds taken."""
+        began_s = timed.now_s
+        question = Question(plans(8), deadline_s=began_s + seconds, top_k=0, num_steps=num_steps)
+        answer = Evaluation(cast("Candidates", timed), model.past(0), question).finish()
+        return int(answer.evaluated.sum()), timed.now_s - began_s
+
+    assert ask_within(0.01) == (8, pytest.approx(0.05))
+    assert ask_within(0.01) == (0, 0.0)
+    assert ask_within(0.01, num_steps=1) == (8, pytest.approx(0.05))  # of another kind
+    assert ask_within(0.06) == (8, pytest.approx(0.05))
+    assert [ask_within(0.01)[0] for _ in range(4)] == [0, 0, 0, 8]
 
 
 def test_without_a_weight_only_the_best_get_an_uncertainty(

@@ -38,3 +38,9 @@ def test_distance_and_probability_count(
 def test_nothing_cannot_be_weighed() -> None:
     with pytest.raises(ValueError, match=r"proposals: expected one or more, found none; .* planning\.cem"):
         weigh(lambda plans: np.zeros(len(plans), np.float32), proposed())
+
+
+def test_costs_that_are_no_distances_are_refused() -> None:
+    """Divided by its probability, a negative one would be the better the less likely."""
+    with pytest.raises(ValueError, match=r"costs: expected distances, 0 or more, found -0\.5"):
+        weigh(lambda _plans: np.array([0.1, -0.5, np.nan], np.float32), proposed(0.5, 0.3, 0.2))
