@@ -194,7 +194,7 @@ def uncertainty_share(bundle: Path, backend: str, runs: int) -> Share:
 def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
     """What a client waits beyond the same call in this process, in turns, for the scores of eight plans of one chunk.
 
-    Medians and 95th percentiles are compared with each other: that a call itself takes now more, now less, is not the service's.
+    Of each pair the difference: its 95th percentile has in it that a call takes now more, now less, of both.
     """
     scene = Scene(load_bundle(bundle))
     with (
@@ -209,9 +209,8 @@ def service_overhead(bundle: Path, backend: str, calls: int) -> Times:
         ask = partial(client.ask, plans, top_k=0, seed=0)
         waits, own = np.array([(_seconds(ask), _seconds(bare)) for _ in range(calls + 1)])[1:].T
         served, direct = _computed_by(client), model.backend.description
-    median, p95 = (np.percentile(waits, (50, 95)) - np.percentile(own, (50, 95))).round(4).tolist()
     both = served if served == direct else f"{served}; the bare call: {direct}"
-    return Times("service beyond the bare call", 0.005, median, p95, calls, both)
+    return Times.of("service beyond the bare call, pair by pair", 0.005, waits - own, both)
 
 
 def live_stream(bundle: Path, backend: str, seconds: float) -> tuple[list[Live], list[Memory]]:

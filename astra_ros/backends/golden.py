@@ -82,15 +82,22 @@ def blank_inputs(manifest: Manifest) -> RolloutInputs:
 def run_rollout(backend: Backend, inputs: RolloutInputs, batch: int = 1) -> RolloutOutputs:
     """encode → remember → K steps → append → K steps → decode, of the last of `batch` equal candidates."""
     encoded = np.stack([backend.encode(frame) for frame in inputs.pixels])
-    rollout = backend.rollout(batch)
-    rollout.begin(
-        backend.remember(HistorySlots(spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask))
-    )
-    noise, plan = (np.repeat(rows[:, None], batch, axis=1) for rows in (inputs.noise, inputs.plan))
+    rollout, noise, plan = begun(backend, inputs, encoded, batch)
     first = denoise(rollout, noise[0], plan[0])
     rollout.append(first[-1], plan[0])
     second = denoise(rollout, noise[1], plan[1])
     return RolloutOutputs(encoded, np.stack([first, second])[:, :, -1, -1], backend.decode(second[-1, -1]))
+
+
+def begun(
+    backend: Backend, inputs: RolloutInputs, encoded: FloatArray, batch: int
+) -> tuple[Rollout, FloatArray, FloatArray]:
+    """A rollout of `batch` equal candidates, and the noise and the plan of its chunks, (chunks, b, t, ...)."""
+    rollout = backend.rollout(batch)
+    slots = HistorySlots(spread(encoded, len(inputs.mask)), inputs.actions, inputs.mask)
+    rollout.begin(backend.remember(slots))
+    noise, plan = (np.repeat(rows[:, None], batch, axis=1) for rows in (inputs.noise, inputs.plan))
+    return rollout, noise, plan
 
 
 def denoise(rollout: Rollout, noise: FloatArray, plan: FloatArray) -> FloatArray:

@@ -392,16 +392,20 @@ def test_incompatible_qos_is_told_until_something_arrives(make_rig: MakeRig) -> 
 
 def test_incompatible_qos_is_no_problem_any_more_once_nobody_publishes(make_rig: MakeRig) -> None:
     """As after `ros2 topic pub -1` of a latched topic."""
-    rig, health = make_rig(), lambda: rig.node._diagnostics.health
+    rig = make_rig()
+
+    def is_told() -> bool:
+        return rig.node._diagnostics.health.has_problem("joint_trajectory")
+
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     publisher = rig.robot.create_publisher(JointTrajectory, "joint_trajectory", best_effort)
     rig.activate()
-    rig.spin_until(lambda: health().has_problem("joint_trajectory"))
+    rig.spin_until(is_told)
     rig.robot.destroy_publisher(publisher)
     rig.spin_for(1.5)
-    assert health().has_problem("joint_trajectory")  # another one, which has said nothing yet, may be the one that was meant
+    assert is_told()  # another one, which has said nothing yet, may be the one that was meant
     rig.robot.destroy_publisher(rig.trajectory)
-    rig.spin_until(lambda: not health().has_problem("joint_trajectory"))
+    rig.spin_until(lambda: not is_told())
 
 
 def test_nothing_is_served_while_inactive(make_rig: MakeRig) -> None:

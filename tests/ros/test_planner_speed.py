@@ -54,7 +54,7 @@ def test_ranking_search_and_service_are_timed(untrained_bundle: Path, tmp_path: 
     assert -0.9 < result_file["uncertainty"]["median"] < 9
     assert -5 < service["median_s"] < 5
     assert service["runs"] == 3
-    assert "| service beyond the bare call | 5 ms |" in result.stdout
+    assert "| service beyond the bare call, pair by pair | 5 ms |" in result.stdout
     alone, beside = result_file["live"]
     assert [one["what"] for one in result_file["memory"]] == [alone["what"], beside["what"]]
     for memory in result_file["memory"]:
