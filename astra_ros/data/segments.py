@@ -11,7 +11,7 @@ import torch
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.data.episode import Episode, IntArray, frame_stride
 from astra_ros.denoiser.features import chunk_features, history_features
-from astra_ros.history.layout import slot_frames
+from astra_ros.history.layout import NUM_SLOTS, slot_frames
 from astra_ros.types import FloatArray
 
 # Of `varied`: how far a camera is moved, in latents of 8 pixels, and the spread of the light. Latents have unit variance.
@@ -43,6 +43,7 @@ class SegmentBatch:
 
     history_latents (b, s, c, h, w), history_actions (b, s, f), history_mask (b, s) 1 = filled;
     latents (b, t, c, h, w) and actions (b, t, f) of the chunk that follows; space (b,) index of the action space.
+    at_home (b,): 1 = before the background that belongs to the actions, 0 = before another (SegmentConfig.elsewhere).
     """
 
     history_latents: torch.Tensor
@@ -51,6 +52,7 @@ class SegmentBatch:
     latents: torch.Tensor
     actions: torch.Tensor
     space: torch.Tensor
+    at_home: torch.Tensor
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -76,8 +78,9 @@ class SegmentConfig:
 
     just_started: share with a single remembered frame. short_history: share that began some random time ago.
     hindsight: share of chunks whose commands are what the joints did, as when only joint states were recorded.
-    imagined: share of histories that carry commands instead of measurements, as in a rollout's later chunks.
-    own: share of segments whose newest chunk of memory the model predicts itself, as in a rollout (training/own_memory.py).
+    imagined: share of histories whose newest chunk, or chunks, carry commands instead of measurements, as in a rollout's later chunks.
+    own: share of segments whose newest chunk of memory the model predicts itself, as in a rollout (training/own_memory.py), and
+    remembers with the plan that it predicted it from.
     elsewhere: share of an arm's segments that are set before a picture of another action space, where there is one, so that
     what stands still is copied whatever it shows; a picture of its own would leave a second arm there that never moves.
     varied: share of segments seen in another light and, but for arms, whose joints say where in the picture they are, from a
@@ -148,12 +151,15 @@ class _Variation:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is drawn of a segment. now: frame of its moment; started: since when the robot remembers; follows: there is a chunk before."""
+    """What is drawn of a segment. now: frame of its moment; started: since when the robot remembers; follows: there is a chunk before.
+
+    imagined: newest slots whose actions are commands.
+    """
 
     index: int
     now: int
     started: int
-    is_imagined: bool
+    imagined: int
     is_hindsight: bool
     shift: FloatArray
     variation: _Variation | None
@@ -204,19 +210,19 @@ class SegmentSampler:
         back = self._back(index) if follows and self._moments[index] > self._back(index) else 0
         now = int(rng.integers(back, self._moments[index]))
         is_imagined, is_hindsight = rng.random() < config.imagined, rng.random() < config.hindsight
+        # The anchor is never of a rollout.
+        chunks = int(rng.integers(1, -(-(NUM_SLOTS - 1) // config.chunk_len), endpoint=True))
+        imagined = min(NUM_SLOTS - 1, chunks * config.chunk_len) if is_imagined else 0
         started, shift = self._started(now - back, rng), self._elsewhere(index, rng)
         variation = None
         if config.varied and rng.random() < config.varied:
             most = 0 if source.spec.modality == "arm" else _MOUNT
             variation = _Variation.drawn(rng, source.latents.shape[1], most)
-        return _Cut(index, now, started, is_imagined, is_hindsight, shift, variation, follows=back > 0)
+        return _Cut(index, now, started, imagined, is_hindsight, shift, variation, follows=back > 0)
 
     def _tensors(self, cut: _Cut) -> tuple[np.ndarray, ...]:
         source, stride = self._sources[cut.index], self._strides[cut.index]
-        episode, spec = source.episode, source.spec
-        past = episode.commanded if cut.is_imagined else episode.measured
-        plan = episode.measured if cut.is_hindsight else episode.commanded
-        window = _window(source.latents, spec, past, cut.now, stride, cut.started)
+        spec, plan, window = source.spec, self._plan(cut), self._remembered(cut)
         target = cut.now + stride * np.arange(1, self._config.chunk_len + 1)
         actions = chunk_features(spec, spec.steps(plan, target, stride), window.actions[-1])
         latents = np.concatenate([window.latents, source.latents[target].astype(np.float32)]) + cut.shift
@@ -230,12 +236,30 @@ class SegmentSampler:
             latents,
             self._padded(actions),
             np.array(self._space[spec.space]),
+            np.array(not cut.shift.any(), np.float32),
         )
+
+    def _plan(self, cut: _Cut) -> FloatArray:
+        """Rows of the episode's actions that chunks are told."""
+        episode = self._sources[cut.index].episode
+        return episode.measured if cut.is_hindsight else episode.commanded
+
+    def _remembered(self, cut: _Cut) -> Window:
+        """As measured, but for what a rollout would have imagined."""
+        source, stride = self._sources[cut.index], self._strides[cut.index]
+        window = cut_window(source.episode, source.latents, source.spec, cut.now, started=cut.started)
+        frames, _ = slot_frames(cut.now, stride, cut.started)
+        # What the model itself predicts is remembered with the plan that it predicts it from.
+        own = self._config.chunk_len if cut.follows else 0
+        for count, rows in ((cut.imagined, source.episode.commanded), (own, self._plan(cut))):
+            if count:
+                window.actions[-count:] = source.spec.steps(rows, frames[-count:], stride)
+        return window
 
     def _earlier(self, cut: _Cut) -> tuple[np.ndarray, ...]:
         """A chunk before it, alike in all else."""
         if cut.follows:
-            return self._tensors(replace(cut, now=cut.now - self._back(cut.index)))
+            return self._tensors(replace(cut, now=cut.now - self._back(cut.index), follows=False))
         latents, actions, mask, *others = self._tensors(cut)
         return np.zeros_like(latents), actions, np.zeros_like(mask), *others
 

@@ -139,9 +139,9 @@ class Denoiser(nn.Module):
         context = self.geometry.of_chunk(action, cache.bias)
         for layer, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             x, _ = block(x, modulation, context, (cache.keys[layer], cache.values[layer]))
-        moved, change = self.head(modulated_norm(x, shift, scale), chunk.noisy, last, canvas)
-        latents = _expected(moved, chunk.last_sigma) + change
-        return Denoised(latents, routing, canvas.sketch if canvas else None)
+        expected = _expected(last, chunk.last_sigma)
+        moved, change = self.head(modulated_norm(x, shift, scale), chunk.noisy, expected, canvas)
+        return Denoised(moved + change, routing, canvas.sketch if canvas else None)
 
     def _attend(
         self, history: History, blocks: tuple[HistoryBlock, ...], sigma: Tensor, past: Cache | None

@@ -79,13 +79,16 @@ def denoising_loss(denoiser: Denoiser, batch: SegmentBatch, drawn: Drawn, config
     denoised = denoiser.denoise(chunk, drawn.sigma, cache)
     flow = flow_loss(denoised.latents.float(), batch.latents, drawn.sigma)
     balance = 0.5 * (balance_loss(past_routing) + balance_loss(denoised.routing))
-    sketch = _sketch_loss(denoised.sketch, batch.latents, drawn.keep_action)
+    sketch = _sketch_loss(denoised.sketch, batch.latents, drawn.keep_action * batch.at_home)
     total = flow + config.balance * balance + config.sketch * sketch
     return Losses(total, *(x.detach() for x in (flow, balance, sketch)))
 
 
-def _sketch_loss(sketch: Tensor | None, clean: Tensor, keep_action: Tensor) -> Tensor:
-    """Mean squared error of the sketches of the chunks that were told their actions. Latents have unit variance."""
+def _sketch_loss(sketch: Tensor | None, clean: Tensor, counts: Tensor) -> Tensor:
+    """Mean squared error of the sketches that count: of chunks that were told their actions, and whose pictures follow from these.
+
+    Latents have unit variance.
+    """
     if sketch is None:
         return clean.new_zeros(())
-    return ((sketch.float() - clean).square() * keep_action[:, None, None, None, None]).mean()
+    return ((sketch.float() - clean).square() * counts[:, None, None, None, None]).mean()

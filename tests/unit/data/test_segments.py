@@ -105,11 +105,19 @@ def test_hindsight_actions_are_what_the_joints_did() -> None:
     assert torch.allclose(joint_a(batch.actions, spec), numbers(batch.latents), atol=1e-3)
 
 
-def test_imagined_histories_carry_commands() -> None:
-    batch, spec = draw(imagined=1.0)
-    filled = batch.history_mask == 1
-    expected = numbers(batch.history_latents)[filled] + 0.5
-    assert torch.allclose(joint_a(batch.history_actions, spec)[filled], expected, atol=1e-3)
+def test_imagined_histories_end_in_chunks_of_commands_and_begin_as_measured() -> None:
+    batch, spec = draw(imagined=1.0, batch=64)
+    ahead = joint_a(batch.history_actions, spec) - numbers(batch.history_latents)  # commands lead by a half
+    filled, is_command = batch.history_mask == 1, ahead > 0.25
+    assert not is_command[:, 0].any()  # the anchor
+    lengths = set()
+    for row, known in zip(is_command, filled, strict=True):
+        told = [bool(one) for one, is_filled in zip(row, known, strict=True) if is_filled]
+        assert told == sorted(told)
+        if known.all():
+            lengths.add(sum(told))
+    assert lengths <= {4, 8, 12, 16, 19}
+    assert len(lengths) > 2
 
 
 def test_a_robot_that_just_started_remembers_one_frame_twice() -> None:
@@ -194,6 +202,22 @@ def test_behind_a_share_of_the_segments_come_those_of_a_chunk_earlier() -> None:
     assert earlier.history_mask[:, -1].all()
 
 
+@pytest.mark.parametrize(("hindsight", "lead"), [(0.0, 0.5), (1.0, 0.0)])
+@pytest.mark.parametrize("imagined", [0.0, 1.0])
+def test_what_the_model_predicts_itself_is_remembered_with_the_plan_that_it_predicts_it_from(
+    hindsight: float, lead: float, imagined: float
+) -> None:
+    """As a rollout remembers it; what was measured then would tell how it really went."""
+    segments, spec = draw(batch=32, own=0.25, hindsight=hindsight, imagined=imagined)
+    batch, earlier = segments.split(32)
+    remembered = joint_a(batch.history_actions[:8], spec)[:, -4:]
+    assert torch.allclose(remembered, joint_a(earlier.actions, spec), atol=1e-3)
+    assert torch.allclose(remembered, numbers(earlier.latents) + lead, atol=1e-3)
+    if not imagined:
+        before = joint_a(earlier.history_actions, spec)[:, -1]
+        assert torch.allclose(before, numbers(earlier.history_latents)[:, -1], atol=1e-3)
+
+
 def test_without_such_segments_the_others_are_drawn_as_ever() -> None:
     alone, _ = draw(batch=4)
     both, _ = draw(batch=4, own=0.1)  # of four, none
@@ -224,6 +248,7 @@ def test_elsewhere_what_stands_still_is_another_robots_and_what_moves_moves_as_i
     sampler = SegmentSampler([own, other], [spec.space, "another robot"], config)
     batch = sampler.draw(64, np.random.default_rng(0))
     still, filled = batch.latents[:, :, 0, 1, 1], batch.history_mask.bool()
+    assert not batch.at_home.any()
     assert set(still.unique().tolist()) == {1000.0, 5000.0}
     assert (still == torch.where(batch.space == 0, 5000.0, 1000.0)[:, None]).all()
     for index in range(64):

@@ -154,7 +154,7 @@ def test_what_the_action_paints_has_exactly_no_effect_before_training() -> None:
     )
 
 
-def test_a_sketch_is_of_the_action_alone_and_is_taken_where_the_gate_says_so(denoiser: Denoiser) -> None:
+def test_a_sketch_is_of_the_action_alone(denoiser: Denoiser) -> None:
     past, sigma = history(denoiser), torch.ones(1)
     target = chunk(denoiser, past.latents[:, -1])
     seen = target._replace(noisy=target.noisy + 1.0, last=target.last - 1.0)
@@ -167,11 +167,31 @@ def test_a_sketch_is_of_the_action_alone_and_is_taken_where_the_gate_says_so(den
     assert torch.equal(expected, same)
     assert not torch.equal(expected, different)
 
-    model = Denoiser(denoiser.config).eval()
+
+@pytest.mark.parametrize("last_sigma", [None, 0.0, 0.3, 1.0])
+def test_a_sketch_is_taken_whole_however_noisy_the_last_frame_is(
+    denoiser: Denoiser, last_sigma: float | None
+) -> None:
+    """There it is worth most: nothing of the noise comes with it."""
+    model, past = Denoiser(denoiser.config).eval(), history(denoiser)
     torch.nn.init.constant_(dict(model.named_parameters())["head.gate.bias"], 20.0)
+    told = None if last_sigma is None else torch.tensor([last_sigma])
+    target = chunk(denoiser, past.latents[:, -1])._replace(last_sigma=told)
     with torch.inference_mode():
-        found = model.denoise(target, sigma, model.remember(past, torch.zeros(1))[0])
+        found = model.denoise(target, torch.ones(1), model.remember(past, torch.zeros(1))[0])
     torch.testing.assert_close(found.latents, found.sketch)
+
+
+@pytest.mark.parametrize(("last_sigma", "kept"), [(0.0, 1.0), (0.3, 0.7 / 0.58), (0.5, 1.0), (1.0, 0.0)])
+def test_of_a_noisy_last_frame_an_untrained_model_takes_what_it_tells(last_sigma: float, kept: float) -> None:
+    """(1 - s) / ((1 - s)^2 + s^2) of it: the best linear estimate of latents of unit variance."""
+    model = Denoiser(untrained_model().config.denoiser).eval()
+    past = history(model)
+    target = chunk(model, past.latents[:, -1])._replace(last_sigma=torch.tensor([last_sigma]))
+    with torch.inference_mode():
+        found = model.denoise(target, torch.ones(1), model.remember(past, torch.zeros(1))[0]).latents
+    expected = kept * target.last[:, None].expand_as(found)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("adapter", ["act", "cross_attention"])

@@ -171,11 +171,13 @@ def test_a_chunk_follows_the_noisy_last_frame_of_the_memory_as_in_training(
     """And is told how noisy: the network corrects what it copies."""
     seen: list[tuple[Tensor, Chunk]] = []
     remembered: list[Tensor] = []
+    told: list[Tensor] = []
     attend, denoise = Denoiser._attend, Denoiser.denoise
 
-    def watch_memory(self: Denoiser, history: History, *rest: Any) -> Any:
+    def watch_memory(self: Denoiser, history: History, blocks: Any, sigma: Tensor, past: Any) -> Any:
         remembered.append(history.latents[:, -1])
-        return attend(self, history, *rest)
+        told.append(sigma)
+        return attend(self, history, blocks, sigma, past)
 
     def watch_chunk(self: Denoiser, chunk: Chunk, *rest: Any) -> Any:
         seen.append((remembered[-1], chunk))

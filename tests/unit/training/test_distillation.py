@@ -11,6 +11,7 @@ import torch
 
 from astra_ros.actions.spec import ActionSpec
 from astra_ros.denoiser.checkpoint import Checkpoint
+from astra_ros.denoiser.dit import Denoiser
 from astra_ros.denoiser.presets import PRESETS
 from astra_ros.flow.schedule import shifted_sigmas
 from astra_ros.training.distillation import (
@@ -69,7 +70,7 @@ def test_guidance_and_steps_change_the_answer(teacher: Checkpoint, specs: list[A
 
 
 def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[ActionSpec]) -> None:
-    config = DistillationConfig("teacher", guidance=2.0, teacher_steps=4, data=0.0)
+    config = DistillationConfig("teacher", guidance=12.0, teacher_steps=4, data=0.0)
     student = student_of(teacher, config).denoiser
     step = DistillationStep(student, teacher.denoiser, toy_sampler(specs), config, ObjectiveConfig(), 3.0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
@@ -80,6 +81,19 @@ def test_the_student_learns_the_guided_answer(teacher: Checkpoint, specs: list[A
         losses[-1].backward()
         optimizer.step()
     assert torch.stack(losses[-4:]).mean() < 0.5 * torch.stack(losses[:4]).mean()
+    segments = toy_sampler(specs).draw(4, Draw((0,), 0, 0).numpy)
+    noise = torch.randn(segments.latents.shape, generator=torch.Generator().manual_seed(1))
+
+    def answer(denoiser: Denoiser, steps: int, guidance: float) -> torch.Tensor:
+        return integrate(denoiser, segments, noise, shifted_sigmas(steps, 3.0), guidance)
+
+    with torch.no_grad():
+        found, guided, plain = (
+            answer(student, 2, 1.0),
+            answer(teacher.denoiser, 4, 12.0),
+            answer(teacher.denoiser, 4, 1.0),
+        )
+    assert (found - guided).square().mean() < 0.5 * (found - plain).square().mean()
 
 
 @pytest.mark.parametrize(

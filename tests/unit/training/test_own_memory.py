@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from astra_ros.data.segments import SegmentBatch, SegmentConfig
+from astra_ros.data.segments import SEGMENT_TENSORS, SegmentBatch, SegmentConfig
 from astra_ros.denoiser.dit import Denoiser
 from astra_ros.training.config import OptimisationConfig
 from astra_ros.training.denoiser import DenoiserStep
@@ -111,8 +111,9 @@ def test_the_loss_is_that_of_the_chunk_after_such_a_memory(denoiser: Denoiser) -
     config = ObjectiveConfig()
     step = DenoiserStep(denoiser, toy_sampler(toy_specs(), SegmentConfig(own=OWN / BATCH)), config)
     inputs = step.inputs(Draw((0,), 0, 0), BATCH)
-    segments, earlier = SegmentBatch(*inputs[:6]), SegmentBatch(*inputs[6:12])
-    *rest, noise = inputs[12:]
+    count = SEGMENT_TENSORS
+    segments, earlier = SegmentBatch(*inputs[:count]), SegmentBatch(*inputs[count : 2 * count])
+    *rest, noise = inputs[2 * count :]
     remembered = with_own_chunk(denoiser, segments, earlier, noise, SIGMAS)
     expected = denoising_loss(denoiser, remembered, Drawn(*rest), config).flow
     torch.testing.assert_close(step(*inputs)["flow"], expected)
