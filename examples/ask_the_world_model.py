@@ -2,13 +2,15 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState
 
 from astra_ros.ros.client import WorldModelClient
@@ -37,6 +39,12 @@ def on_joints(joints: JointState) -> None:
     positions.update(zip(joints.name, joints.position, strict=False))
 
 
+def spin() -> None:
+    """Until the program ends."""
+    with suppress(ExternalShutdownException):
+        executor.spin()
+
+
 if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
     sys.exit("expected one argument, a JPEG or PNG file: python examples/ask_the_world_model.py goal.jpg")
 rclpy.init()
@@ -44,13 +52,13 @@ node = rclpy.create_node("my_planner")
 node.create_subscription(JointState, "joint_states", on_joints, qos_profile_sensor_data)
 executor = SingleThreadedExecutor()
 executor.add_node(node)
-spinning = Thread(
-    target=executor.spin
-)  # receives joint states, and the answers that the client's calls wait for
+spinning = Thread(target=spin)  # receives joint states, and the answers that the client's calls wait for
 spinning.start()
 try:
     rank(WorldModelClient(node, "world_model"), Path(sys.argv[1]))
+except KeyboardInterrupt:
+    pass
 finally:
     executor.shutdown()
     spinning.join()
-    rclpy.shutdown()
+    try_shutdown()

@@ -61,8 +61,8 @@ def _deliver(quality: HeldOutQuality | TrustQuality, arguments: argparse.Namespa
     text = f"{quality.model_id}\n\n{quality.backend}, {_NUM_THREADS} threads\n\n{quality.table()}"
     if unchecked:
         text += (
-            f"\n\nNot checked: whether the model was trained on the recordings in {', '.join(unchecked)}; a bundle keeps no names"
-            " of those that it was, so see to it that none of them is among these."
+            f"\n\nNot checked: whether the model was trained on the recordings in {', '.join(unchecked)}, since recordings go by names"
+            " that others may have; see to it that none of its training is among these."
         )
     print(text)
     write_json(file, {**quality.to_json(), "threads": _NUM_THREADS, "unchecked": unchecked})

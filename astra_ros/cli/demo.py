@@ -227,10 +227,14 @@ def _judge(config: DemoConfig, played: DemoRun) -> Report:
 
 def _subtitle(report: Report) -> str:
     step = report.at(HEADLINE_S)
+    is_still = 2 * report.predictions_without_plan > report.predictions
+    what = f"{report.predictions} predictions" + (
+        " for holding still (no plans recorded)" if is_still else ""
+    )
     if step is None:
-        return f"{report.predictions} predictions"
+        return what
     return (
-        f"{report.predictions} predictions on {report.bag.rsplit('/', 1)[-1]} · PSNR at +{step.seconds:.1f} s:"
+        f"{what} on {report.bag.rsplit('/', 1)[-1]} · PSNR at +{step.seconds:.1f} s:"
         f" {step.model_db:.1f} dB, repeating the observed frame {step.copy_db:.1f} dB"
     )
 

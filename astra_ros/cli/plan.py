@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from astra_ros.types import ByteArray, FloatArray
 
 PLANNERS = ("auto", "propose", "refine", "cem", "mppi")
+ITERATIONS = 5
 # Fields of CemConfig and MppiConfig, which have the defaults.
 KNOBS: dict[str, tuple[type, str]] = {
     "num_elites": (
@@ -78,7 +79,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--samples", type=int, default=32, metavar="N", help="plans per iteration (default: %(default)s)"
     )
-    parser.add_argument("--iterations", type=int, default=5, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, metavar="N", help=f"of a search; propose has none (default: {ITERATIONS})"
+    )
     _add_knobs(parser)
     parser.add_argument("--horizon", type=int, default=8, metavar="N", help="frames (default: %(default)s)")
     parser.add_argument(
@@ -195,7 +198,7 @@ def _ranking_steps(arguments: argparse.Namespace, world_model: WorldModel) -> in
 
 def _require_counts(arguments: argparse.Namespace) -> None:
     for name, least in (("samples", 1), ("iterations", 1), ("goal_frames", 1), ("seed", 0)):
-        if (found := getattr(arguments, name)) < least:
+        if (found := getattr(arguments, name)) is not None and found < least:
             raise ValueError(f"{name}: expected {least} or more, found {found}")
 
 
@@ -208,13 +211,13 @@ def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[st
     from astra_ros.planning.refine import RefineConfig, refine
     from astra_ros.planning.weighing import weigh
 
-    samples, iterations, seed = arguments.samples, arguments.iterations, arguments.seed
+    samples, iterations, seed = arguments.samples, arguments.iterations or ITERATIONS, arguments.seed
     knobs = {name: value for name in KNOBS if (value := getattr(arguments, name)) is not None}
     name = arguments.planner
     if name == "auto":
         proposals = world_model.proposals
         is_taught = proposals is not None and arguments.horizon <= proposals.horizon
-        name = "propose" if is_taught and not knobs else "cem"
+        name = "propose" if is_taught and not knobs and arguments.iterations is None else "cem"
     known = {
         "propose": (),
         "refine": fields(RefineConfig),
@@ -223,6 +226,8 @@ def _planner(arguments: argparse.Namespace, world_model: WorldModel) -> tuple[st
     }
     if unknown := sorted(set(knobs) - {one.name for one in known[name]}):
         raise ValueError(f"{unknown[0]}: expected with another --planner only, found with {name}")
+    if name == "propose" and arguments.iterations is not None:
+        raise ValueError("iterations: expected with another --planner only, found with propose")
     if name == "propose":
         return name, lambda costs, first, proposed, spec: weigh(costs, proposed), {"num_samples": samples}
     if name == "refine":

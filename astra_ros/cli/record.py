@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 CAMERA_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 JOINT_TYPE = "sensor_msgs/msg/JointState"
 PLAN_TYPE = "astra_ros/msg/ActionSequence"
+CONTROLLER_TYPE = "control_msgs/msg/JointTrajectoryControllerState"  # where ros2_control tells its commands
 
 DESCRIPTION = """Record topics into a rosbag2 folder (MCAP), with the QoS that their publishers offer.
 
-Give topics by name, --all, or --contract BUNDLE for what that model learns from: cameras, joint states or velocities, and
-action sequences; its joints or axes are then checked in what was recorded. Ctrl-C ends the recording; the bag is whole."""
+Give topics by name, --all, or --contract BUNDLE for what that model learns from: cameras, joint states and what a controller was told,
+or velocities, and action sequences; its joints or axes are then checked in what was recorded. Ctrl-C ends the recording; the bag is whole."""
 EXAMPLE = "example: astra record --out runs/monday /camera/image_raw/compressed /joint_states --duration 60"
 
 
@@ -80,7 +81,11 @@ def _contract_action(bundle: Path) -> ActionSpec:
 
 
 def _contract_types(action: ActionSpec) -> tuple[str, ...]:
-    robot = (JOINT_TYPE,) if action.representation == "joint_position" else tuple(VELOCITY_MESSAGES)
+    robot = (
+        (JOINT_TYPE, CONTROLLER_TYPE)
+        if action.representation == "joint_position"
+        else tuple(VELOCITY_MESSAGES)
+    )
     return (*CAMERA_TYPES, *robot, PLAN_TYPE)
 
 

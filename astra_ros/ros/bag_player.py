@@ -41,7 +41,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from astra_ros.data.bag import BagError, BagReader, RecordedMessage, RecordedTopic
 from astra_ros.data.playback import Lap, PlaybackConfig, PlaybackProgress
 from astra_ros.ros.conversions import to_image, to_rgb
-from astra_ros.ros.message_types import UnknownMessageTypeError, message_class, restamp
+from astra_ros.ros.message_types import UnknownMessageTypeError, message_class, restamp, stamp_ns
 from astra_ros.ros.refusal import Refusal
 from astra_ros.ros.session import ros_session
 from astra_ros.ros.stamps import to_time
@@ -50,6 +50,7 @@ from astra_ros.types import NANOSECONDS
 CLOCK_TOPIC = "/clock"
 _DEFAULT_DEPTH = 10
 _PROGRESS_PERIOD_S = 0.5
+_MOST_APART_S = 60.0
 _LONGEST_CONFIRMATION_S = 2.0  # of the last messages; a subscriber may hang
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
@@ -83,6 +84,8 @@ class BagPlayer:
                 self._add_publisher(topic)
             if not self._publishers:
                 raise BagError(f"{self._bag.path}: none of its topics can be played")
+            if self._config.restamp or self._clock:
+                self._require_the_recorders_clock()
             on_error.pop_all()
         return self
 
@@ -128,6 +131,20 @@ class BagPlayer:
         if self._clock:
             wanted.discard(CLOCK_TOPIC)  # two clocks would contradict each other
         return [bag.topics[name] for name in sorted(wanted)]
+
+    def _require_the_recorders_clock(self) -> None:
+        """Stamps of a simulator's clock, beside times of reception on the system's, have no place on either of ours."""
+        for message in self._bag.messages(self._publishers, *self._span_ns):
+            if stamped_ns := stamp_ns(message.type, message.raw):
+                break
+        else:
+            return
+        if abs(apart_s := (stamped_ns - message.stamp_ns) / NANOSECONDS) > _MOST_APART_S:
+            raise BagError(
+                f"{self._bag.path}: {message.topic}: expected stamps within {_MOST_APART_S:g} s of their reception, found one"
+                f" {abs(apart_s):.0f} s {'after' if apart_s > 0 else 'before'} it, of a simulator's clock; record /clock too, and replay it"
+                " as it is (astra replay without --clock and --restamp) for nodes with use_sim_time:=true"
+            )
 
     def _add_publisher(self, topic: RecordedTopic) -> None:
         qos = playback_qos(topic.qos)

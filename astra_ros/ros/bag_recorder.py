@@ -122,7 +122,8 @@ class BagRecorder:
             if topic in self._subscriptions:
                 self._weaken(topic, publishers)
             elif publishers:
-                self._subscribe(topic, found[topic], publishers)
+                # Not `found`: those who only listen may want another type.
+                self._subscribe(topic, sorted({one.topic_type for one in publishers}), publishers)
 
     def _is_wanted(self, topic: str, found: Mapping[str, Sequence[str]]) -> bool:
         """found: types of all topics."""

@@ -32,6 +32,7 @@ class TopicFacts:
     """A topic of the node, and what was received on it meanwhile.
 
     publishers, node: names with QoS. incompatible: why a publisher and the node do not match; empty when they do.
+    other_types: of publishers, that the node does not take there.
     rate_hz: 0 before the second message. age_s: of the last message, by its header stamp; None without one.
     """
 
@@ -43,6 +44,7 @@ class TopicFacts:
     messages: int
     rate_hz: float
     age_s: float | None
+    other_types: tuple[str, ...] = ()
 
     @property
     def flow(self) -> str:
@@ -104,13 +106,25 @@ def input_gate(name: str, topic: TopicFacts | None, candidates: Mapping[str, str
     if not topic.publishers:
         return Gate(name, f"nobody publishes {topic.name} ({topic.type})", _fix_of_absence(topic, candidates))
     if topic.incompatible:
-        fix = f"start the node with qos_overrides.{topic.name}.subscription.* in its params_file, or change the publisher's QoS"
+        qos = f"start the node with qos_overrides.{topic.name}.subscription.* in its params_file, or change the publisher's QoS"
+        fix = _fix_of_type(topic) if topic.other_types else qos
         return Gate(name, f"{topic.name}: {topic.incompatible}", fix)
     if not topic.messages:
         return Gate(
             name, f"{topic.name}: it has a publisher, but nothing came", "check the driver and the network"
         )
     return Gate(name, f"{topic.name}: {topic.flow}")
+
+
+def _fix_of_type(topic: TopicFacts) -> str:
+    """Of a topic whose publisher sends what the node does not take."""
+    other = topic.other_types[0]
+    if topic.type in CAMERA and other in CAMERA:
+        transport = "compressed" if other == _COMPRESSED else "raw"
+        return f"set image_transport:={transport}, and remap image:= to the topic without /compressed"
+    if topic.type in VELOCITY_MESSAGES and other in VELOCITY_MESSAGES:
+        return f"set odom_type or cmd_vel_type, whichever is of that topic, to {other}"
+    return "remap the node's input to another topic, or the publisher's"
 
 
 def _fix_of_absence(topic: TopicFacts, candidates: Mapping[str, str]) -> str:

@@ -56,7 +56,9 @@ def set_goal(name: str, files: Sequence[Path]) -> None:
                 f"{name}: expected the service ~/set_goal within {_PATIENCE_S:g} s, found none; start and configure the node"
                 f" (astra doctor --node {name} says what it lacks)"
             )
-        goal = picture_goal(files[0]) if len(files) == 1 else pictures_goal(files, _info(node, name, stop))
+        info = _info(node, name, stop)
+        one_camera = len(info.camera_names) <= 1 and len(files) == 1
+        goal = picture_goal(files[0]) if one_camera else pictures_goal(files, info)
         future = service.call_async(SetGoal.Request(goal=goal))
         if not _spun_until(node, future.done, stop):
             raise TimeoutError(f"{name}: expected an answer within {_PATIENCE_S:g} s, found none")

@@ -137,6 +137,7 @@ class _Inspector:
             publishers=tuple(map(_describe, publishers)),
             node=", ".join(map(_describe, ours)),
             incompatible="; ".join(_incompatibilities(publishers, ours)),
+            other_types=tuple(sorted({one.topic_type for one in publishers} - {type_name})),
             messages=self._tallies[topic].messages,
             rate_hz=self._tallies[topic].rate_hz,
             age_s=age_s,
@@ -176,7 +177,7 @@ def _incompatibilities(
             if publisher.topic_type != subscription.topic_type:
                 ours = subscription.topic_type
                 reasons.append(
-                    f"{_describe(publisher)} sends {publisher.topic_type}, and the node takes {ours}: set odom_type or cmd_vel_type"
+                    f"{_describe(publisher)} sends {publisher.topic_type}, and the node takes {ours}"
                 )
                 continue
             compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)

@@ -22,8 +22,9 @@ from astra_ros.ros.bag_player import CLOCK_TOPIC, BagPlayer, playback_qos
 from astra_ros.ros.conversions import to_rgb
 from astra_ros.ros.message_types import message_class, stamp_ns
 from astra_ros.ros.stamps import to_ns
+from astra_ros.types import NANOSECONDS
 from tests.bag.conftest import Ros
-from tests.recordings import CAMERA, JOINTS, PLAN, START_NS, action_sequence, picture, write_recording
+from tests.recordings import CAMERA, JOINTS, PLAN, START_NS, action_sequence, jpeg, picture, write_recording
 
 SECONDS = 1.0
 TYPES = {
@@ -158,6 +159,21 @@ def test_restamped_topics_keep_their_distances_and_follow_the_system_clock(ros: 
     assert images[:10] == joints[:20:2]  # one mapping for all topics
     assert set(np.diff(joints[:20])) == {50_000_000}
     assert joints == sorted(joints)  # a lap goes on forwards
+
+
+@pytest.mark.parametrize("options", [{"restamp": True}, {"clock_hz": 10.0}])
+def test_a_simulators_stamps_are_not_put_on_another_clock(
+    ros: Ros, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """The recorder tells receipt by the system's clock: mapped by that, all would be stale."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write(CAMERA, jpeg(1000 * NANOSECONDS, picture(0, 64)), START_NS)
+    with pytest.raises(
+        BagError, match=r"camera.*: expected stamps within 60 s of their reception, found one \d+ s before it"
+    ):
+        _stage(ros, tmp_path / "bag", **options).player.__enter__()
+    with _stage(ros, tmp_path / "bag").player:  # as it is
+        pass
 
 
 def test_restamping_leaves_unset_stamps_unset(ros: Ros, tmp_path: Path) -> None:

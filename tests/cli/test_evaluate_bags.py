@@ -46,9 +46,7 @@ def test_recordings_are_cut_where_their_camera_paused_and_bad_ones_passed_over(
     assert "skipped: slow: camera period 0.150 s does not divide step_dt 0.2 s" in shown
     assert f"skipped: {data}/torn: " in shown
     # Which recordings a model was trained on is known of datasets alone: what is published says so.
-    unchecked = (
-        f"Not checked: whether the model was trained on the recordings in {data}; a bundle keeps no names"
-    )
+    unchecked = f"Not checked: whether the model was trained on the recordings in {data}, since recordings go by names"
     assert unchecked in shown
     assert unchecked in file.with_suffix(".md").read_text()
     assert result["unchecked"] == [str(data)]

@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_for(bundle: Path, recording: Path, out: Path, **options: str) -> list[str]:
     default = {"at": "1", "goal": "+1", "samples": "9", "iterations": "2", "horizon": str(HORIZON)}
-    pairs = [(f"--{name}", value) for name, value in {**default, **options}.items()]
+    pairs = [(f"--{name}", value) for name, value in {**default, **options}.items() if value]
     words = ["plan", str(bundle), "--recording", str(recording), "--backend", "onnxruntime"]
     return [*words, "--out", str(out), *(word for pair in pairs for word in pair)]
 
@@ -105,10 +105,10 @@ def test_a_goal_is_to_be_kept_as_the_node_has_it(
 def test_a_bundle_with_proposals_begins_at_them(
     proposing_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = plan(proposing_bundle, dataset / "slide", tmp_path / "out")
+    result = plan(proposing_bundle, dataset / "slide", tmp_path / "out", iterations="")
     assert result["planner"]["name"] == "propose"
     assert [one["candidates"] for one in result["iterations"]] == [9]
-    few = plan(proposing_bundle, dataset / "slide", tmp_path / "few", samples="1")
+    few = plan(proposing_bundle, dataset / "slide", tmp_path / "few", iterations="", samples="1")
     assert [one["candidates"] for one in few["iterations"]] == [1]
     mixed = plan(
         proposing_bundle,
@@ -120,8 +120,13 @@ def test_a_bundle_with_proposals_begins_at_them(
     assert mixed["planner"]["num_elites"] == 2
     assert [one["candidates"] for one in mixed["iterations"]] == [9, 9]
     assert mixed["final_goal_distance"]["plan"] <= mixed["final_goal_distance"]["hold_still"]
-    free = plan(proposing_bundle, dataset / "slide", tmp_path / "free", **{"initial-std": "0.2"})
-    assert free["planner"]["name"] == "cem"
+    for name, knob in (("initial-std", "0.2"), ("iterations", "2")):
+        knobs = {"iterations": "", name: knob}
+        free = plan(proposing_bundle, dataset / "slide", tmp_path / "free", **knobs)
+        assert free["planner"]["name"] == "cem"
+    words = words_for(proposing_bundle, dataset / "slide", tmp_path / "no", planner="propose")
+    assert main(words) == 1
+    assert "iterations: expected with another --planner only, found with propose" in capsys.readouterr().err
     far = plan(proposing_bundle, dataset / "slide", tmp_path / "far", horizon="21", at="0.5")
     assert far["planner"]["name"] == "cem"
     words = words_for(proposing_bundle, dataset / "slide", tmp_path / "no", planner="refine", horizon="21")
@@ -133,7 +138,7 @@ def test_a_bundle_with_proposals_begins_at_them(
 def test_a_bundle_without_proposals_has_none_to_begin_at(
     planner: str, untrained_bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner)
+    words = words_for(untrained_bundle, dataset / "slide", tmp_path / "out", planner=planner, iterations="")
     assert main(words) == 1
     assert "python -m export.proposals" in capsys.readouterr().err
 

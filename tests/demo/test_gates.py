@@ -58,6 +58,28 @@ def test_a_camera_of_the_other_transport_is_named_with_the_parameter(
 
 
 @pytest.mark.parametrize(
+    ("taken", "sent", "fix"),
+    [
+        (
+            HEALTHY.type,
+            COMPRESSED,
+            r"^set image_transport:=compressed, and remap image:= .* without /compressed$",
+        ),
+        (COMPRESSED, HEALTHY.type, r"^set image_transport:=raw, "),
+        (
+            "geometry_msgs/msg/TwistStamped",
+            "geometry_msgs/msg/Twist",
+            r"odom_type or cmd_vel_type.* geometry_msgs/msg/Twist$",
+        ),
+        ("sensor_msgs/msg/JointState", "std_msgs/msg/String", r"^remap"),
+    ],
+)
+def test_another_type_is_no_matter_of_qos(taken: str, sent: str, fix: str) -> None:
+    topic = replace(HEALTHY, type=taken, incompatible=f"sends {sent}", other_types=(sent,), messages=0)
+    assert re.search(fix, gates.input_gate("camera", topic, {}).fix)
+
+
+@pytest.mark.parametrize(
     ("state", "fix"),
     [
         ("unconfigured", "ros2 lifecycle set /a/world_model configure"),

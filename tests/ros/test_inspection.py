@@ -63,11 +63,12 @@ def test_a_publisher_of_another_type_is_named(doctor: Node) -> None:
     inspector._listen("/cmd_vel", kind)
     assert inspector._spin_until(lambda: inspector._facts("/cmd_vel", kind).node != "", 20.0)
     assert inspector._spin_until(lambda: inspector._facts("/cmd_vel", kind).incompatible != "", 20.0)
-    line = inspector._facts("/cmd_vel", kind).incompatible
+    facts = inspector._facts("/cmd_vel", kind)
     assert (
-        "sends geometry_msgs/msg/Twist, and the node takes geometry_msgs/msg/TwistStamped: set odom_type or cmd_vel_type"
-        in line
+        "sends geometry_msgs/msg/Twist, and the node takes geometry_msgs/msg/TwistStamped"
+        in facts.incompatible
     )
+    assert facts.other_types == ("geometry_msgs/msg/Twist",)
     for node in (robot, teleop):
         node.destroy_node()
     rclpy.shutdown(context=elsewhere)
