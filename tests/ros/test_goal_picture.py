@@ -103,6 +103,23 @@ def test_the_example_of_a_planner_ranks_its_plans(rig: Rig, picture: Path) -> No
     assert distances == sorted(distances)
 
 
+def test_ctrl_c_ends_the_example(rig: Rig, picture: Path) -> None:
+    """It waits for a robot."""
+    process = subprocess.Popen([sys.executable, EXAMPLE, picture], stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        told = ""
+        while "waiting for joint_states" not in told:
+            told = process.stderr.readline()
+            assert process.poll() is None
+            rig.spin_for(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10.0) == 0
+        assert "Traceback" not in process.communicate()[1]
+    finally:
+        process.kill()
+
+
 def test_the_documented_example_is_the_one_that_runs() -> None:
     source = EXAMPLE.read_text()
     quoted = "".join(f"    {line}\n" if line else "\n" for line in source.split("\n\n", 1)[1].splitlines())

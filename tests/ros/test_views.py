@@ -311,9 +311,12 @@ def test_a_goal_is_a_picture_per_camera(robot: TwoCameras, tmp_path: Path) -> No
     code, out, errors = astra_goal(robot.rig, *files)
     assert code == 0, errors
     assert out == f"/world_model: the goal is {files[0]}, {files[1]}\n"
-    code, _, errors = astra_goal(robot.rig, *files, files[0])
-    assert code == 1
-    assert "picture: expected 2, one per camera of the model (front, wrist), found 3" in errors
+    for wrong in ([*files, files[0]], files[:1]):  # one alone would be taken for both, cut in two
+        code, _, errors = astra_goal(robot.rig, *wrong)
+        assert code == 1
+        assert (
+            f"picture: expected 2, one per camera of the model (front, wrist), found {len(wrong)}" in errors
+        )
 
 
 def test_a_goal_of_both_is_cut_camera_by_camera(robot: TwoCameras, two_cameras: Path) -> None:
