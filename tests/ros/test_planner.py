@@ -546,19 +546,26 @@ def test_a_planner_that_is_told_to_stop_plans_no_more_by_itself(
         assert not planner.trajectories
 
 
-def test_a_search_that_is_stopped_leads_to_nothing(
-    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+def during_a_search(
+    planner: PlannerRig, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]
 ) -> None:
-    planner = make_planner()
+    """Towards a goal, whenever the model is asked."""
     set_goal(planner.rig, PICTURE)
     model = planner.planner.model
     ask = model.ask
 
-    def stopped(plans: np.ndarray, **fields: Any) -> Any:
-        planner.planner.stop()
+    def asked(plans: np.ndarray, **fields: Any) -> Any:
+        happens()
         return ask(plans, **fields)
 
-    monkeypatch.setattr(model, "ask", stopped)
+    monkeypatch.setattr(model, "ask", asked)
+
+
+def test_a_search_that_is_stopped_leads_to_nothing(
+    make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = make_planner()
+    during_a_search(planner, monkeypatch, planner.planner.stop)
     with pytest.raises(WorldModelError, match="~/stop: expected none during the search, found one"):
         planner.plan()
     planner.rig.spin_for(0.3)
@@ -569,15 +576,7 @@ def test_joint_states_that_stop_during_the_search_leave_no_plan(
     make_planner: Callable[..., PlannerRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planner = make_planner()
-    set_goal(planner.rig, PICTURE)
-    model = planner.planner.model
-    ask = model.ask
-
-    def slowly(plans: np.ndarray, **fields: Any) -> Any:
-        time.sleep(1.1)
-        return ask(plans, **fields)
-
-    monkeypatch.setattr(model, "ask", slowly)
+    during_a_search(planner, monkeypatch, lambda: time.sleep(1.1))
     planner.sense()
     with pytest.raises(WorldModelError, match="expected joint states of the last 1 s, found none"):
         planner.run(planner.planner.plan)
