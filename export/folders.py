@@ -21,12 +21,11 @@ def replaced_folder(place: Path) -> Iterator[Path]:
         made, old = (Path(temporary) / name for name in (place.name, "replaced"))
         made.mkdir()
         yield made
-        had_one = place.exists()
-        if had_one:
-            place.rename(old)
         try:
+            if place.exists():
+                place.rename(old)
             made.rename(place)
         except BaseException:
-            if had_one:
+            if old.exists() and not place.exists():
                 old.rename(place)
             raise

@@ -138,9 +138,16 @@ def _episodes_of(folder: Path, teacher: Checkpoint) -> dict[str, dict[str, Seque
     """By dataset the teacher's `training` episodes, of which earlier versions kept none, and those `held_out`."""
     file = folder / "split.json"
     split = parse(file.read_text()) if file.is_file() else {}
+    told = trained_data(teacher.provenance)
+    # Training episodes of the model's own run, without those of earlier ones; where it is not there, all that it knows.
     # Held out of the split, but known to an earlier model, is not held out.
-    held_out = {name: {"held_out": one["held_out"]} for name, one in trained_data(teacher.provenance).items()}
-    return {name: {**split.get(name, {}), **held_out.get(name, {})} for name in (*split, *held_out)}
+    parts = ("training", "held_out")
+    known = {name: {part: one[part] for part in parts if part in one} for name, one in told.items()}
+    trained = {name: {"training": one["training"]} for name, one in split.items()}
+    return {
+        name: {**split.get(name, {}), **known.get(name, {}), **trained.get(name, {})}
+        for name in (*split, *known)
+    }
 
 
 def _train_config(folder: Path, teacher: Checkpoint) -> TrainConfig:

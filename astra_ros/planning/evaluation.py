@@ -140,7 +140,9 @@ class Evaluation:
     def _in_time(self, deadline_s: float, pieces: Iterator[float], pace: Pace) -> Generator[None, None, bool]:
         """As many pieces as end before the deadline. Returns whether these are all."""
         longest_s, since_s, is_first = pace.first_s, time.monotonic(), True
-        if since_s + longest_s >= deadline_s:
+        if since_s >= deadline_s:
+            return False
+        if since_s + longest_s > deadline_s:
             pace.first_s /= 2  # or one that took long once would keep all later ones from being tried
             return False
         for longer in pieces:

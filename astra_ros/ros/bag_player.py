@@ -134,7 +134,8 @@ class BagPlayer:
 
     def _require_the_recorders_clock(self) -> None:
         """Stamps of a simulator's clock, beside times of reception on the system's, have no place on either of ours."""
-        for message in self._bag.messages(self._publishers, *self._span_ns):
+        flowing = [name for name in self._publishers if not _is_latched(self._bag.topics[name].qos)]
+        for message in self._bag.messages(flowing, *self._span_ns) if flowing else ():
             if stamped_ns := stamp_ns(message.type, message.raw):
                 break
         else:
@@ -236,9 +237,13 @@ def _make_node() -> Node:
     return rclpy.create_node("bag_player", start_parameter_services=False)
 
 
+def _is_latched(recorded: Sequence[Qos]) -> bool:
+    return any(profile.durability is QosDurability.TRANSIENT_LOCAL for profile in recorded)
+
+
 def playback_qos(recorded: Sequence[Qos]) -> QoSProfile:
     """Reliable; latched when any recorded publisher was, and then deep enough for what all of them kept."""
-    latched = any(profile.durability is QosDurability.TRANSIENT_LOCAL for profile in recorded)
+    latched = _is_latched(recorded)
     depth = max(
         _DEFAULT_DEPTH, sum(max(1, profile.depth) for profile in recorded)
     )  # unknown depths are recorded as 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -79,14 +80,21 @@ class Driver:
             publisher = self._node.create_publisher(_class_of(type_name), "cmd_vel", qos.newest())
             self._publisher = type_name, publisher
 
-    def begin(self, axes: tuple[str, ...], rows: FloatArray, step_ns: int) -> int:
-        """Begin at once, as prepared; if nobody listens yet, in a moment. Returns when [ns]."""
+    def begin(
+        self, axes: tuple[str, ...], rows: FloatArray, step_ns: int, require_wanted: Callable[[], None]
+    ) -> int:
+        """Begin at once, as prepared; if nobody listens yet, in a moment. Returns when [ns].
+
+        require_wanted: raises where it was stopped meanwhile.
+        """
         deadline_s = time.monotonic() + _DISCOVERY_S
         while self._publisher and not self._publisher[1].get_subscription_count():
             if time.monotonic() > deadline_s:
                 break
             time.sleep(_PERIOD_S)
-        self._drive = drive = _Drive(axes, rows, step_ns, self._now_ns())
+        with self._driving:
+            require_wanted()
+            self._drive = drive = _Drive(axes, rows, step_ns, self._now_ns())
         return drive.begins_ns
 
     def stop(self) -> bool:
@@ -95,7 +103,7 @@ class Driver:
             drive, publisher = self._drive, self._publisher
             if drive is None or publisher is None:
                 return False
-            self._drive, self._stopped_ns = None, self._now_ns()
+            self._stopped_ns, self._drive = self._now_ns(), None
             type_name, commands = publisher
             stand = np.zeros_like(drive.rows[0])
             commands.publish(_command(type_name, drive.axes, stand, self._stopped_ns))
@@ -111,7 +119,7 @@ class Driver:
             commands.publish(_command(type_name, drive.axes, drive.at(now_ns), now_ns))
             # Also over where the clock jumped back to before it.
             if not drive.begins_ns <= now_ns < drive.ends_ns and self._drive is drive:
-                self._drive, self._stopped_ns = None, now_ns
+                self._stopped_ns, self._drive = now_ns, None
 
     def _wanted_type(self) -> str:
         topic = self._node.resolve_topic_name("cmd_vel")

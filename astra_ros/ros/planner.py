@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Planner(Node):
         self._sensed: _Sensed | None = None
         self._reader: tuple[tuple[str, ...], JointReader] | None = None
         self._ended_s = time.monotonic()
-        self._num_stops = 0
+        self._num_stops = 0  # so far; what was begun before the last one leads to nothing
         self._trajectory = self.create_publisher(JointTrajectory, "joint_trajectory", qos.newest())
         self._sequence = self.create_publisher(ActionSequence, "action_sequence", qos.newest())
         self._driver = Driver(self)
@@ -105,23 +106,30 @@ class Planner(Node):
         The robot may stand, or carry out the last plan. Raises WorldModelError, ConfigError or ValueError; nothing is published
         then.
         """
+        return self._plan(self._num_stops)
+
+    def _plan(self, stops: int) -> tuple[Planned, float]:
+        """stops: how often the planner was stopped when this was asked for."""
         config, spec, started_s = read_config(self, PlannerConfig), self.model.spec(), time.monotonic()
         plan = self._plan_arm if spec.representation == "joint_position" else self._plan_drive
-        self._stops_before = self._num_stops
         try:
-            planned = plan(spec, config)
+            planned = plan(spec, config, partial(self._require_not_stopped, stops))
         finally:
             self._ended_s = time.monotonic()
         return planned, self._ended_s - started_s
 
-    def _plan_arm(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
+    def _plan_arm(
+        self, spec: ActionSpec, config: PlannerConfig, require_wanted: Callable[[], None]
+    ) -> Planned:
         planned, begins_ns = self._search.run(spec, config)
-        self._require_not_stopped()
+        require_wanted()
         joints = config.published(spec)
         self._trajectory.publish(to_trajectory(planned.plan, spec, joints, to_time(begins_ns)))
         return planned
 
-    def _plan_drive(self, spec: ActionSpec, config: PlannerConfig) -> Planned:
+    def _plan_drive(
+        self, spec: ActionSpec, config: PlannerConfig, require_wanted: Callable[[], None]
+    ) -> Planned:
         """The vehicle stands while it searches."""
         if config.joints:
             raise ConfigError(
@@ -133,9 +141,8 @@ class Planner(Node):
             )
         self._driver.prepare(spec.names, config.cmd_vel_type)
         planned = self._search.from_standstill(spec, config)
-        self._require_not_stopped()
         step_ns = round(spec.step_dt * NANOSECONDS)
-        begins_ns = self._driver.begin(spec.names, planned.plan, step_ns)
+        begins_ns = self._driver.begin(spec.names, planned.plan, step_ns, require_wanted)
         sequence = to_plan(planned.plan, self.model.info())
         sequence.header.stamp = to_time(begins_ns)
         self._sequence.publish(sequence)
@@ -143,12 +150,12 @@ class Planner(Node):
 
     def stop(self) -> bool:
         """Plan no more by itself, and stop a vehicle that it drives. Returns whether it drove."""
-        self._num_stops += 1  # a search that runs leads to nothing
+        self._num_stops += 1
         self.set_parameters([Parameter("period_s", value=0.0)])
         return self._driver.stop()
 
-    def _require_not_stopped(self) -> None:
-        if self._num_stops != self._stops_before:
+    def _require_not_stopped(self, stops: int) -> None:
+        if self._num_stops != stops:
             raise WorldModelError("~/stop: expected none during the search, found one; plan again")
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -218,10 +225,11 @@ class Planner(Node):
 
     def _on_timer(self) -> None:
         try:
+            stops = self._num_stops  # before the period, which a stop ends
             period_s = read_config(self, PlannerConfig).period_s
             if not period_s or time.monotonic() - self._ended_s < period_s or self._driver.left_s:
                 return
-            self.plan()
+            self._plan(stops)
         except (WorldModelError, ConfigError, ValueError) as error:
             self.get_logger().warning(" ".join(str(error).split()), throttle_duration_sec=10.0)
         self._ended_s = time.monotonic()
@@ -262,9 +270,11 @@ def main() -> None:
         with ros_session(sys.argv) as stop:
             planner, executor = Planner(), CalmExecutor(4)
             executor.add_node(planner)
-            while not stop.is_set():
-                executor.spin_once(timeout_sec=0.1)
-            planner.stop()
+            try:
+                while not stop.is_set():
+                    executor.spin_once(timeout_sec=0.1)
+            finally:
+                planner.stop()
     except (ConfigError, ParameterException, ValueError) as error:
         sys.exit(f"planner: {error}")
     except (KeyboardInterrupt, ExternalShutdownException):

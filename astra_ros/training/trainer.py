@@ -99,7 +99,7 @@ class Trainer:
     ) -> nn.Module:
         """Returns the averaged model; `on_checkpoint(averaged, share of budget)` is called every `every_s` seconds."""
         self.model.train()
-        checked = monotonic()
+        checked, every_s = monotonic(), self._agreed(every_s)
         try:
             with self._preparing(self._draws(), self._micro_batch):
                 while (share := self._share()) < 1.0:

@@ -24,7 +24,17 @@ from astra_ros.ros.message_types import message_class, stamp_ns
 from astra_ros.ros.stamps import to_ns
 from astra_ros.types import NANOSECONDS
 from tests.bag.conftest import Ros
-from tests.recordings import CAMERA, JOINTS, PLAN, START_NS, action_sequence, jpeg, picture, write_recording
+from tests.recordings import (
+    CAMERA,
+    JOINTS,
+    PLAN,
+    START_NS,
+    action_sequence,
+    joint_state,
+    jpeg,
+    picture,
+    write_recording,
+)
 
 SECONDS = 1.0
 TYPES = {
@@ -173,6 +183,16 @@ def test_a_simulators_stamps_are_not_put_on_another_clock(
     ):
         _stage(ros, tmp_path / "bag", **options).player.__enter__()
     with _stage(ros, tmp_path / "bag").player:  # as it is
+        pass
+
+
+def test_what_was_latched_long_ago_says_nothing_of_the_clock(ros: Ros, tmp_path: Path) -> None:
+    """A map of an hour ago, which the recorder was given first."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic(JOINTS, TYPES[JOINTS], [LATCHED])
+        bag.write(JOINTS, joint_state(START_NS - 3600 * NANOSECONDS), START_NS)
+        bag.write(CAMERA, jpeg(START_NS, picture(0, 64)), START_NS + 1)
+    with _stage(ros, tmp_path / "bag", restamp=True).player:
         pass
 
 

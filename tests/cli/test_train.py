@@ -166,6 +166,10 @@ def test_a_student_keeps_to_its_teachers_episodes_and_to_its_own(
     assert distil(teacher, student, *words) == 0
     assert "toy_car: held out as at the first start, 2 differ now" in capsys.readouterr().out
     assert json.loads((student / "split.json").read_text()) == {"toy_car": begun}
+    # The best checkpoint has no split beside it, and says itself what it was trained on.
+    assert distil(teacher / "best", tmp_path / "other", *words) == 0
+    without = {"training": ["episode_001"], "held_out": ["episode_002"]}
+    assert json.loads((tmp_path / "other" / "split.json").read_text()) == {"toy_car": without}
 
 
 def car_and(config: Path, folder: Path) -> str:

@@ -514,9 +514,9 @@ def test_joints_that_come_one_message_after_the_other_are_all_taken(
     sensing, taken = planner.planner._on_joint_state, list[Any]()
 
     def busy(message: Any) -> None:
-        time.sleep(0.05)
-        taken.append(message)
+        time.sleep(0.02)
         sensing(message)
+        taken.append(message)
 
     subscription = next(one for one in planner.planner.subscriptions if one.topic_name == "/joint_states")
     subscription.callback = busy
@@ -638,6 +638,14 @@ def test_the_client_knows_the_models_actions(rig: Rig) -> None:
     assert spec.representation == expected.representation
     for bound in ("lower", "upper", "delta_std"):
         np.testing.assert_allclose(getattr(spec, bound), getattr(expected, bound), rtol=1e-6)
+
+
+def test_the_client_takes_a_joint_that_never_moved(rig: Rig) -> None:
+    info = rig.spin_until(lambda: rig.infos)[0]
+    info.action_lower[0] = info.action_upper[0]
+    spec = action_spec(info)
+    assert spec.lower[0] == spec.upper[0]
+    assert spec.std[0] > 0
 
 
 def test_without_a_deadline_an_answer_may_take_as_long_as_its_node_is_there(

@@ -141,22 +141,38 @@ def test_a_planner_that_is_ended_stops_the_vehicle(make_planner: MakePlanner, nu
         rig.spin_until(lambda: commands and told(commands[-1]) != (0.0, 0.0))
     finally:
         code, errors = finish(process, number)
-    rig.spin_for(0.3)
     assert code == 0, errors
-    assert told(commands[-1]) == (0.0, 0.0)
+    rig.spin_until(lambda: told(commands[-1]) == (0.0, 0.0))
 
 
 def test_a_drive_begins_when_somebody_listens(make_planner: MakePlanner) -> None:
     """Commands of the first rows are not lost on one that is only being found."""
     driver: Driver = make_planner().planner._driver
-    count, began_s = iter([0, 0, 0, 1]), time.monotonic()
-    driver._publisher = (
-        "geometry_msgs/msg/TwistStamped",
-        SimpleNamespace(get_subscription_count=lambda: next(count), publish=lambda _message: None),
-    )
-    began_ns = driver.begin(AXES, np.zeros((1, 2), np.float32), STEP_NS)
-    assert time.monotonic() - began_s > 0.1
-    assert driver._now_ns() - began_ns < 0.05 * NANOSECONDS
+    found_ns: list[int] = []
+
+    def count() -> int:
+        found_ns.append(driver._now_ns())
+        return len(found_ns) // 4
+
+    publisher = SimpleNamespace(get_subscription_count=count, publish=lambda _message: None)
+    driver._publisher = "geometry_msgs/msg/TwistStamped", publisher
+    began_ns = driver.begin(AXES, np.zeros((1, 2), np.float32), STEP_NS, lambda: None)
+    assert len(found_ns) == 4
+    assert began_ns >= found_ns[-1]
+
+
+def test_a_stop_that_comes_while_a_drive_waits_for_listeners_is_obeyed(make_planner: MakePlanner) -> None:
+    planner = make_planner().planner
+    driver, began = planner._driver, planner._num_stops
+
+    def count() -> int:
+        assert not planner.stop()  # there is nothing to stop yet
+        return 1
+
+    driver._publisher = "geometry_msgs/msg/TwistStamped", SimpleNamespace(get_subscription_count=count)
+    with pytest.raises(WorldModelError, match="~/stop: expected none during the search, found one"):
+        driver.begin(AXES, np.ones((1, 2), np.float32), STEP_NS, lambda: planner._require_not_stopped(began))
+    assert driver._drive is None
 
 
 def test_what_no_command_can_say_is_refused_before_anything_moves(make_planner: MakePlanner) -> None:

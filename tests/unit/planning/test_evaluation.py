@@ -199,6 +199,9 @@ def test_a_chunk_that_would_end_too_late_is_not_begun(
     assert ask_within(0.01) == (0, 0.0)
     assert ask_within(0.01, num_steps=1) == (8, pytest.approx(0.05))  # of another kind
     assert ask_within(0.06) == (8, pytest.approx(0.05))
+    assert [ask_within(-0.01)[0] for _ in range(8)] == [
+        0
+    ] * 8  # over before it began: that says nothing of how long one takes
     assert [ask_within(0.01)[0] for _ in range(4)] == [0, 0, 0, 8]
 
 
