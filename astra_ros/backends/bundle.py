@@ -129,9 +129,8 @@ def restored_on_error(bundle: Bundle, name: str) -> Iterator[None]:
     """For changes of one file and of the manifest that names it: an error or interruption inside restores both."""
     file, manifest = bundle.file(name), bundle.root / MANIFEST_FILE
     before = file.read_bytes() if file.exists() else None
-    said = (
-        manifest.read_bytes()
-    )  # as it stands: written anew by this version, it might be another bundle's name
+    # As it stands: written anew by this version, it might have another digest.
+    said = manifest.read_bytes()
     try:
         yield
     except BaseException:

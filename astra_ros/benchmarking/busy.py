@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Ends with who started it, however that ended.
-_BUSY = f"""
-import os
-while os.getppid() == {os.getpid()}:
+# Ends with the process whose number it is given, however that ended.
+_BUSY = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
     for _ in range(10**6):
         pass
 """
@@ -20,7 +20,8 @@ while os.getppid() == {os.getpid()}:
 @contextmanager
 def busy_processes(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """So many processes that never rest, until the end of the with statement."""
-    started = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(count)]
+    command = [sys.executable, "-c", _BUSY, str(os.getpid())]
+    started = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield started
     finally:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 CAMERA_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 JOINT_TYPE = "sensor_msgs/msg/JointState"
 PLAN_TYPE = "astra_ros/msg/ActionSequence"
-CONTROLLER_TYPE = "control_msgs/msg/JointTrajectoryControllerState"  # where ros2_control tells its commands
 
 DESCRIPTION = """Record topics into a rosbag2 folder (MCAP), with the QoS that their publishers offer.
 
@@ -81,11 +80,10 @@ def _contract_action(bundle: Path) -> ActionSpec:
 
 
 def _contract_types(action: ActionSpec) -> tuple[str, ...]:
-    robot = (
-        (JOINT_TYPE, CONTROLLER_TYPE)
-        if action.representation == "joint_position"
-        else tuple(VELOCITY_MESSAGES)
-    )
+    from astra_ros.data.episode import CONTROLLER_STATE
+
+    is_arm = action.representation == "joint_position"
+    robot = (JOINT_TYPE, CONTROLLER_STATE) if is_arm else tuple(VELOCITY_MESSAGES)
     return (*CAMERA_TYPES, *robot, PLAN_TYPE)
 
 

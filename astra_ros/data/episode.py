@@ -31,7 +31,7 @@ LATE_START_S = 1.0
 _RECEIVED_WITHIN_NS = 5 * NANOSECONDS
 _JOINT_STATE = "sensor_msgs/msg/JointState"
 # What a ros2_control arm is told, point by point: its joint_trajectory_controller publishes it.
-_CONTROLLER_STATE = "control_msgs/msg/JointTrajectoryControllerState"
+CONTROLLER_STATE = "control_msgs/msg/JointTrajectoryControllerState"
 _PICTURES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 
 
@@ -291,7 +291,7 @@ def _require_topics(bag: BagReader, topics: EpisodeTopics) -> None:
     is_velocity = bool(topics.velocity)
     _require_type(bag, topics.measured, *(VELOCITY_MESSAGES if is_velocity else [_JOINT_STATE]))
     if topics.commanded in bag.topics:
-        types = VELOCITY_MESSAGES if is_velocity else (_JOINT_STATE, _CONTROLLER_STATE)
+        types = VELOCITY_MESSAGES if is_velocity else (_JOINT_STATE, CONTROLLER_STATE)
         hint = f"; import without them: {topics.commands_option} NONE"
         _require_type(bag, topics.commanded, *types, hint=hint)
 

@@ -35,8 +35,9 @@ from astra_ros.srv import EvaluateActions, ProposeActions
 from astra_ros.types import NANOSECONDS, FloatArray
 
 # After its deadline an answer may still be on its way.
-_LEAST_STD = 1e-6
 _PATIENCE_S = 60.0
+# Of a joint that never moved, whose range is one number.
+_LEAST_STD = 1e-6
 
 Reply: TypeAlias = EvaluateActions.Response
 
@@ -258,7 +259,7 @@ def action_spec(info: ModelInfo) -> ActionSpec:
         units=tuple(info.action_units),
         step_dt=to_ns(info.step_dt) / NANOSECONDS,
         mean=tuple((lower + upper) / 2),
-        std=tuple(np.maximum((upper - lower) / 2, _LEAST_STD)),  # a joint may never have moved
+        std=tuple(np.maximum((upper - lower) / 2, _LEAST_STD)),
         delta_std=tuple(info.action_step_std),
         lower=tuple(lower),
         upper=tuple(upper),

@@ -186,9 +186,10 @@ class WorldModelNode(LifecycleNode):
         session, health = self._session, self._diagnostics.health
         health.expire("goal", _REFUSED_GOAL_S)
         health.expire("prediction", _FAILED_PREDICTION_S)
-        if session:
-            session.end_gone()
-        if not session or not session.is_active:
+        if not session:
+            return
+        session.end_gone()
+        if not session.is_active:
             return
         for source in ("action_sequence", "joint_trajectory", "cmd_vel"):
             health.expire(source, session.config.plan_timeout_s)
